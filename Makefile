@@ -1,0 +1,47 @@
+# Each target prints the commands it runs. Needs Python >= 3.11, pip and make; everything else it installs into .venv.
+PYTHON ?= $(firstword $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null))
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check bench docs constraints clean
+
+setup: $(VENV)/.installed sandbox  ## make .venv, install hone with the tested versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hone needs Python >= 3.11: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Only the sandbox for generated code needs bubblewrap; training works without it.
+.PHONY: sandbox
+sandbox:
+	@if command -v bwrap >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "apt-get install -y -qq bubblewrap"; \
+	  { apt-get update -qq && apt-get install -y -qq bubblewrap; } >/dev/null || echo "bubblewrap could not be installed: grading generated code will refuse, everything else works"; \
+	else echo "to grade generated code, install bubblewrap once: sudo apt-get install bubblewrap"; fi
+
+demo: setup  ## pre-train a small model, fine-tune it, show what changed
+	$(BIN)/hone demo
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: setup  ## format, lint, types, fast tests
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow'
+
+bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
+	$(BIN)/python benchmarks/prepare_data.py
+
+docs: setup  ## write the generated reference
+	$(BIN)/python -m hone.config.explain > docs/reference/config.md
+
+constraints:  ## write the installed versions to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^hone' -e ' @ ' > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

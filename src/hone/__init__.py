@@ -1,0 +1,90 @@
+"""hone: fine-tune language models on the machine you have, and prove what that changed.
+
+The command line is a thin skin over these functions; each imports what it needs when it is called.
+
+>>> import hone                                                            # doctest: +SKIP
+>>> run = hone.train(hone.load_config("recipe.yaml", ["learning_rate=1e-4"]))   # doctest: +SKIP
+>>> model, tokenizer = hone.load(run)                                      # doctest: +SKIP
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.config.schema import Config
+    from hone.data.prepare import Prepared
+    from hone.runs import Run
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "generate", "load", "load_config", "prepare", "train"]
+
+
+def load_config(source: "str | Path | Mapping[str, Any] | None" = None, overrides: Sequence[str] = ()) -> "Config":
+    """Read a YAML file or a mapping, apply `key=value` overrides, check everything. See `hone.config.load`."""
+    from hone.config.load import load_config as load
+
+    return load(source, overrides)
+
+
+def prepare(config: "Config") -> "Prepared":
+    """Tokenise the config's data into the token store, or open it if that was done before."""
+    from hone.data.prepare import prepare as prepare_data
+    from hone.data.tokenizer import load_tokenizer
+
+    name = config.model.tokenizer_name_or_path or config.model.model_name_or_path
+    return prepare_data(config, load_tokenizer(str(name), trust_remote_code=config.model.trust_remote_code))
+
+
+def train(config: "Config") -> "Run":
+    """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder."""
+    from hone.training.train import train as train_run
+
+    return train_run(config)
+
+
+def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Model and tokenizer of a run, an adapter, a model folder or a hub name, ready for use."""
+    from hone.data.tokenizer import load_tokenizer
+    from hone.models.load import load_finished
+
+    name = str(getattr(model, "folder", model))
+    return load_finished(name), load_tokenizer(name)
+
+
+def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
+    """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
+    from hone.evaluation.evaluate import evaluate as evaluate_model
+
+    return evaluate_model(str(getattr(model, "folder", model)), config)
+
+
+def generate(
+    model: "Run | str | Path",
+    prompt: str,
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    n: int = 1,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    template: str | None = None,
+) -> list[str]:
+    """Continue a prompt n times with the template the model was trained with (or the one given)."""
+    from hone.inference.generate import Sampling, generate_texts
+
+    loaded, tokenizer = load(model)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, n, seed, list(stop))
+    return generate_texts(loaded, tokenizer, prompt, sampling, template or trained_template(model))
+
+
+def trained_template(model: "Run | str | Path") -> str:
+    """The template a run was trained with ("plain" for any other model)."""
+    from hone.files import read_json
+
+    path = Path(str(getattr(model, "folder", model))) / "template.json"
+    return str(read_json(path)["template"]) if path.is_file() else "plain"

@@ -1,0 +1,285 @@
+"""Rules between keys: which combinations contradict each other, which keys have no effect, what training needs.
+
+The rules about one key alone (type, bounds) are in the sections. Every message names both keys.
+
+>>> [conflict.what for conflict in conflicts(Config(train=TrainSection(bf16=True, fp16=True)))]      # doctest: +SKIP
+['bf16 and fp16 are both true']
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.errors import HoneError
+
+if TYPE_CHECKING:
+    from hone.config.schema import Config
+
+
+@dataclass
+class Conflict:
+    """Keys that contradict each other. The first of `leaves` that was given names the line."""
+
+    leaves: tuple[str, ...]
+    what: str
+    fix: str
+
+
+class ConflictError(ValueError):
+    """All conflicts of one configuration."""
+
+    def __init__(self, found: list[Conflict]) -> None:
+        self.conflicts = found
+        super().__init__("; ".join(f"{conflict.what} ({conflict.fix})" for conflict in found))
+
+
+def conflicts(config: "Config") -> list[Conflict]:
+    """Every contradiction in a configuration, in the order of the sections."""
+    return [
+        *_model_conflicts(config),
+        *_data_conflicts(config),
+        *_train_conflicts(config),
+        *_schedule_conflicts(config),
+        *_generate_conflicts(config),
+        *_output_conflicts(config),
+    ]
+
+
+def require_training(config: "Config") -> None:
+    """Check that a configuration can be trained: a model, data, and no contradiction.
+
+    Raises:
+        HoneError: something is missing, or keys contradict each other (they may have been assigned after loading).
+    """
+    found = conflicts(config)
+    if config.model.model_name_or_path is None and config.model.model_type is None:
+        found.append(
+            Conflict(
+                ("model_name_or_path",),
+                "no model: neither model_name_or_path nor model_type is set",
+                "set model_name_or_path to a hub name or a folder, or model_type for a model from scratch",
+            )
+        )
+    if config.data.train_file is None and config.data.dataset_name is None:
+        found.append(
+            Conflict(
+                ("train_file",),
+                "no training data: neither train_file nor dataset_name is set",
+                "set train_file to a file or folder, e.g. `train_file: train.jsonl`",
+            )
+        )
+    if found:
+        raise conflict_error(found, config)
+
+
+def conflict_error(found: list[Conflict], config: "Config") -> HoneError:
+    """One message for one or several conflicts, with the lines the configuration remembers."""
+    located = [(conflict, _first_line(conflict.leaves, config)) for conflict in found]
+    source = str(config.source_path) if config.source_path else None
+    if len(located) == 1:
+        conflict, line = located[0]
+        return HoneError(conflict.what, where=line or source, fix=conflict.fix)
+    rows = [f"\n  {line + ': ' if line else ''}{conflict.what}\n    {conflict.fix}" for conflict, line in located]
+    return HoneError(f"{len(rows)} mistakes{''.join(rows)}", where=source)
+
+
+def _first_line(leaves: tuple[str, ...], config: "Config") -> str | None:
+    return next((line for leaf in leaves if (line := config.where(leaf))), None)
+
+
+def _model_conflicts(config: "Config") -> Iterator[Conflict]:
+    model = config.model
+    if model.model_name_or_path is not None and model.model_type is not None:
+        yield Conflict(
+            ("model_type", "model_name_or_path"),
+            "model_name_or_path and model_type are both set",
+            "keep model_name_or_path to fine-tune existing weights, or model_type to start from random ones",
+        )
+    if model.model_type is not None and model.tokenizer_name_or_path is None:
+        yield Conflict(
+            ("model_type",),
+            "model_type (from scratch) needs tokenizer_name_or_path",
+            "set tokenizer_name_or_path to a hub name or a folder: its vocabulary decides the model's size",
+        )
+    if model.config_overrides and model.model_type is None:
+        yield Conflict(
+            ("config_overrides",),
+            "config_overrides is set without model_type",
+            "existing weights fix the architecture: remove config_overrides, or set model_type to train from scratch",
+        )
+
+
+def _data_conflicts(config: "Config") -> Iterator[Conflict]:
+    data = config.data
+    for name in ("train_file", "validation_file"):
+        if data.dataset_name is not None and getattr(data, name) is not None:
+            yield Conflict(
+                (name, "dataset_name"),
+                f"dataset_name and {name} are both set",
+                "keep one source: dataset_name with dataset_train_split and dataset_validation_split, or the files",
+            )
+    for name in ("dataset_config_name", "dataset_validation_split"):
+        if getattr(data, name) is not None and data.dataset_name is None:
+            yield Conflict(
+                (name,), f"{name} is set without dataset_name", f"set dataset_name, or remove {name} (files need none)"
+            )
+
+
+def _train_conflicts(config: "Config") -> Iterator[Conflict]:
+    train = config.train
+    if train.bf16 and train.fp16:
+        yield Conflict(("fp16", "bf16"), "bf16 and fp16 are both true", "keep bf16 (no loss scaling needed), or fp16")
+    if train.max_steps == 0:
+        yield Conflict(("max_steps",), "max_steps is 0: nothing to train", "-1 means: as num_train_epochs says")
+    if train.lr_scheduler_type == "constant" and train.warmup_steps > 0:
+        yield Conflict(
+            ("warmup_steps", "lr_scheduler_type"),
+            "warmup_steps has no effect with lr_scheduler_type: constant",
+            "write lr_scheduler_type: constant_with_warmup, or warmup_steps: 0",
+        )
+    for name in ("warmup_steps", "logging_steps", "eval_steps", "save_steps"):
+        value = getattr(train, name)
+        if value is not None and value >= 1 and value != int(value):
+            yield Conflict(
+                (name,),
+                f"{name} is {value}: from 1 on it counts whole steps",
+                f"write {name}: {round(value)}, or a value below 1 for a share of all steps",
+            )
+
+
+def _schedule_conflicts(config: "Config") -> Iterator[Conflict]:
+    """What choosing the best checkpoint needs; the rules are those of transformers.TrainingArguments."""
+    train = config.train
+    users = {
+        "load_best_model_at_end": train.load_best_model_at_end,
+        "early_stopping_patience": train.early_stopping_patience is not None,
+        "save_strategy: best": train.save_strategy == "best",
+    }
+    for user, used in users.items():
+        leaf = user.split(":")[0]
+        if used and train.eval_strategy == "no":
+            yield Conflict(
+                (leaf, "eval_strategy"),
+                f"{user} needs evaluations, but eval_strategy is 'no'",
+                "write eval_strategy: epoch (or steps)",
+            )
+        elif used and not has_validation(config):
+            yield Conflict(
+                (leaf, "validation_split_percentage"),
+                f"{user} needs validation data, but validation_split_percentage is 0 and there is no validation_file",
+                "set validation_file, or a validation_split_percentage above 0",
+            )
+    if not train.load_best_model_at_end or train.eval_strategy == "no" or train.save_strategy == "best":
+        return
+    if train.save_strategy != train.eval_strategy:
+        yield Conflict(
+            ("load_best_model_at_end", "save_strategy", "eval_strategy"),
+            f"load_best_model_at_end needs save_strategy ('{train.save_strategy}') equal to eval_strategy "
+            f"('{train.eval_strategy}')",
+            f"write save_strategy: {train.eval_strategy}, or save_strategy: best",
+        )
+    elif train.eval_strategy == "steps" and not _is_multiple(
+        train.save_steps, train.logging_steps if train.eval_steps is None else train.eval_steps
+    ):
+        yield Conflict(
+            ("save_steps", "eval_steps", "load_best_model_at_end"),
+            f"load_best_model_at_end needs save_steps ({train.save_steps}) to be a multiple of eval_steps "
+            f"({train.logging_steps if train.eval_steps is None else train.eval_steps})",
+            "only an evaluated step can be the best one: make save_steps a multiple, both below 1 or both whole",
+        )
+
+
+def _is_multiple(larger: float, smaller: float) -> bool:
+    """Whether one interval is a multiple of the other; a share of all steps and a count never compare."""
+    if (larger < 1) != (smaller < 1):
+        return False
+    ratio = larger / smaller
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-6
+
+
+def has_validation(config: "Config") -> bool:
+    """Whether the configuration leads to validation rows: a file, a split, or a share of the training rows."""
+    data = config.data
+    return (
+        data.validation_file is not None
+        or data.dataset_validation_split is not None
+        or data.validation_split_percentage > 0
+    )
+
+
+def _generate_conflicts(config: "Config") -> Iterator[Conflict]:
+    generate = config.generate
+    if generate.num_return_sequences > 1 and generate.temperature == 0:
+        yield Conflict(
+            ("num_return_sequences", "temperature"),
+            f"num_return_sequences is {generate.num_return_sequences}, but temperature 0 gives the same text each time",
+            "set a temperature above 0, e.g. 0.8",
+        )
+
+
+def _output_conflicts(config: "Config") -> Iterator[Conflict]:
+    """A run must never write over what it reads."""
+    out = config.output.output_dir.absolute()
+    for leaf in ("model_name_or_path", "tokenizer_name_or_path"):
+        value = getattr(config.model, leaf)
+        if value is not None and Path(value).is_absolute() and Path(value) == out:
+            yield Conflict(
+                ("output_dir", leaf),
+                f"output_dir and {leaf} are the same folder",
+                "choose another output_dir: the base would be overwritten, and could not be compared",
+            )
+    if not config.output.overwrite:
+        return
+    for leaf in ("train_file", "validation_file"):
+        if any(path.absolute().is_relative_to(out) for path in as_paths(getattr(config.data, leaf))):
+            yield Conflict(
+                ("overwrite", leaf, "output_dir"),
+                f"overwrite is true and {leaf} lies inside output_dir",
+                "move the data out of output_dir, or choose another output_dir",
+            )
+
+
+def as_paths(value: Path | list[Path] | None) -> list[Path]:
+    """`train_file` and `validation_file` as a list: none, one or several paths."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, Path) else list(value)
+
+
+# leaf -> (controlling leaf, the values with which it has an effect)
+_ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
+    "num_unfrozen_layers": ("method", ("freeze",)),
+    "unfreeze_head": ("method", ("freeze",)),
+    "unfreeze_embeddings": ("method", ("freeze",)),
+    "lora_r": ("method", ("lora",)),
+    "lora_alpha": ("method", ("lora",)),
+    "lora_dropout": ("method", ("lora",)),
+    "lora_target_modules": ("method", ("lora",)),
+    "use_rslora": ("method", ("lora",)),
+    "on_long_row": ("batching", ("flat", "packed", "padded")),
+    "logging_steps": ("logging_strategy", ("steps",)),
+    "eval_steps": ("eval_strategy", ("steps",)),
+    "save_steps": ("save_strategy", ("steps",)),
+}
+
+
+def idle_notices(config: "Config", given: Iterable[str]) -> list[str]:
+    """One line for every given key that another key switches off.
+
+    Args:
+        config: the checked configuration.
+        given: the leaves that were set by the user (defaults are never reported).
+    """
+    from hone.config.schema import leaves
+
+    sections = leaves()
+    notices = []
+    for leaf in given:
+        if leaf not in _ACTIVE_WITH:
+            continue
+        control, active = _ACTIVE_WITH[leaf]
+        value = getattr(getattr(config, sections[control]), control)
+        if value not in active:
+            notices.append(f"{leaf} has no effect with {control}: {value} (it needs {' or '.join(map(str, active))})")
+    return notices

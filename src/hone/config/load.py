@@ -1,0 +1,304 @@
+"""Reading a configuration: a YAML file or a mapping, then `key=value` overrides, checked into one `Config`.
+
+Sections may be nested, flat or mixed; foreign names are translated with a notice; every mistake of a file is reported
+together, with its line. Writing is here too: `resolved_yaml` gives a text that loads to an equal configuration.
+Does not check that files exist, nor what training needs (`checks.require_training`).
+
+>>> load_config({"learning_rate": 1e-4}, ["seed=1"]).train.seed
+1
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hone.config.checks import ConflictError, idle_notices
+from hone.config.names import Given, Problem, resolve, type_problem
+from hone.config.overrides import parse_overrides
+from hone.config.parse import Item, parse_yaml
+from hone.config.schema import Config, Provenance, leaf_field, leaves, section_fields, section_names
+from hone.config.sections.output import OutputSection
+from hone.errors import HoneError
+
+MAX_BYTES = 1 << 20  # a configuration is a few kilobytes; data given by mistake is refused before it is parsed
+
+PATH_LEAVES = ("train_file", "validation_file", "token_cache_dir", "output_dir")
+NAME_OR_FOLDER_LEAVES = ("model_name_or_path", "tokenizer_name_or_path", "dataset_name")
+
+
+@dataclass
+class _Loaded:
+    """What was found so far: accepted values by leaf, notices, mistakes."""
+
+    given: dict[str, Given] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def load_config(source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        source: a YAML file, a mapping (nested or flat), or None for the defaults.
+        overrides: `key=value`, `section.key=value`, `--key=value` or `--key value` tokens; they win over the source,
+            and the last one of the same key wins.
+
+    Raises:
+        HoneError: anything wrong with the file, a key or a value; all mistakes of one file in one message.
+    """
+    text, name, base = None, None, Path.cwd()
+    if isinstance(source, Mapping):
+        root = _mapping_item(source)
+    elif source is not None:
+        path, name = Path(source).expanduser(), str(source)
+        text = _read_text(path, name)
+        root, base = parse_yaml(text, name), path.resolve().parent
+        _require_mapping(root, name)
+    else:
+        root = Item({}, 0, {})
+
+    loaded = _Loaded()
+    _collect(loaded, _givens(root, name, base), last_wins=False)
+    for item in parse_overrides(overrides):
+        _collect(loaded, _givens(item, "command line", Path.cwd()), last_wins=True)
+    config = _validated(loaded, name, _values(base, loaded))
+    config._provenance = Provenance(
+        source_text=text,
+        source_path=None if text is None else Path(str(source)).expanduser().resolve(),
+        overrides=list(overrides),
+        notices=loaded.notices + idle_notices(config, loaded.given),
+        lines={leaf: given.where for leaf, given in loaded.given.items() if given.where},
+    )
+    return config
+
+
+def _read_text(path: Path, name: str) -> str:
+    """The file's text; every way it can fail is one clear message."""
+    try:
+        if path.is_dir():
+            inside = next(
+                (path / file for file in ("config.resolved.yaml", "config.yaml") if (path / file).exists()), ""
+            )
+            raise HoneError(
+                "is a folder, a YAML file was expected",
+                where=name,
+                fix=f"give {inside}" if inside else "give the file inside it",
+            )
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise HoneError(
+                f"{size:,} bytes are too many for a configuration",
+                where=name,
+                fix="is this a data file? it goes into train_file",
+            )
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise HoneError("no such file", where=name, fix=_missing_fix(path, name)) from None
+    except UnicodeDecodeError as error:
+        raise HoneError(
+            f"not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})",
+            where=name,
+            fix="save the file as UTF-8",
+        ) from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, HoneError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise HoneError(f"cannot read: {reason}", where=name[:200], fix="give the path of a YAML file") from None
+
+
+def _missing_fix(path: Path, name: str) -> str:
+    from hone.config.explain import recipe_names
+
+    if "=" in name:
+        return "a configuration file comes first: `hone train cfg.yaml learning_rate=1e-4`"
+    if path.stem in recipe_names():
+        return f"`hone init {path.stem}` writes that recipe"
+    return "`hone init` lists the recipes to start from"
+
+
+def _require_mapping(root: Item, name: str) -> None:
+    if root.pairs is not None:
+        return
+    if root.value is None:
+        raise HoneError("the file is empty", where=name, fix="`hone init` lists the recipes to start from")
+    kind = "a list" if isinstance(root.value, list) else "a single value"
+    raise HoneError(
+        f"the top level is {kind}, a mapping was expected",
+        where=f"{name}:{root.line}",
+        fix="write `key: value` lines, e.g. `learning_rate: 1e-4`",
+    )
+
+
+def _mapping_item(value: Any) -> Item:
+    """A Python value as an `Item` without a line; tuples become lists."""
+    if isinstance(value, Mapping):
+        pairs = {name: _mapping_item(inner) for name, inner in value.items()}
+        return Item({name: item.value for name, item in pairs.items()}, 0, pairs)
+    if isinstance(value, list | tuple):
+        return Item([_mapping_item(inner).value for inner in value], 0)
+    return Item(value, 0)
+
+
+def _givens(root: Item, source: str | None, base: Path) -> list[Given]:
+    """Every key of a document with the section it was written under (None: at the top level)."""
+    sections = section_names()
+
+    def given(name: Any, section: str | None, item: Item) -> Given:
+        where = f"{source}:{item.line}" if source and item.line else source
+        return Given(name, section, item.value, where, item.line, base)
+
+    found = []
+    for name, item in (root.pairs or {}).items():
+        if name in sections and (item.pairs is not None or item.value is None):
+            found += [given(inner, name, inner_item) for inner, inner_item in (item.pairs or {}).items()]
+        elif isinstance(name, str) and name.split(".")[0] in sections and "." in name:
+            section, _, inner = name.partition(".")
+            found.append(given(inner, section, item))
+        else:
+            found.append(given(name, None, item))
+    return found
+
+
+def _collect(loaded: _Loaded, givens: list[Given], last_wins: bool) -> None:
+    """Translate names to leaves and put them into `loaded`; a leaf given twice in one file is a mistake."""
+    for given in givens:
+        answer = resolve(given)
+        if isinstance(answer, Problem):
+            loaded.problems.append(answer)
+            continue
+        leaf_given, notice = answer
+        leaf = str(leaf_given.name)
+        if notice and notice not in loaded.notices:
+            loaded.notices.append(notice)
+        before = loaded.given.get(leaf)
+        if before is not None and not last_wins:
+            first = f", already given at {before.where}" if before.where else ""
+            written = f" (as '{given.name}')" if given.name != leaf else ""
+            loaded.problems.append(
+                Problem(given.where, given.line, f"{leaf} is given twice{written}{first}", "remove one of the two")
+            )
+            continue
+        loaded.given[leaf] = leaf_given
+
+
+def _values(base: Path, loaded: _Loaded) -> dict[str, dict[str, Any]]:
+    """The values by section, paths made absolute: relative ones start at the YAML file's folder.
+
+    The default of output_dir is such a path too: it lies beside the YAML file.
+    """
+    sections = leaves()
+    values: dict[str, dict[str, Any]] = {"output": {"output_dir": base / OutputSection().output_dir}}
+    for leaf, given in loaded.given.items():
+        try:
+            value = _absolute(leaf, given.value, given.base)
+        except (ValueError, RuntimeError, OSError) as error:  # a null byte, no home folder, a name too long
+            fix = "write the path of a file or a folder"
+            loaded.problems.append(Problem(given.where, given.line, f"{leaf} is no usable path: {error}", fix))
+        else:
+            values.setdefault(sections[leaf], {})[leaf] = value
+    return values
+
+
+def _absolute(leaf: str, value: Any, base: Path) -> Any:
+    """A path leaf's value made absolute; everything else, and what is no path at all, unchanged."""
+    if isinstance(value, list) and leaf in PATH_LEAVES:
+        return [_absolute(leaf, inner, base) for inner in value]
+    if not isinstance(value, str | Path) or not str(value).strip():
+        return value
+    if leaf in PATH_LEAVES:
+        return (base / Path(value).expanduser()).resolve()
+    if leaf == "resume_from_checkpoint" and value not in ("auto", "never"):
+        return str((base / Path(value).expanduser()).resolve())
+    if leaf in NAME_OR_FOLDER_LEAVES:
+        path = base / Path(value).expanduser()
+        written_as_path = isinstance(value, Path) or value.startswith((".", "/", "~")) or Path(value).is_absolute()
+        is_path = written_as_path or (leaf != "dataset_name" and path.is_dir())
+        return str(path.resolve()) if is_path else value
+    return value
+
+
+def _validated(loaded: _Loaded, name: str | None, values: dict[str, dict[str, Any]]) -> Config:
+    """Check all values against the schema; on any mistake, report every one."""
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        conflict = None
+        for detail in error.errors():
+            if len(detail["loc"]) >= 2:
+                leaf = str(detail["loc"][1])
+                problem = type_problem(loaded.given[leaf], leaf_field(leaf))
+                if problem not in loaded.problems:
+                    loaded.problems.append(problem)
+            else:
+                conflict = detail["ctx"]["error"]
+        if isinstance(conflict, ConflictError):
+            for found in conflict.conflicts:
+                first = next((loaded.given[leaf] for leaf in found.leaves if leaf in loaded.given), None)
+                where, line = (first.where, first.line) if first else (name, 0)
+                loaded.problems.append(Problem(where, line, found.what, found.fix))
+        raise _report(loaded.problems, name) from None
+    if loaded.problems:
+        raise _report(loaded.problems, name)
+    return config
+
+
+def _report(problems: list[Problem], name: str | None) -> HoneError:
+    """One error for one or many mistakes: the file's by line, then the command line's."""
+    if len(problems) == 1:
+        only = problems[0]
+        return HoneError(only.what, where=only.where or name, fix=only.fix)
+    ordered = sorted(problems, key=lambda problem: (problem.where == "command line", problem.line))
+    rows = [f"\n  {p.where + ': ' if p.where else ''}{p.what}\n    {p.fix}" for p in ordered]
+    return HoneError(f"{len(rows)} mistakes{''.join(rows)}", where=name)
+
+
+def resolved_yaml(config: Config) -> str:
+    """Every key with its value, by section; `load_config` of this text gives an equal configuration."""
+    lines = ["# Every setting of the run, the defaults included."]
+    for section in section_names():
+        lines += ["", f"{section}:"]
+        values = getattr(config, section)
+        lines += [f"  {leaf}: {_flow(getattr(values, leaf))}" for leaf in section_fields(section)]
+    return "\n".join(lines) + "\n"
+
+
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+_UNPRINTABLE = re.compile(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+# words that YAML 1.1 or 1.2 readers take for something other than text
+_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+
+
+def _flow(value: Any) -> str:
+    """A value in YAML that reads the same by the rules of YAML 1.1 and 1.2."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(str(name))}: {_flow(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(inner) for inner in value) + "]"
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return _float(value)
+    text = str(value)
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+
+
+def _float(value: float) -> str:
+    """A float that keeps its value and its type: 1e-05 -> 1.0e-05, nan -> .nan."""
+    if value != value:
+        return ".nan"
+    if value in (float("inf"), float("-inf")):
+        return ".inf" if value > 0 else "-.inf"
+    text = repr(float(value))
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"

@@ -1,0 +1,83 @@
+"""The section `eval`: how base and tuned are measured and compared."""
+
+from hone.config.keys import Section, key
+
+
+class EvalSection(Section):
+    """Measurements on the validation rows, each with its uncertainty."""
+
+    eval_base: bool = key(
+        True,
+        what="Whether the base model is measured on the validation rows before training.",
+        why="A perplexity alone says nothing: only base against tuned, on the same rows, shows what training changed.",
+        how="Runs once before the first step and writes eval/base.json; tuned is measured on the same items after.",
+        benefit="Every run ends with a before and after and an interval of the difference.",
+        tradeoff="true: one more pass over the validation rows. false: no comparison at the end, unless you run "
+        "`hone eval` on the base later.",
+        cpu="true; lower max_eval_samples if it takes too long",
+        gpu="true",
+        maps_to=None,
+    )
+    eval_tokens_per_batch: int = key(
+        4096,
+        what="How many tokens one evaluation batch holds at most in `hone eval` and the base/tuned measurement.",
+        why="Rows differ in length: counting tokens instead of rows keeps memory and speed even.",
+        how="Rows are grouped by length up to this number; it never changes the result, only time and memory.",
+        benefit="Full use of the machine without running out of memory on one long row.",
+        tradeoff="Too high: out of memory, because each token needs a score for the whole vocabulary (about 200 kB in "
+        "float32 at 50,257 entries). Too low: slow.",
+        cpu="2048 to 4096",
+        gpu="8192 to 65536",
+        maps_to=None,
+        ge=1,
+    )
+    confidence_level: float = key(
+        0.95,
+        what="Probability that the printed intervals stand for.",
+        why="A difference smaller than its interval may be luck of the chosen rows.",
+        how="The intervals come from resampling the validation items (bootstrap_resamples).",
+        benefit="Says how far to trust 'better by x'.",
+        tradeoff="Too high (0.999): intervals so wide that nothing is certain. Too low (0.5): half the claims are wrong.",
+        cpu="0.95",
+        gpu="0.95",
+        maps_to=None,
+        gt=0,
+        lt=1,
+    )
+    bootstrap_resamples: int = key(
+        2000,
+        what="How many times the validation items are drawn anew to estimate an interval.",
+        why="The interval is itself an estimate; more draws make its ends steadier.",
+        how="Items are drawn with replacement, the same draws for base and tuned; the model does not run again.",
+        benefit="Intervals without assuming a bell curve, in milliseconds.",
+        tradeoff="Too high: seconds for nothing. Too low (below 500): the ends of the interval jump from seed to seed.",
+        cpu="2000",
+        gpu="2000 to 10000",
+        maps_to=None,
+        ge=100,
+    )
+    sample_prompts: int = key(
+        2,
+        what="How many validation prompts are continued greedily by base and tuned.",
+        why="A lower loss can hide answers that got worse to read; two texts side by side show it.",
+        how="The first prompts of the validation rows; the texts go to eval/samples.jsonl and into the report. 0 is "
+        "off.",
+        benefit="The change can be seen, not only counted.",
+        tradeoff="Too high: minutes of generation on a CPU. Too low: an odd prompt misleads.",
+        cpu="2 to 5",
+        gpu="10 to 20",
+        maps_to=None,
+        ge=0,
+    )
+    sample_max_new_tokens: int = key(
+        64,
+        what="How many tokens each of these sample generations has at most.",
+        why="Samples are written before and after every run, so their length is paid twice.",
+        how="Counts new tokens only; the end token may stop a text earlier.",
+        benefit="Long enough to judge a short function or answer.",
+        tradeoff="Too high: slow runs. Too low: the texts break off before they differ.",
+        cpu="64",
+        gpu="128 to 256",
+        maps_to=None,
+        ge=1,
+    )

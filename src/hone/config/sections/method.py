@@ -1,0 +1,134 @@
+"""The section `method`: which of the model's weights are trained, and how many."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hone.config.keys import Section, key
+
+
+class MethodSection(Section):
+    """Full training, the top blocks only, or low-rank adapters."""
+
+    task: Literal["causal"] = key(
+        "causal",
+        what="What the model learns: causal predicts the next token.",
+        why="The task decides the head of the model, the shape of the rows and the loss.",
+        how="Cross-entropy of each supervised token given the tokens before it.",
+        benefit="One task covers plain text, code, instructions and conversations.",
+        tradeoff="A causal model gives text, not class probabilities; a label has to be generated and read.",
+        cpu="causal",
+        gpu="causal",
+        maps_to="peft.LoraConfig.task_type",
+    )
+    method: Literal["full", "freeze", "lora"] = key(
+        "full",
+        what="Which weights are trained: all (full), the top blocks (freeze), or added low-rank matrices (lora).",
+        why="Training all weights costs about 16 bytes each: weight, gradient and two optimizer values.",
+        how="freeze skips the backward pass below the trained blocks; lora keeps the base fixed and saves an adapter.",
+        benefit="freeze is the fastest a step, lora saves the most memory and disk, full learns the most.",
+        tradeoff="full on few rows: validation loss rises after the first epoch and general skills fade. freeze or "
+        "lora with too little to train: training loss stays near the base's.",
+        cpu="full up to 124M, freeze for 355M, lora above",
+        gpu="lora from 1B on, full below or with much data",
+        maps_to=None,
+    )
+    num_unfrozen_layers: int = key(
+        2,
+        what="With freeze: how many blocks are trained, counted from the top; the final norm is trained with them.",
+        why="The lower blocks hold general language, the upper ones turn it into the answer.",
+        how="Blocks below get no gradient and no optimizer values, so each frozen block saves time and memory.",
+        benefit="4 of 24 blocks of gpt2-medium cost about half the time of full training.",
+        tradeoff="Too many: slower, and few rows are learned by heart. Too few (0 or 1): the loss falls for some "
+        "steps, then stays flat above what full training reaches.",
+        cpu="2 of 6 (distilgpt2), 4 of 24 (gpt2-medium)",
+        gpu="a quarter to a half of the blocks",
+        maps_to=None,
+        ge=0,
+    )
+    unfreeze_head: bool = key(
+        False,
+        what="With freeze: whether the output layer (vocabulary scores) is trained too.",
+        why="New words or symbols need new output scores.",
+        how="In GPT-2 and many small models the head is the same matrix as the input embeddings, so both are trained.",
+        benefit="Faster learning of a vocabulary that the base rarely used.",
+        tradeoff="true: adds vocabulary x width trained weights (38.6M for gpt2), and rare tokens are easily spoiled. "
+        "false: a strange vocabulary keeps a high loss.",
+        cpu="false",
+        gpu="false; true for a new domain with much data",
+        maps_to=None,
+    )
+    unfreeze_embeddings: bool = key(
+        False,
+        what="With freeze: whether the input embeddings (tokens and positions) are trained too.",
+        why="Only tokens that the base hardly saw have embeddings worth changing.",
+        how="The gradient then has to run down through every frozen block, as in full training.",
+        benefit="Useful after adding tokens to the tokenizer.",
+        tradeoff="true: the time that freezing saved in the backward pass is lost. false: added tokens stay random.",
+        cpu="false",
+        gpu="false",
+        maps_to=None,
+    )
+    lora_r: int = key(
+        16,
+        what="With lora: the rank, the inner width of each pair of added matrices.",
+        why="It is the capacity of the adapter: a layer of size in x out gets r x (in + out) trained weights.",
+        how="Each chosen layer computes W x + (alpha / r) B A x; B starts at zero, so that training starts at the base.",
+        benefit="A few million trained weights, and an adapter of megabytes instead of gigabytes.",
+        tradeoff="Too high: memory and overfitting without a lower validation loss. Too low: training loss stops "
+        "above that of a higher rank.",
+        cpu="8 to 16",
+        gpu="16 to 64",
+        maps_to="peft.LoraConfig.r",
+        ge=1,
+    )
+    lora_alpha: int = key(
+        32,
+        what="With lora: the scale of the adapter; its output is multiplied by alpha / r.",
+        why="It sets how strongly the adapter acts, in the same way as the learning rate does.",
+        how="Keep alpha at one or two times r, and tune the learning rate.",
+        benefit="With a fixed ratio the learning rate can stay when the rank changes.",
+        tradeoff="Too high: jumping loss, as with a too high learning rate. Too low: tuned and base hardly differ.",
+        cpu="2 x lora_r",
+        gpu="1 to 2 x lora_r",
+        maps_to="peft.LoraConfig.lora_alpha",
+        ge=1,
+    )
+    lora_dropout: float = key(
+        0.0,
+        what="With lora: the share of the adapter's inputs set to zero at random in training.",
+        why="Few rows and many epochs invite learning by heart.",
+        how="Active in training only; evaluation and generation never drop anything.",
+        benefit="A smaller gap between training and validation loss on small data.",
+        tradeoff="Too high: slower learning and a higher training loss. Too low: validation loss rises while training "
+        "loss falls.",
+        cpu="0.0; 0.05 to 0.1 below a thousand rows",
+        gpu="0.0 to 0.05",
+        maps_to="peft.LoraConfig.lora_dropout",
+        ge=0,
+        lt=1,
+    )
+    lora_target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = key(
+        "all-linear",
+        what="With lora: which layers get an adapter: all-linear, or a list of layer names.",
+        why="Adapters on the attention alone are cheaper; adapters on every linear layer learn more at the same rank.",
+        how="Names as printed by the model: q_proj, v_proj (Qwen2, Llama), c_attn, c_proj, c_fc (GPT-2). "
+        "all-linear leaves out the head.",
+        benefit="all-linear needs no knowledge of the architecture and comes closest to full training.",
+        tradeoff="Too many: more memory and time a step. Too few: a loss plateau that a higher rank does not lower. A "
+        "name the model does not have is an error at the start.",
+        cpu="[q_proj, v_proj] or [c_attn]",
+        gpu="all-linear",
+        maps_to="peft.LoraConfig.target_modules",
+    )
+    use_rslora: bool = key(
+        False,
+        what="With lora: scale the adapter by alpha / sqrt(r) instead of alpha / r.",
+        why="With alpha / r a high rank is damped so much that it hardly learns more than a low one.",
+        how="At r 64 and alpha 128 the factor is 16 instead of 2: lower alpha or the learning rate when switching.",
+        benefit="Ranks of 64 and above show their capacity.",
+        tradeoff="true with an unchanged alpha: an unstable loss in the first steps. false: no gain from high ranks.",
+        cpu="false",
+        gpu="true from lora_r 64 on",
+        maps_to="peft.LoraConfig.use_rslora",
+    )

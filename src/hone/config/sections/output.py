@@ -1,0 +1,33 @@
+"""The section `output`: where the run is written."""
+
+from pathlib import Path
+
+from hone.config.keys import FilePath, Section, key
+
+
+class OutputSection(Section):
+    """The run folder."""
+
+    output_dir: FilePath = key(
+        Path("out"),
+        what="The folder of the run: model, tokenizer, checkpoints, metrics and reports.",
+        why="Everything that later commands read (compare, report, chat) is found there.",
+        how="Relative to the YAML file's folder; created when missing. Its root loads with from_pretrained.",
+        benefit="One folder a run: easy to copy, to compare and to delete.",
+        tradeoff="One folder for several runs: refused unless overwrite or a resumed checkpoint. On a small disk: each "
+        "checkpoint of full training takes about 12 bytes a weight.",
+        cpu="runs/NAME",
+        gpu="runs/NAME on a local disk",
+        maps_to="transformers.TrainingArguments.output_dir",
+    )
+    overwrite: bool = key(
+        False,
+        what="Whether a finished run in output_dir may be replaced.",
+        why="A second start with the same YAML must not destroy hours of training by accident.",
+        how="false refuses a folder that holds a finished run; unfinished ones are resumed (resume_from_checkpoint).",
+        benefit="true saves deleting by hand while trying things out.",
+        tradeoff="true: the former run is lost, its numbers included. false: choose a new output_dir for each run.",
+        cpu="false",
+        gpu="false",
+        maps_to=None,
+    )

@@ -1,0 +1,148 @@
+"""Examples to batches: which examples meet in a micro-batch, and how they are laid out.
+
+    flat      examples end to end in one row, no padding; position ids restart, so attention stays within an example
+    packed    whole examples packed into rows of at most max_length; the same isolation
+    padded    one example a row, padded on the right to the longest; the mask marks padding by position, never by id
+    windows   rows of equal length: `padded` with nothing to pad
+
+transformers builds the block-diagonal mask from restarting position ids (`masking_utils.find_packed_sequence_indices`)
+when no attention mask is given; `training/verify.py` checks on the first batch that a model really heeds it.
+
+The batch at step s is a pure function of (seed, epoch, s): a resumed run needs no stored position.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hone.data.views import IGNORE_INDEX, Item, TokenDataset
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EpochBatches:
+    """Batch sampler: a fresh permutation each epoch, from the seed and the epoch alone.
+
+    Each process of `world` takes every world-th micro-batch, so their union does not depend on how many there are (a
+    remainder smaller than `world` is left out, so that all take the same number of steps).
+    """
+
+    def __init__(self, n_items: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.n_items, self.batch_size, self.seed, self.rank, self.world = n_items, batch_size, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n_items // self.batch_size) // self.world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_items)
+        for i in range(len(self)):
+            at = (i * self.world + self.rank) * self.batch_size
+            yield order[at : at + self.batch_size].tolist()
+
+
+def flat(items: Sequence[Item]) -> dict[str, "torch.Tensor | int"]:
+    """Examples end to end: input_ids, labels, position_ids (1, sum T). Each example's first label is -100 already."""
+    import torch
+
+    lengths = [len(item["input_ids"]) for item in items]
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    ids = np.concatenate([item["input_ids"] for item in items])
+    labels = np.concatenate([item["labels"] for item in items])
+    return {
+        "input_ids": torch.from_numpy(ids)[None],
+        "labels": torch.from_numpy(labels)[None],
+        "position_ids": torch.from_numpy(positions)[None],
+        "num_tokens": sum(lengths),
+    }
+
+
+def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+    """One example a row, padded on the right: input_ids, labels (B, T); attention_mask where something is padded."""
+    import torch
+
+    lengths = [len(item["input_ids"]) for item in items]
+    rows = np.full((len(items), max(lengths)), pad_token_id, dtype=np.int64)
+    labels = np.full_like(rows, IGNORE_INDEX)
+    for row, item in enumerate(items):
+        rows[row, : lengths[row]] = item["input_ids"]
+        labels[row, : lengths[row]] = item["labels"]
+    batch: dict[str, torch.Tensor | int] = {
+        "input_ids": torch.from_numpy(rows),
+        "labels": torch.from_numpy(labels),
+        "num_tokens": sum(lengths),
+    }
+    if min(lengths) < max(lengths):
+        mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+    return batch
+
+
+class PackedDataset:
+    """Whole examples packed into rows of at most `max_length` tokens; `packed[i]` is the list of examples of row i.
+
+    Best-fit decreasing: the longest example first, each into the fullest row that still holds it.
+    """
+
+    def __init__(self, dataset: TokenDataset, max_length: int) -> None:
+        self.dataset, self.max_length = dataset, max_length
+        self.rows = pack(dataset.lengths, max_length)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Item]:
+        return [self.dataset[i] for i in self.rows[index]]
+
+
+def pack(lengths: np.ndarray, max_length: int) -> list[list[int]]:
+    """Best-fit decreasing bin packing.
+
+    >>> pack(np.array([6, 4, 5, 3, 2]), 10)
+    [[0, 1], [2, 3, 4]]
+    """
+    rows: list[list[int]] = []
+    by_room: list[list[int]] = [[] for _ in range(max_length + 1)]  # rows by the room they have left
+    for example in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[example])
+        room = next((r for r in range(length, max_length + 1) if by_room[r]), None)
+        if room is None:
+            rows.append([])
+            row, room = len(rows) - 1, max_length
+        else:
+            row = by_room[room].pop()
+        rows[row].append(example)
+        by_room[room - length].append(row)
+    return rows
+
+
+def packed(rows: Sequence[Sequence[Item]], max_length: int, pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+    """Packed rows: input_ids, labels, position_ids (B, max_length).
+
+    The tail of a row is filled with tokens of position 0: each an example of its own, seen by nobody, never supervised.
+    """
+    import torch
+
+    shape = (len(rows), max_length)
+    ids, labels = np.full(shape, pad_token_id, dtype=np.int64), np.full(shape, IGNORE_INDEX, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    num_tokens = 0
+    for row, items in enumerate(rows):
+        at = 0
+        for item in items:
+            n = len(item["input_ids"])
+            ids[row, at : at + n], labels[row, at : at + n] = item["input_ids"], item["labels"]
+            positions[row, at : at + n] = np.arange(n)
+            at += n
+        num_tokens += at
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "labels": torch.from_numpy(labels),
+        "position_ids": torch.from_numpy(positions),
+        "num_tokens": num_tokens,
+    }

@@ -1,0 +1,170 @@
+"""Strict UTF-8 text, and JSON values one at a time, out of a byte stream: a window slides, nothing is held whole.
+
+For files too big to load: `json.load` of a 350 MB list needs gigabytes of objects before the first row is seen; here
+one item is. What the values mean is not decided here.
+
+>>> list(json_items(io.BytesIO(b'[{"text": "a"}, {"text": "b"}]'), max_characters=1000))
+[{'text': 'a'}, {'text': 'b'}]
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import IO, Any, NoReturn
+
+CHUNK_BYTES = 1 << 18
+LONGEST_ESCAPE = 12  # "\ud83d\ude00": a parse error this close to the window's end may be a value cut in two
+
+SPACE = re.compile(r"[ \t\r\n]*")
+LIST_OPENS = re.compile(r'[ \t\r\n]*(\[|\{[ \t\r\n]*"data"[ \t\r\n]*:[ \t\r\n]*\[)')
+DECODER = json.JSONDecoder()
+
+
+class DecodeError(ValueError):
+    """Bytes that are no UTF-8, or text that is no JSON, with the 1-based line where that shows."""
+
+    def __init__(self, reason: str, line: int) -> None:
+        self.reason, self.line = reason, line
+        super().__init__(f"line {line}: {reason}")
+
+
+def not_utf8(byte: int, offset: int) -> str:
+    """The one wording for bytes that are no UTF-8; `offset` counts bytes from the start of the (unpacked) file."""
+    return f"not UTF-8: byte 0x{byte:02x} at byte {offset} of the file (convert it: iconv -f LATIN1 -t UTF-8)"
+
+
+class Utf8Reader:
+    """Decodes a byte stream piece by piece; line ends are kept as they are."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._bytes, self._lines = stream.tell(), 1  # consumed so far; the line they end in
+
+    def read(self, n_bytes: int) -> str:
+        """Text of about `n_bytes` more bytes (at least 4); "" at the end.
+
+        Raises:
+            DecodeError: at the first byte that is no UTF-8, or where a character is cut off by the end.
+        """
+        raw = self._stream.read(n_bytes)
+        pending: bytes = self._decoder.getstate()[0]
+        try:
+            text = self._decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            seen = (pending + raw)[: error.start + 1]
+            reason = not_utf8(seen[-1], self._bytes - len(pending) + error.start)
+            raise DecodeError(reason, self._lines + seen.count(b"\n")) from None
+        self._bytes += len(raw)
+        self._lines += raw.count(b"\n")
+        if raw and not text:  # a lone piece of a character: whole at the next read, or an error there
+            return self.read(n_bytes)
+        return text
+
+
+def holds_list(head: bytes) -> bool:
+    """Does a JSON file that begins with these bytes hold a list of items, bare or as {"data": [...]}?"""
+    return LIST_OPENS.match(head.decode("utf-8", errors="ignore")) is not None
+
+
+def json_items(stream: IO[bytes], *, max_characters: int) -> Iterator[Any]:
+    """Items of a JSON list, bare or under the first key, "data", of an object.
+
+    Raises:
+        DecodeError: malformed JSON, cut off, no UTF-8, or an item longer than `max_characters`. Nothing after it can
+            be read: where the next item begins is unknown.
+    """
+    window = _Window(stream, max_characters)
+    wrapped = window.peek() == "{"
+    if wrapped:
+        window.at += 1
+        window.read_key()
+    window.expect("[")
+    if window.peek() == "]":
+        window.at += 1
+    else:
+        while True:
+            yield window.read_value()
+            if window.expect(",]") == "]":
+                break
+    if wrapped:
+        while window.expect(",}") == ",":
+            window.read_key()
+            window.read_value()
+    if window.peek():
+        window.fail("more text after the end of the list")
+
+
+def json_values(stream: IO[bytes], *, max_characters: int) -> Iterator[Any]:
+    """JSON values that follow one another, with or without line breaks inside and between them.
+
+    Raises:
+        DecodeError: as for `json_items`.
+    """
+    window = _Window(stream, max_characters)
+    while window.peek():
+        yield window.read_value()
+
+
+class _Window:
+    """The part of a JSON text between what was parsed and what was read: `text[at:]` is next."""
+
+    def __init__(self, stream: IO[bytes], max_characters: int) -> None:
+        self._reader = Utf8Reader(stream)
+        self._max_characters = max_characters
+        self._line = 1  # of text[0]
+        self._ended = False
+        self.text, self.at = "", 0
+
+    def grow(self) -> None:
+        """Forget what was parsed and at least double the rest, so that a long item is parsed a few times only."""
+        self._line += self.text.count("\n", 0, self.at)
+        rest = self.text[self.at :]
+        more = self._reader.read(max(CHUNK_BYTES, len(rest)))
+        self.text, self.at, self._ended = rest + more, 0, not more
+
+    def fail(self, reason: str, at: int | None = None) -> NoReturn:
+        line = self._line + self.text.count("\n", 0, self.at if at is None else at)
+        raise DecodeError(f"not valid JSON: {reason}", line)
+
+    def peek(self) -> str:
+        """The next character that is no white space; "" at the end."""
+        while True:
+            space = SPACE.match(self.text, self.at)
+            self.at = space.end() if space else self.at
+            if self.at < len(self.text) or self._ended:
+                return self.text[self.at : self.at + 1]
+            self.grow()
+
+    def expect(self, characters: str) -> str:
+        """Step over the next visible character, which must be one of these."""
+        found = self.peek()
+        if not found:
+            self.fail("the file ends in the middle of the list")
+        if found not in characters:
+            self.fail(f"expected {' or '.join(characters)}, found {found}")
+        self.at += 1
+        return found
+
+    def read_key(self) -> None:
+        self.read_value()
+        self.expect(":")
+
+    def read_value(self) -> Any:
+        self.peek()
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self.text, self.at)
+                if end < len(self.text) or self._ended:  # a number may go on beyond the window
+                    self.at = end
+                    return value
+            except json.JSONDecodeError as error:
+                unfinished = error.msg.startswith("Unterminated") or error.pos >= len(self.text) - LONGEST_ESCAPE
+                if self._ended or not unfinished:
+                    self.fail(error.msg, error.pos)
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+                self.fail(str(error))
+            if len(self.text) - self.at > self._max_characters:
+                self.fail(f"one item is longer than {self._max_characters:,} characters")
+            self.grow()

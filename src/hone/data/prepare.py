@@ -1,0 +1,278 @@
+"""From the config's data keys to datasets, through the token store: read, recognise, encode, split, cut.
+
+A second run with the same data, tokenizer and settings opens the store instead of tokenising again.
+
+>>> prepared = prepare(config, tokenizer)                          # doctest: +SKIP
+>>> len(prepared.train), prepared.store.meta["dropped"]            # doctest: +SKIP
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.config.schema import Config
+from hone.config.sections.data import DataSection
+from hone.data.encode import Encoded, EncodeRule, encode
+from hone.data.records import detect_form, examples
+from hone.data.sources import Row, expand, read_hub_rows, read_rows
+from hone.data.store import (
+    FORMAT,
+    Dropped,
+    Split,
+    SplitRule,
+    Store,
+    empty_split,
+    open_bin,
+    open_store,
+    split_bin,
+    write_store,
+)
+from hone.data.templates import resolve_template
+from hone.data.views import LongRow, TokenDataset, view
+from hone.errors import HoneError
+from hone.files import disk_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready to train on.
+
+    train: examples as they are trained. validation: the held-out documents as they are measured (all of a text's
+    tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto".
+    """
+
+    store: Store
+    train: TokenDataset
+    validation: TokenDataset
+    template: str
+    cached: bool
+    seconds: float
+
+
+def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
+    """Prepare the training and validation data a config names.
+
+    Raises:
+        HoneError: missing, empty or malformed data, nothing left to train on, or nowhere to write the store.
+    """
+    began = time.perf_counter()
+    data = config.data
+    store, cached = _from_bin(config, tokenizer) if _is_bin(data.train_file) else _from_rows(config, tokenizer)
+    rule: LongRow = "windows" if data.batching == "windows" else data.on_long_row
+    train = view(store.train, data.max_length, rule).head(data.max_train_samples)
+    if not len(train):
+        raise HoneError(
+            f"no example is left to train on with max_length {data.max_length}: {_reasons(train.left_out)}",
+            where=config.where("max_length"),
+            fix="raise max_length, or look at the rows with `hone prepare CONFIG --show 3`",
+        )
+    # a pure text is measured whole, in pieces; a row with a prompt is measured as it is trained
+    whole = store.val.supervised is None or rule == "windows"
+    validation = view(store.val, data.max_length, "split" if whole else rule).head(data.max_eval_samples)
+    return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began)
+
+
+def _reasons(left_out: dict[str, int]) -> str:
+    return "; ".join(f"{count} {reason}" for reason, count in left_out.items()) or "the data is empty"
+
+
+def _is_bin(files: Any) -> bool:
+    return any(str(path).endswith(".bin") for path in _paths(files))
+
+
+def _paths(files: Any) -> list[Path]:
+    if files is None:
+        return []
+    return [Path(path) for path in files] if isinstance(files, list) else [Path(files)]
+
+
+def cache_folder(data: DataSection) -> Path:
+    """Where token stores live: data.token_cache_dir, else $HONE_CACHE/tokens, else ~/.cache/hone/tokens."""
+    if data.token_cache_dir:
+        return Path(data.token_cache_dir)
+    return Path(os.environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone") / "tokens"
+
+
+def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
+    data = config.data
+    sources = _fingerprints(config)
+    settings = {
+        "column_mapping": data.column_mapping,
+        "template": data.template,
+        "completion_only_loss": data.completion_only_loss,
+        "append_eos": data.append_eos,
+        "on_bad_row": data.on_bad_row,
+        "deduplicate": data.deduplicate,
+        "validation_split_percentage": data.validation_split_percentage,
+        "split_seed": data.split_seed,
+    }
+    identity = {"format": FORMAT, "sources": sources, "tokenizer": tokenizer_fingerprint(tokenizer), **settings}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    folder = cache_folder(data) / key
+    if (folder / "meta.json").is_file():
+        return open_store(folder), True
+
+    dropped = Dropped()
+    form, template, rows = _encoded(config, "train", tokenizer, dropped)
+    validation = None
+    if data.validation_file or data.dataset_validation_split:
+        _, _, validation = _encoded(config, "validation", tokenizer, dropped)
+    store = write_store(
+        folder,
+        rows,
+        validation,
+        SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate),
+        vocab_size=len(tokenizer),
+        dropped=dropped,
+        meta={"form": form, "template": template, "sources": sources, "settings": settings},
+    )
+    return store, False
+
+
+def _encoded(
+    config: Config, side: str, tokenizer: "PreTrainedTokenizerBase", dropped: Dropped
+) -> tuple[str, str, Iterator[Encoded]]:
+    """The form of one side's rows, the template they resolve to, and the encoded rows (read as they are consumed)."""
+    data = config.data
+    found = examples(
+        _rows(config, side, dropped),
+        column_mapping=data.column_mapping,
+        on_bad_row=data.on_bad_row,
+        on_skip=dropped.add,
+    )
+    first = next(found, None)
+    if first is None:
+        raise HoneError(f"no {side} rows", where=config.where(f"{side}_file"), fix=dropped.summary())
+    form = detect_form(first[0].columns, data.column_mapping)
+    template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    rule = EncodeRule(template, data.completion_only_loss, data.append_eos)
+    return form, template, encode(itertools.chain([first], found), tokenizer, rule, on_drop=dropped.add)
+
+
+def _rows(config: Config, side: str, dropped: Dropped) -> Iterator[Row]:
+    data = config.data
+    if data.dataset_name:
+        split = data.dataset_train_split if side == "train" else data.dataset_validation_split
+        return read_hub_rows(data.dataset_name, data.dataset_config_name, str(split))
+    paths = _paths(data.train_file if side == "train" else data.validation_file)
+    return read_rows(paths, on_bad_row=data.on_bad_row, on_skip=dropped.add)
+
+
+def _fingerprints(config: Config) -> dict[str, Any]:
+    """What the data is, by content: SHA-256 of every file, or the hub data set's name and commit."""
+    data = config.data
+    if data.dataset_name:
+        return {
+            "dataset": data.dataset_name,
+            "config": data.dataset_config_name,
+            "splits": [data.dataset_train_split, data.dataset_validation_split],
+            "commit": _hub_commit(data.dataset_name),
+        }
+    return {
+        side: [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in expand(paths)]
+        for side, paths in (("train", _paths(data.train_file)), ("validation", _paths(data.validation_file)))
+        if paths
+    }
+
+
+def _hub_commit(name: str) -> str | None:
+    """The data set's current commit; None when it is a local folder or the hub does not answer."""
+    if Path(name).is_dir():
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # offline or unknown: reading the rows will say which, in full
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A hash of what the tokenizer does: its rules, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [rules, str(sorted(tokenizer.special_tokens_map.items(), key=str)), str(tokenizer.chat_template)]
+    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()
+
+
+def _from_bin(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
+    """Token files of another tool, used where they lie."""
+    data = config.data
+    train_paths, val_paths = _paths(data.train_file), _paths(data.validation_file)
+    if len(train_paths) != 1 or len(val_paths) > 1 or not _is_bin(data.validation_file or train_paths):
+        raise HoneError(
+            "token files (.bin) cannot be mixed with other files or with each other",
+            where=config.where("train_file"),
+            fix="give one .bin as train_file and, if you have it, one .bin as validation_file",
+        )
+    train = open_bin(train_paths[0], data.bin_dtype, tokenizer.eos_token_id)
+    val: Split = empty_split()
+    if val_paths:
+        val = open_bin(val_paths[0], data.bin_dtype, tokenizer.eos_token_id)
+    else:
+        train, val = split_bin(train, SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate))
+    meta = {
+        "form": "text",
+        "template": "plain",
+        "dtype": data.bin_dtype,
+        "sources": _fingerprints(config),
+        "dropped": [],
+        "splits": {
+            name: {"documents": s.n_documents, "tokens": int(s.starts[-1] - s.starts[0])}
+            for name, s in (("train", train), ("val", val))
+        },
+    }
+    return Store(None, train, val, meta), False
+
+
+def describe(data: Prepared, batching: str) -> list[str]:
+    """What was read, kept and dropped, a line each."""
+    lines = [
+        f"data: {len(data.train):,} training examples, {data.train.n_tokens:,} tokens "
+        f"({int(data.train.n_supervised().sum()):,} supervised), template {data.template}, batches {batching}"
+        + (" (from the token cache)" if data.cached else f" (tokenised in {data.seconds:.1f} s)"),
+        f"data: {len(data.validation):,} validation examples from {data.store.val.n_documents:,} documents, "
+        f"{data.validation.n_tokens:,} tokens",
+    ]
+    for entry in data.store.meta["dropped"]:
+        places = f": {', '.join(entry['first'])}" + (", …" if entry["count"] > len(entry["first"]) else "")
+        lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))
+    lines += [f"data: {count:,} {reason}" for reason, count in data.train.left_out.items()]
+    return lines
+
+
+def copy_bins(store: Store, folder: Path) -> None:
+    """train.bin, val.bin and meta.json of a store, for tools that read nanoGPT's token files."""
+    if store.folder is None:
+        raise HoneError("the data are token files already", fix="copy them")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("train.bin", "val.bin", "meta.json"):
+            temporary = folder / f".{name}.tmp-{os.getpid()}"
+            shutil.copyfile(store.folder / name, temporary)
+            temporary.replace(folder / name)
+
+
+def check_files(config: Config) -> None:
+    """Refuse missing, empty or unreadable data files without reading their rows."""
+    data = config.data
+    for path in [*_paths(data.train_file), *_paths(data.validation_file)]:
+        if path.suffix == ".bin":
+            open_bin(path, data.bin_dtype, None)
+        else:
+            expand([path])

@@ -1,0 +1,244 @@
+"""One row -> one example, recognised by its columns; there is no registry to fill in.
+
+The first row decides the form for the whole data set; a later row of another form is a bad row, never a silent guess.
+Columns that no form uses (ids, tests, metadata) are ignored. Nothing here knows tokens, templates or tasks: whether a
+labelled row may train a causal model is the caller's decision.
+
+>>> rows = [Row({"instruction": "Add.", "input": "1 2", "output": "3", "id": 7}, "train.jsonl", 1)]
+>>> [example for _, example in examples(rows, column_mapping={}, on_bad_row="error", on_skip=print)]
+[Instruction(instruction='Add.', input='1 2', output='3')]
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hone.data.sources import OnBadRow, Row, refuse_row
+from hone.errors import HoneError
+
+Role = Literal["system", "user", "assistant"]
+Form = Literal["messages", "conversations", "instruction", "pair", "source_target", "labelled", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Running text; all of it is to be learned."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt that is given and a completion that is to be learned."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """An instruction, perhaps with an input ("" for none), and the answer to learn."""
+
+    instruction: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, oldest turn first; never empty."""
+
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text and its class: a name, or a number."""
+
+    text: str
+    label: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTarget:
+    """What a sequence-to-sequence model reads, and what it is to write."""
+
+    source: str
+    target: str
+
+
+Example = Text | Pair | Instruction | Chat | Labelled | SourceTarget
+
+# Required columns of each form. Where a row satisfies several, the first one wins: the richer form says more about
+# what is prompt and what is answer, and a data set often carries its rendered `text` beside the fields it came from.
+REQUIRED: dict[Form, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "conversations": ("conversations",),
+    "instruction": ("instruction", "output"),
+    "pair": ("prompt", "completion"),
+    "source_target": ("source", "target"),
+    "labelled": ("text", "label"),
+    "text": ("text",),
+}
+OPTIONAL: dict[Form, tuple[str, ...]] = {"instruction": ("input",)}
+ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+SHAREGPT_ROLES: dict[str, Role] = {**ROLES, "human": "user", "gpt": "assistant"}
+ACCEPTED_FORMS = ", ".join("+".join(columns) for columns in REQUIRED.values())
+
+
+class BadRow(HoneError):
+    """One row cannot be used. `what` says why; the caller knows where, and whether it may be skipped."""
+
+
+def detect_form(columns: Iterable[str], column_mapping: Mapping[str, str]) -> Form:
+    """Name the form that these columns make.
+
+    Args:
+        columns: the row's own column names.
+        column_mapping: our name -> their name, for example {"text": "content"}. A form must use every mapped name.
+
+    Raises:
+        HoneError: no form fits, or the mapping names a column that is not ours or not there.
+    """
+    found = list(columns)
+    known = {name for form in REQUIRED for name in _columns_of(form)}
+    if unknown := sorted(set(column_mapping) - known):
+        fix = f"write our_name: their_name, where our_name is one of {', '.join(sorted(known))}"
+        raise HoneError(f"column_mapping has an unknown name '{unknown[0]}'", fix=fix)
+    if missing := sorted(set(column_mapping.values()) - set(found)):
+        raise HoneError(
+            f"column_mapping names a column '{missing[0]}' that the row does not have",
+            fix=f"columns found: {_listed(found)}",
+        )
+    for form, required in REQUIRED.items():
+        uses_mapping = set(column_mapping) <= set(_columns_of(form))
+        if uses_mapping and all(column_mapping.get(name, name) in found for name in required):
+            return form
+    raise HoneError(
+        f"no known form in columns: {_listed(found)}",
+        fix=f"accepted: {ACCEPTED_FORMS}; other names can be mapped, e.g. column_mapping: {{prompt: question, "
+        "completion: answer}",
+    )
+
+
+def to_example(row: Row, form: Form, column_mapping: Mapping[str, str]) -> Example:
+    """Read one row as `form`.
+
+    A null string counts as "". An empty completion or text is kept: the encoder drops and counts what has nothing
+    to learn from.
+
+    Raises:
+        BadRow: a column is missing or of the wrong type, a role is unknown, or the conversation is empty.
+    """
+    columns = row.columns
+    names = {name: column_mapping.get(name, name) for name in REQUIRED[form]}
+    if any(theirs not in columns for theirs in names.values()):
+        raise BadRow(f"mixed forms: the first row is {'+'.join(REQUIRED[form])}, this row has {_listed(columns)}")
+    values = {name: columns[theirs] for name, theirs in names.items()}
+    match form:
+        case "text":
+            return Text(_string(values["text"], names["text"]))
+        case "pair":
+            return Pair(_string(values["prompt"], names["prompt"]), _string(values["completion"], names["completion"]))
+        case "instruction":
+            input_name = column_mapping.get("input", "input")
+            return Instruction(
+                _string(values["instruction"], names["instruction"]),
+                _string(columns.get(input_name), input_name),
+                _string(values["output"], names["output"]),
+            )
+        case "messages":
+            return Chat(_messages(values["messages"], names["messages"], "role", "content", ROLES))
+        case "conversations":
+            return Chat(_messages(values["conversations"], names["conversations"], "from", "value", SHAREGPT_ROLES))
+        case "source_target":
+            return SourceTarget(_string(values["source"], names["source"]), _string(values["target"], names["target"]))
+        case "labelled":
+            return Labelled(_string(values["text"], names["text"]), _label(values["label"], names["label"]))
+
+
+def examples(
+    rows: Iterable[Row],
+    *,
+    column_mapping: Mapping[str, str],
+    on_bad_row: OnBadRow,
+    on_skip: Callable[[str, str], None],
+) -> Iterator[tuple[Row, Example]]:
+    """Turn rows into examples; the first row's form is held for all of them.
+
+    Raises:
+        HoneError: the first row has no known form (whatever `on_bad_row` says: nothing could be recognised after
+            it), or a row is bad and `on_bad_row` is "error".
+    """
+    form: Form | None = None
+    for row in rows:
+        if form is None:
+            try:
+                form = detect_form(row.columns, column_mapping)
+            except HoneError as error:
+                raise HoneError(error.what, where=row.where, fix=error.fix) from None
+        try:
+            example = to_example(row, form, column_mapping)
+        except BadRow as error:
+            refuse_row(error.what, row.where, on_bad_row, on_skip)
+            continue
+        yield row, example
+
+
+def _columns_of(form: Form) -> tuple[str, ...]:
+    return REQUIRED[form] + OPTIONAL.get(form, ())
+
+
+def _listed(columns: Iterable[str]) -> str:
+    """Column names for a message: at most 12, so that a row of a wide table still fits on a screen."""
+    names = [str(name) for name in columns]
+    shown = ", ".join(names[:12]) or "none"
+    return f"{shown}, … ({len(names)} in all)" if len(names) > 12 else shown
+
+
+def _string(value: Any, name: str) -> str:
+    """The text of a column, or BadRow. Lone surrogates (legal in JSON escapes) have no UTF-8 and no token."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadRow(f"column '{name}' must be text, not {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        raise BadRow(f"column '{name}' holds half a character (\\u{code:04x}) at position {error.start}") from None
+    return value
+
+
+def _label(value: Any, name: str) -> str | int:
+    if isinstance(value, str):
+        return _string(value, name)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # an integer column with gaps comes out of most table tools as floats
+    if isinstance(value, int):
+        return int(value)
+    raise BadRow(f"column '{name}' must be a class name or a whole number, not {value!r:.40}")
+
+
+def _messages(value: Any, name: str, role_key: str, content_key: str, roles: Mapping[str, Role]) -> list[Message]:
+    if not isinstance(value, list):
+        raise BadRow(f"column '{name}' must be a list of {{{role_key}, {content_key}}}, not {type(value).__name__}")
+    if not value:
+        raise BadRow(f"column '{name}' is an empty list")
+    messages = []
+    for number, turn in enumerate(value, 1):
+        if not isinstance(turn, Mapping) or role_key not in turn or content_key not in turn:
+            raise BadRow(f"turn {number} of '{name}' must be an object with '{role_key}' and '{content_key}'")
+        role = turn[role_key]
+        if not isinstance(role, str) or role not in roles:
+            raise BadRow(f"turn {number} of '{name}' has the unknown role {role!r:.40} (known: {', '.join(roles)})")
+        messages.append(Message(roles[role], _string(turn[content_key], f"{name}[{number - 1}].{content_key}")))
+    return messages

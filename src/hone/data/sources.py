@@ -1,0 +1,413 @@
+"""Rows from files, folders and the hub: streamed, in order, in bounded memory.
+
+Reads .jsonl .ndjson .json .csv .parquet .txt .md .py and .gz of those. Text files are one document each; everything
+else holds one row per record. UTF-8 only, checked strictly. What a row means is decided in `records.py`; token files
+(.bin) belong to `store.py`; nothing here executes code from a data set.
+
+>>> for row in read_rows([Path("train.jsonl")], on_bad_row="error", on_skip=print):        # doctest: +SKIP
+...     print(row.where, row.columns)
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hone.data.decode import DecodeError, Utf8Reader, holds_list, json_items, json_values, not_utf8
+from hone.errors import HoneError
+
+OnBadRow = Literal["error", "skip"]
+OnSkip = Callable[[str, str], None]  # (reason, where)
+
+TEXT_SUFFIXES = (".txt", ".md", ".py")
+ROW_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})  # and every hidden one, such as .git and .venv
+ABOUT_A_FOLDER = frozenset({"README", "LICENSE", "LICENCE", "CHANGELOG", "CONTRIBUTING", "NOTICE"})
+ACCEPTED = f"accepted: {' '.join((*ROW_SUFFIXES, *TEXT_SUFFIXES))}, and .gz of those"
+
+MAX_RECORD_BYTES = 64 << 20  # one line, one item of a JSON list, one csv field: more is a broken file, not a row
+PIECE_BYTES = 1 << 20  # a text file larger than this is handed on in pieces
+MAX_PIECE_CHARACTERS = 8 << 20  # a piece without any white space is cut here, wherever that is
+PARQUET_ROWS = 256  # rows held at a time
+HEAD_BYTES = 4096  # enough of a .json file to see what it holds
+BOM = b"\xef\xbb\xbf"
+
+# Where a text may be cut without changing its tokens. A line break between two visible characters, or the place
+# before a lone space between two, is a boundary of the pre-tokenizers of GPT-2, GPT-4 / Llama 3 and Qwen alike, and
+# no SentencePiece piece reaches across it. (Before a line break would not do: GPT-4's pattern joins ".\n".)
+AFTER_LINE = re.compile(r".*\S\n(?=\S)", re.DOTALL)
+BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it was found.
+
+    source: the file as the user named it, or the hub's name. line: 1-based line of the record's start (jsonl, csv) or
+    row number (JSON list, parquet, hub); 0 for a whole text file. ends: False if the next row continues this text.
+    """
+
+    columns: Mapping[str, Any]
+    source: str
+    line: int
+    ends: bool = True
+
+    @property
+    def where(self) -> str:
+        """`train.jsonl:17`, or `book.txt` for a whole file."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+def refuse_row(reason: str, where: str, on_bad_row: OnBadRow, on_skip: OnSkip) -> None:
+    """The one rule for a bad row: stop with an error that names it, or report it to `on_skip` and go on."""
+    if on_bad_row == "error":
+        raise HoneError(reason, where=where, fix="repair the row, or leave bad rows out (and counted): on_bad_row=skip")
+    on_skip(reason, where)
+
+
+def read_rows(paths: Sequence[Path], *, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """Rows of the files, in the order given; folders and patterns are expanded (see `expand`).
+
+    Raises:
+        HoneError: a file is missing, empty, cut off, of an unknown kind, or (with `on_bad_row` "error") has a bad row.
+    """
+    for path in expand(paths):
+        with _readable(path):
+            yield from _read_file(path, on_bad_row, on_skip)
+
+
+def read_hub_rows(
+    dataset_name: str, dataset_config_name: str | None, split: str, *, revision: str | None = None
+) -> Iterator[Row]:
+    """Rows of a data set from the Hugging Face hub (streamed) or from a local folder in its layout.
+
+    Row numbers count from 1 in the split. Loading scripts are never run: `datasets` no longer does, and nothing here
+    asks for it.
+
+    Raises:
+        HoneError: no such data set, configuration or split, or it cannot be reached.
+    """
+    from datasets import load_dataset
+
+    local = Path(dataset_name).is_dir()
+    if not local and (dataset_name.startswith((".", "/", "~")) or dataset_name.count("/") > 1):
+        raise HoneError("no such folder", where=dataset_name, fix="a hub name looks like name or owner/name")
+    try:
+        rows = load_dataset(dataset_name, dataset_config_name, split=split, revision=revision, streaming=not local)
+        for number, columns in enumerate(rows, 1):
+            yield Row(columns, dataset_name, number)
+    except (OSError, ValueError, RuntimeError) as error:  # `datasets` and `huggingface_hub` raise all three
+        if isinstance(error, HoneError):
+            raise
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        fix = "check dataset_name, dataset_config_name and the split"
+        if not local:
+            fix += "; without a network, download the files once and name them in train_file"
+        raise HoneError(f"cannot read the data set, split '{split}': {reason}", where=dataset_name, fix=fix) from error
+
+
+def expand(paths: Sequence[Path]) -> list[Path]:
+    """Files to read: folders and patterns (`src/**/*.py`) are replaced by their files, sorted.
+
+    In a folder, hidden files, empty files, files of unknown kinds and the folders that tools fill are passed over. A
+    folder whose files are partly rows and partly texts is refused (only a README and its like may lie beside rows):
+    which of the two is meant cannot be guessed.
+
+    Raises:
+        HoneError: nothing there, nothing readable there, or a file named by itself is empty or of an unknown kind.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += _one_kind(path, _files_below(path))
+        elif path.exists():
+            files.append(_checked(path))
+        elif any(character in "*?[" for character in str(path)):
+            files += _one_kind(path, _files_matching(path))
+        else:
+            raise HoneError("no such file or folder", where=str(path), fix=f"looked in {Path.cwd()}; {ACCEPTED}")
+    if not files:
+        raise HoneError("no data files given", fix="name a file or a folder, e.g. train_file: data/train.jsonl")
+    return files
+
+
+def _kind(path: Path) -> str:
+    """The suffix that decides how to read: ".jsonl" for both a.jsonl and a.jsonl.gz; "" if unknown."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in (*TEXT_SUFFIXES, *ROW_SUFFIXES) else ""
+
+
+def _usable(path: Path) -> bool:
+    return not path.name.startswith(".") and bool(_kind(path)) and path.stat().st_size > 0
+
+
+def _skipped_folder(name: str) -> bool:
+    return name.startswith(".") or name in SKIPPED_FOLDERS
+
+
+def _files_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _skipped_folder(name)]
+        found += [path for name in names if (path := Path(parent, name)).is_file() and _usable(path)]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _files_matching(pattern: Path) -> list[Path]:
+    try:
+        matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except ValueError as error:  # "**" beside other characters
+        raise HoneError(str(error), where=str(pattern)) from None
+    return [
+        path
+        for path in matches
+        if path.is_file() and _usable(path) and not any(map(_skipped_folder, set(path.parts[:-1]) - set(pattern.parts)))
+    ]
+
+
+def _one_kind(given: Path, found: list[Path]) -> list[Path]:
+    """`found`, if all of it is rows or all of it is texts."""
+    rows = [path for path in found if _kind(path) in ROW_SUFFIXES]
+    texts = [path for path in found if _kind(path) in TEXT_SUFFIXES]
+    if rows:
+        texts = [path for path in texts if path.name.split(".")[0].upper() not in ABOUT_A_FOLDER]
+    if rows and texts:
+        raise HoneError(
+            f"mixes rows ({rows[0].name}) and texts ({texts[0].name})",
+            where=str(given),
+            fix=f"name the files, a sub-folder, or a pattern such as '{given if given.is_dir() else '.'}/**/*.py'",
+        )
+    if not rows and not texts:
+        raise HoneError("no data files found here", where=str(given), fix=ACCEPTED)
+    return rows or texts
+
+
+def _checked(path: Path) -> Path:
+    if path.suffix.lower() == ".bin":
+        fix = "give one token file by itself, or use the text or rows it was made from"
+        raise HoneError("token files (.bin) cannot be read as rows", where=str(path), fix=fix)
+    if not _kind(path):
+        raise HoneError(f"unknown kind of file '{path.suffix or path.name}'", where=str(path), fix=ACCEPTED)
+    if path.is_file() and path.stat().st_size == 0:
+        raise HoneError("the file is empty", where=str(path))
+    return path
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what the operating system or gzip says about a file into one message that names it."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        fix = "fetch or pack it again; `gzip -t` checks it"
+        raise HoneError(f"the compressed file is cut off or damaged ({error})", where=str(path), fix=fix) from error
+    except OSError as error:
+        raise HoneError(f"cannot read: {error.strerror or error}", where=str(path)) from error
+
+
+def _open(path: Path) -> "io.BufferedReader[Any]":
+    """The file's bytes, unpacked, from behind a byte order mark if there is one."""
+    packed = path.suffix.lower() == ".gz"
+    stream: io.BufferedReader[Any] = io.BufferedReader(gzip.GzipFile(path)) if packed else path.open("rb")
+    if stream.peek(len(BOM)).startswith(BOM):
+        stream.read(len(BOM))
+    return stream
+
+
+def _read_file(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    match _kind(path):
+        case ".jsonl" | ".ndjson":
+            rows = _line_rows(path, on_bad_row, on_skip)
+        case ".json":
+            rows = _json_rows(path, on_bad_row, on_skip)
+        case ".csv":
+            rows = _csv_rows(path, on_bad_row, on_skip)
+        case ".parquet":
+            rows = _parquet_rows(path)
+        case _:
+            yield from _text_rows(path, on_bad_row, on_skip)
+            return
+    first = next(rows, None)
+    if first is None:
+        raise HoneError("no usable rows in the file", where=str(path))
+    yield first
+    yield from rows
+
+
+def _line_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """JSON lines. Whatever is wrong with one line, the next ones stay readable."""
+    source, loads, number = str(path), json.loads, 0
+    with _open(path) as stream:
+        offset = stream.tell()  # of the line, in bytes
+        while line := stream.readline(MAX_RECORD_BYTES):
+            number += 1
+            try:
+                columns = loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                if not line.isspace():
+                    refuse_row(_line_problem(error, line, offset, number), f"{source}:{number}", on_bad_row, on_skip)
+            else:
+                if type(columns) is dict:
+                    yield Row(columns, source, number)
+                else:
+                    refuse_row(_not_an_object(columns), f"{source}:{number}", on_bad_row, on_skip)
+            offset += len(line)
+
+
+def _line_problem(error: Exception, line: bytes, offset: int, number: int) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return not_utf8(line[error.start], offset + error.start)
+    if len(line) == MAX_RECORD_BYTES:
+        return f"the line is longer than {MAX_RECORD_BYTES >> 20} MiB"
+    hint = " (is the file one JSON document, not one a line? Then name it .json)" if number == 1 else ""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg} at column {error.colno}{hint}"
+    return f"not valid JSON: {error}{hint}"
+
+
+def _not_an_object(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return f"a row must be a JSON object with named columns, not {names.get(type(value), 'null')}"
+
+
+def _json_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """A .json file: a list of objects, {"data": [...]}, JSON lines, or objects spread over lines."""
+    with _open(path) as stream:
+        if not holds_list(stream.peek(HEAD_BYTES)) and _is_object(stream.readline(MAX_RECORD_BYTES)):
+            yield from _line_rows(path, on_bad_row, on_skip)
+            return
+    with _open(path) as stream:
+        read = json_items if holds_list(stream.peek(HEAD_BYTES)) else json_values
+        try:
+            for number, item in enumerate(read(stream, max_characters=MAX_RECORD_BYTES), 1):
+                if isinstance(item, dict):
+                    yield Row(item, str(path), number)
+                else:
+                    refuse_row(_not_an_object(item), f"{path}:{number}", on_bad_row, on_skip)
+        except DecodeError as error:
+            fix = "it cannot be skipped, because where the next row begins is unknown: repair it, or use JSON lines"
+            raise HoneError(error.reason, where=f"{path}:{error.line}", fix=fix) from error
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _csv_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """A .csv file with a header line; all values are text. Rows are numbered by the line they begin on."""
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))  # the default refuses texts over 128 KiB
+    source = str(path)
+    problems: list[str] = []  # of the record being read
+    with _open(path) as stream:
+        reader = csv.reader(_csv_lines(stream, problems), strict=True)
+        header: list[str] | None = None
+        while True:
+            line, fields = reader.line_num + 1, None
+            try:
+                fields = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "end of data" in str(error):
+                    fix = "close the quote; every row after it was read as part of this one"
+                    raise HoneError(
+                        "a quote is opened here and never closed", where=f"{source}:{line}", fix=fix
+                    ) from None
+                problems.append(f"not valid CSV: {error}")
+            if fields == [] and not problems:  # an empty line
+                continue
+            if header is None:
+                header = _csv_header(fields or [], problems, f"{source}:{line}")
+                continue
+            if fields is not None and len(fields) != len(header):
+                problems.append(f"{len(fields)} fields where the header has {len(header)} ({', '.join(header)[:80]})")
+            if problems:
+                refuse_row(problems[0], f"{source}:{line}", on_bad_row, on_skip)
+                problems.clear()
+            elif fields is not None:
+                yield Row(dict(zip(header, fields)), source, line)
+
+
+def _csv_lines(stream: "io.BufferedReader[Any]", problems: list[str]) -> Iterator[str]:
+    """Decoded lines; what is no UTF-8 is reported, so that it costs one record and not the file."""
+    offset = stream.tell()
+    while line := stream.readline(MAX_RECORD_BYTES):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            problems.append(not_utf8(line[error.start], offset + error.start))
+            yield line.decode("utf-8", errors="replace")
+        offset += len(line)
+
+
+def _csv_header(fields: list[str], problems: list[str], where: str) -> list[str]:
+    if problems:
+        raise HoneError(f"the header cannot be read: {problems[0]}", where=where)
+    if repeated := sorted({name for name in fields if fields.count(name) > 1}):
+        raise HoneError(f"two columns are named '{repeated[0]}'", where=where, fix="rename one in the header")
+    return fields
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    with _open(path) as stream:
+        try:
+            number = 0
+            for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=PARQUET_ROWS):
+                for columns in batch.to_pylist():
+                    number += 1
+                    yield Row(columns, str(path), number)
+        except pyarrow.ArrowException as error:
+            raise HoneError(f"not readable as parquet: {str(error).splitlines()[0]}", where=str(path)) from error
+
+
+def _text_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """One text file as one document, in pieces of about `PIECE_BYTES`."""
+    with _open(path) as stream:  # a first pass, so that a file is used whole or not at all
+        reader = Utf8Reader(stream)
+        try:
+            while reader.read(PIECE_BYTES):
+                pass
+        except DecodeError as error:
+            refuse_row(error.reason, f"{path}:{error.line}", on_bad_row, on_skip)
+            return
+    with _open(path) as stream:
+        reader = Utf8Reader(stream)
+        text, searched = reader.read(PIECE_BYTES), 0
+        while more := reader.read(PIECE_BYTES):
+            cut = _cut(text, searched)
+            if cut:
+                yield Row({"text": text[:cut]}, str(path), 0, ends=False)
+                text, searched = text[cut:] + more, 0
+            else:
+                text, searched = text + more, max(0, len(text) - 2)
+        yield Row({"text": text}, str(path), 0)
+
+
+def _cut(text: str, start: int) -> int:
+    """Where to cut a text that goes on, as late as possible after `start`; 0 if there is no good place yet.
+
+    >>> _cut("one line\\nanother line", 0)
+    9
+    >>> _cut("one line", 0)
+    3
+    """
+    for boundary in (AFTER_LINE, BEFORE_SPACE):
+        if found := boundary.match(text, start):
+            return found.end()
+    return len(text) if len(text) >= MAX_PIECE_CHARACTERS else 0

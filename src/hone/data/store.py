@@ -1,0 +1,373 @@
+"""Tokens on disk: written once, memory-mapped ever after, never half valid.
+
+A store is a folder named by a hash of everything that decides its content (the bytes of the data files, the tokenizer,
+the encode rule, the split). It holds two splits, `train` and `val`, each as
+
+    train.bin       tokens end to end, uint16 or uint32, little-endian (nanoGPT's layout)
+    train.mask      one byte a token, 1 = supervised; absent when every token is
+    train.docs.npy  (documents + 1,) int64, where each document starts, and where the last one ends
+    meta.json       format, dtype, counts of everything read, dropped and why
+
+It is written under a temporary name and renamed when complete: an interrupted run leaves nothing that looks finished.
+Splitting is by document, and exact duplicates always fall on the same side. Cutting to a length is `views.py`'s work.
+"""
+
+import hashlib
+import itertools
+import os
+import shutil
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import psutil
+
+from hone.data.encode import Encoded
+from hone.errors import HoneError
+from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+
+FORMAT = 1  # raise when the meaning of the files changes: old stores are then written anew
+NAMED_PER_REASON = 5  # dropped rows are all counted; this many of each kind are named
+COPY_TOKENS = 1 << 21  # tokens copied at once when a store is split: bounds memory
+TRAIN, VAL, NEITHER = 0, 1, 2  # the sides of a document
+
+
+@dataclass
+class Dropped:
+    """Everything that did not become training tokens: how often, and where first."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        named = self.first.setdefault(reason, [])
+        if len(named) < NAMED_PER_REASON:
+            named.append(where)
+
+    def add_many(self, reason: str, count: int) -> None:
+        """Count rows whose places are not known any more."""
+        if count:
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self.first.setdefault(reason, [])
+
+    def summary(self) -> str:
+        """One line: '6 × empty output: nothing to learn (data.json:17, …)'."""
+        lines = [
+            f"{n} × {r}" + (f" ({', '.join(self.first[r])})" if self.first[r] else "") for r, n in self.counts.items()
+        ]
+        return "dropped: " + "; ".join(lines) if lines else "nothing was dropped: the data is empty"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents of one split, memory-mapped.
+
+    tokens: (T,) uint16 or uint32. supervised: (T,) uint8 or None when every token is supervised.
+    starts: (documents + 1,) int64; document d is tokens[starts[d]:starts[d + 1]].
+    """
+
+    tokens: np.ndarray
+    supervised: np.ndarray | None
+    starts: np.ndarray
+
+    @property
+    def n_documents(self) -> int:
+        return len(self.starts) - 1
+
+
+@dataclass(frozen=True)
+class Store:
+    """An opened store: two splits and what is known about how they came to be."""
+
+    folder: Path | None
+    train: Split
+    val: Split
+    meta: dict[str, Any]
+
+
+def empty_split() -> Split:
+    return Split(np.zeros(0, np.uint16), None, np.zeros(1, np.int64))
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """uint16 holds GPT-2's 50,257 ids; larger vocabularies take uint32 (nanoGPT's convention)."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+class TokenWriter:
+    """Appends documents to `<name>.bin` and `.mask`; only the index (16 bytes a document) stays in memory."""
+
+    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
+        self.folder, self.name, self.dtype = folder, name, dtype
+        self.starts, self.digests = array("q", [0]), array("Q")
+        self.n_tokens = self.n_supervised = 0
+        self._bin: BinaryIO = (folder / f"{name}.bin").open("wb")
+        self._mask: BinaryIO = (folder / f"{name}.mask").open("wb")
+        self._hash = hashlib.blake2b(digest_size=8)
+
+    def add(self, row: Encoded) -> None:
+        """Append one document, or one piece of it, and remember the document's hash."""
+        ids, mask = row.ids.astype(self.dtype), row.supervised.astype(np.uint8)
+        self.append(ids, mask)
+        self._hash.update(ids.tobytes())
+        self._hash.update(mask.tobytes())
+        if row.ends:
+            self.starts.append(self.n_tokens)
+            self.digests.append(int.from_bytes(self._hash.digest(), "little"))
+            self._hash = hashlib.blake2b(digest_size=8)
+
+    def append(self, ids: np.ndarray, mask: np.ndarray) -> None:
+        """Write tokens (n,) of the store's dtype and their mask (n,) uint8, without ending a document."""
+        self._bin.write(ids.tobytes())
+        self._mask.write(mask.tobytes())
+        self.n_tokens += len(ids)
+        self.n_supervised += int(mask.sum())
+
+    def finish(self) -> None:
+        """Write the index and bring everything to the disk; a mask that masks nothing is left out."""
+        for file in (self._bin, self._mask):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        if self.n_supervised == self.n_tokens:
+            self.path("mask").unlink()
+        np.save(self.path("docs.npy"), np.frombuffer(self.starts, dtype=np.int64))
+        fsync_path(self.path("docs.npy"))
+
+    def flush(self) -> None:
+        self._bin.flush()
+        self._mask.flush()
+
+    def discard(self) -> None:
+        self._bin.close()
+        self._mask.close()
+        self.path("bin").unlink()
+        self.path("mask").unlink()
+
+    def path(self, suffix: str) -> Path:
+        return self.folder / f"{self.name}.{suffix}"
+
+
+def choose_validation(digests: np.ndarray, percentage: float, seed: int) -> np.ndarray:
+    """Which documents are held out: (documents,) bool.
+
+    Distinct documents are ranked by a hash of (seed, document), and the first `percentage` per cent (at least one, if
+    there are two) are held out. All copies of a document share its rank, so no exact duplicate straddles the split.
+    """
+    distinct, inverse = np.unique(digests, return_inverse=True)
+    if percentage <= 0 or len(distinct) < 2:
+        return np.zeros(len(digests), dtype=bool)
+    n_held = min(max(1, round(len(distinct) * percentage / 100)), len(distinct) - 1)
+    # digests are uniform already; splitmix64's finaliser over (digest + seed) makes another ranking for each seed
+    mixed = distinct + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % (1 << 64))
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    held = np.zeros(len(distinct), dtype=bool)
+    held[np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")[:n_held]] = True
+    return held[inverse]
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How documents are shared between train and val.
+
+    percentage: of the distinct documents held out when no validation rows are given (a single document is cut by
+    position instead). deduplicate: keep only the first of equal training documents.
+    """
+
+    percentage: float
+    seed: int
+    deduplicate: bool
+
+
+def write_store(
+    folder: Path,
+    rows: Iterable[Encoded],
+    validation_rows: Iterable[Encoded] | None,
+    rule: SplitRule,
+    *,
+    vocab_size: int,
+    dropped: Dropped,
+    meta: dict[str, Any],
+) -> Store:
+    """Write a whole store under a temporary name, then rename it to `folder`.
+
+    Args:
+        validation_rows: held-out documents given by the user; None to hold some of `rows` out.
+        dropped: the readers of `rows` count here what they drop while they are consumed.
+
+    Raises:
+        HoneError: no document is left for training, or the disk is full.
+    """
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder.parent)
+        temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+        temporary.mkdir()
+        try:
+            counts = _write_splits(temporary, rows, validation_rows, rule, token_dtype(vocab_size), dropped)
+            meta = {
+                "format": FORMAT,
+                "dtype": token_dtype(vocab_size).name,
+                "vocab_size": vocab_size,
+                **meta,
+                "splits": counts,
+                "dropped": [{"reason": r, "count": n, "first": dropped.first[r]} for r, n in dropped.counts.items()],
+            }
+            write_json_atomic(temporary / "meta.json", meta)
+            fsync_path(temporary)
+            shutil.rmtree(folder, ignore_errors=True)  # only ever an older format or a damaged one
+            temporary.rename(folder)
+            fsync_path(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return open_store(folder)
+
+
+def _write_splits(
+    folder: Path,
+    rows: Iterable[Encoded],
+    validation_rows: Iterable[Encoded] | None,
+    rule: SplitRule,
+    dtype: np.dtype[Any],
+    dropped: Dropped,
+) -> dict[str, Any]:
+    everything, train, val = (TokenWriter(folder, name, dtype) for name in ("all", "train", "val"))
+    for row in rows:
+        everything.add(row)
+    if not len(everything.digests):
+        raise HoneError("no training rows are left: every row was dropped", fix=dropped.summary())
+    for row in validation_rows or ():
+        val.add(row)
+    starts, sides = _assign(everything, val, validation_rows is None, rule, dropped)
+    _copy(everything, starts, sides, train, val)
+    everything.discard()
+    for writer in (train, val):
+        writer.finish()
+    return {
+        name: {"documents": len(w.starts) - 1, "tokens": w.n_tokens, "supervised_tokens": w.n_supervised}
+        for name, w in (("train", train), ("val", val))
+    }
+
+
+def _assign(
+    everything: TokenWriter, val: TokenWriter, hold_out: bool, rule: SplitRule, dropped: Dropped
+) -> tuple[np.ndarray, np.ndarray]:
+    """Document borders (n + 1,) and the side of each document (n,): TRAIN, VAL or NEITHER."""
+    starts, digests = np.array(everything.starts), np.array(everything.digests)
+    sides = np.full(len(digests), TRAIN, dtype=np.int8)
+    if rule.deduplicate:
+        _, first = np.unique(digests, return_index=True)
+        copies = np.ones(len(digests), dtype=bool)
+        copies[first] = False
+        sides[copies] = NEITHER
+        dropped.add_many("exact duplicate of an earlier row", int(copies.sum()))
+    if not hold_out:
+        shared = np.isin(digests, np.array(val.digests)) & (sides == TRAIN)
+        sides[shared] = NEITHER
+        dropped.add_many("also in the validation data (left out of training)", int(shared.sum()))
+    elif len(digests) > 1:
+        sides[choose_validation(digests, rule.percentage, rule.seed) & (sides == TRAIN)] = VAL
+    elif rule.percentage > 0:  # one document: its end is held out, as nanoGPT does
+        cut = starts[1] - round(int(starts[1]) * rule.percentage / 100)
+        starts, sides = np.array([0, cut, starts[1]]), np.array([TRAIN, VAL], dtype=np.int8)
+    if not (sides == TRAIN).any():
+        raise HoneError("no training rows are left", fix=dropped.summary())
+    return starts, sides
+
+
+def _copy(everything: TokenWriter, starts: np.ndarray, sides: np.ndarray, train: TokenWriter, val: TokenWriter) -> None:
+    """Append each document to the split of its side, reading at most COPY_TOKENS at once."""
+    everything.flush()
+    runs = np.flatnonzero(np.diff(sides, prepend=-1, append=-1))  # borders of runs of documents of one side
+    with everything.path("bin").open("rb") as bin_file, everything.path("mask").open("rb") as mask_file:
+        for first, last in itertools.pairwise(runs.tolist()):
+            writer = {TRAIN: train, VAL: val}.get(int(sides[first]))
+            if writer is not None:
+                writer.starts.extend((starts[first + 1 : last + 1] - starts[first] + writer.n_tokens).tolist())
+            left = int(starts[last] - starts[first])
+            while left:
+                n = min(left, COPY_TOKENS)
+                ids = np.frombuffer(bin_file.read(n * everything.dtype.itemsize), dtype=everything.dtype)
+                mask = np.frombuffer(mask_file.read(n), dtype=np.uint8)
+                if writer is not None:
+                    writer.append(ids, mask)
+                left -= n
+
+
+def open_store(folder: Path) -> Store:
+    """Memory-map a finished store.
+
+    Raises:
+        HoneError: a file is missing, truncated or of another format.
+    """
+    meta = read_json(folder / "meta.json")
+    if meta.get("format") != FORMAT:
+        raise HoneError(f"token store of format {meta.get('format')}, expected {FORMAT}", where=str(folder))
+    dtype = np.dtype(meta["dtype"])
+    return Store(folder, _open_split(folder, "train", dtype, meta), _open_split(folder, "val", dtype, meta), meta)
+
+
+def _open_split(folder: Path, name: str, dtype: np.dtype[Any], meta: dict[str, Any]) -> Split:
+    n_tokens = meta["splits"][name]["tokens"]
+    if n_tokens == 0:
+        return empty_split()
+    sizes = {folder / f"{name}.bin": n_tokens * dtype.itemsize}
+    if meta["splits"][name]["supervised_tokens"] < n_tokens:
+        sizes[folder / f"{name}.mask"] = n_tokens
+    for path, size in sizes.items():
+        if not path.is_file() or path.stat().st_size != size:
+            raise HoneError("token store is damaged", where=str(path), fix=f"delete {folder} and run again")
+    mask = folder / f"{name}.mask"
+    return Split(
+        tokens=np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r"),
+        supervised=np.memmap(mask, dtype=np.uint8, mode="r") if mask in sizes else None,
+        starts=np.load(folder / f"{name}.docs.npy", allow_pickle=False),
+    )
+
+
+def open_bin(path: Path, dtype: str, end_token_id: int | None) -> Split:
+    """A token file that another tool wrote (nanoGPT's train.bin): documents end at the end token, all is supervised.
+
+    Raises:
+        HoneError: missing, empty, or its size does not fit the dtype.
+    """
+    if not path.is_file():
+        raise HoneError("no such file", where=str(path), fix="check data.train_file")
+    item = np.dtype(dtype).newbyteorder("<")
+    size = path.stat().st_size
+    if size == 0 or size % item.itemsize:
+        raise HoneError(f"{size} bytes are not a whole number of {dtype} tokens", where=str(path), fix="set bin_dtype")
+    tokens = np.memmap(path, dtype=item, mode="r")
+    ends = [
+        np.flatnonzero(tokens[a : a + COPY_TOKENS] == end_token_id) + a + 1
+        for a in range(0, len(tokens), COPY_TOKENS)
+        if end_token_id is not None
+    ]
+    starts = np.unique(np.concatenate([[0], *ends, [len(tokens)]])).astype(np.int64)
+    return Split(tokens, None, starts)
+
+
+def split_bin(split: Split, rule: SplitRule) -> tuple[Split, Split]:
+    """Hold the last documents of a token file out (its end, if it is one document), without copying it."""
+    n = split.n_documents
+    if rule.percentage <= 0:
+        return split, empty_split()
+    if n > 1:
+        cut = n - min(max(1, round(n * rule.percentage / 100)), n - 1)
+        return Split(split.tokens, None, split.starts[: cut + 1]), Split(split.tokens, None, split.starts[cut:])
+    end = int(split.starts[1])
+    cut = end - round(end * rule.percentage / 100)
+    return Split(split.tokens, None, np.array([0, cut])), Split(split.tokens, None, np.array([cut, end]))
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Delete what a killed process left half written; a live process's temporary folder is left alone."""
+    for path in parent.glob("*.tmp-*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and int(pid) != os.getpid() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,219 @@
+"""The only place a prompt is spelled: an example becomes segments of text, each supervised or not.
+
+Training tokenises the segments one by one; generation feeds `render_prompt`, which is letter for letter what training
+masked before an answer. End tokens that no template spells are appended by the encoder, not here. A chat template
+spells its own special tokens (and begin-of-text), so its text must be tokenised with specials parsed and none added.
+
+>>> render(Pair("2+2=", "4"), "plain", None)
+[Segment(text='2+2=', supervised=False), Segment(text='4', supervised=True)]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hone.data.records import BadRow, Chat, Example, Instruction, Labelled, Message, Pair, SourceTarget, Text
+from hone.errors import HoneError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Alpaca's headings without its preamble sentence, which costs tokens in every row and says nothing about any.
+INSTRUCTION = "### Instruction:\n{instruction}\n\n"
+INPUT = "### Input:\n{input}\n\n"
+RESPONSE = "### Response:\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of text whose tokens all count in the loss, or all do not."""
+
+    text: str
+    supervised: bool
+
+
+def resolve_template(template: str, form: str, has_chat_template: bool) -> str:
+    """The template to use for rows of this form: "plain", "instruction" or "chat".
+
+    Args:
+        template: one of those, or "auto": "chat" for conversations, "instruction" for instructions, else "plain".
+        form: as named by `records.detect_form`.
+
+    Raises:
+        HoneError: the template cannot spell this form, or the tokenizer has no chat template.
+    """
+    chats = form in ("messages", "conversations")
+    if template == "auto":
+        template = "chat" if chats else "instruction" if form == "instruction" else "plain"
+    if chats and template != "chat":
+        raise HoneError(
+            f"template '{template}' cannot spell conversations", fix="use template=chat, or rows of prompt+completion"
+        )
+    if form == "text" and template != "plain":
+        raise HoneError(
+            f"template '{template}' needs a prompt and an answer, and these rows hold only text",
+            fix="use template=plain, or name the two columns: column_mapping: {prompt: …, completion: …}",
+        )
+    if template == "chat" and not has_chat_template:
+        raise HoneError(
+            "these rows need a chat template, and the tokenizer has none" if chats else "the tokenizer has no template",
+            fix="choose an instruction-tuned base model, put a chat_template.jinja beside the tokenizer's files, or "
+            "turn the rows into prompt+completion (template=plain) or instruction+output (template=instruction)",
+        )
+    return template
+
+
+def render(example: Example, template: str, tokenizer: "PreTrainedTokenizerBase | None") -> list[Segment]:
+    """Spell one example; never empty. `tokenizer` is used by the template "chat" only.
+
+    The texts joined are the whole example as the model sees it. In a chat every assistant turn is supervised with
+    its end-of-turn marker; the white space a template puts after that marker belongs to the template and is not.
+
+    Raises:
+        BadRow: the tokenizer's chat template refuses this conversation.
+        HoneError: the template cannot spell this kind of example.
+    """
+    if template == "chat":
+        return _chat_segments(_conversation(example), _required(tokenizer))
+    match example:
+        case Text(text) if template == "plain":
+            return [Segment(text, True)]
+        case Pair(prompt, completion) if template == "plain":
+            return [Segment(prompt, False), Segment(completion, True)]
+        case Pair(prompt, completion):
+            return [Segment(_instruction_prompt(prompt, ""), False), Segment(completion, True)]
+        case Instruction(instruction, given, output) if template == "instruction":
+            return [Segment(_instruction_prompt(instruction, given), False), Segment(output, True)]
+        case Instruction(instruction, given, output):
+            return [Segment(_plain_prompt(instruction, given), False), Segment(output, True)]
+    raise _unspellable(example, template)
+
+
+def render_prompt(
+    example_or_prompt: Example | str,
+    template: str,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    *,
+    system: str | None = None,
+) -> str:
+    """What generation feeds the model: the text before the answer, as `render` spells it.
+
+    A string is a prompt, an instruction or a user's turn, as the template has it. Of a chat that ends with an
+    assistant's turn, everything before that turn is the prompt; otherwise the assistant is to answer the last turn.
+    `system` opens a chat that has no system message of its own.
+
+    Raises:
+        BadRow, HoneError: as `render`; also for `system` where the template has no place for it.
+    """
+    if template == "chat":
+        prompt = example_or_prompt
+        messages = [Message("user", prompt)] if isinstance(prompt, str) else _conversation(prompt)
+        if messages[-1].role == "assistant":
+            messages = messages[:-1]
+        if system is not None and not (messages and messages[0].role == "system"):
+            messages = [Message("system", system), *messages]
+        return _apply(messages, _required(tokenizer), answer_next=True)
+    if system is not None:
+        raise HoneError(f"template '{template}' has no place for a system message", fix="write it into the prompt")
+    if isinstance(example_or_prompt, str):
+        example_or_prompt = Pair(example_or_prompt, "")
+    return "".join(s.text for s in render(example_or_prompt, template, tokenizer) if not s.supervised)
+
+
+def _instruction_prompt(instruction: str, given: str) -> str:
+    block = INPUT.format(input=given) if given else ""
+    return INSTRUCTION.format(instruction=instruction) + block + RESPONSE
+
+
+def _plain_prompt(instruction: str, given: str) -> str:
+    """An instruction without headings: a line break separates the parts, as a person would type them."""
+    return f"{instruction}\n{given}\n" if given else f"{instruction}\n"
+
+
+def _conversation(example: Example) -> Sequence[Message]:
+    match example:
+        case Chat(messages):
+            return messages
+        case Pair(prompt, completion):
+            return [Message("user", prompt), Message("assistant", completion)]
+        case Instruction(instruction, given, output):
+            question = f"{instruction}\n\n{given}" if given else instruction
+            return [Message("user", question), Message("assistant", output)]
+    raise _unspellable(example, "chat")
+
+
+def _unspellable(example: Example, template: str) -> HoneError:
+    fixes: dict[type, str] = {
+        Text: "use template=plain",
+        Chat: "use template=chat",
+        Labelled: "use task=classification; to train on the text alone, leave the label column out of the file",
+        SourceTarget: "use task=seq2seq, or name the columns: column_mapping: {prompt: source, completion: target}",
+    }
+    return HoneError(f"template '{template}' cannot spell a {type(example).__name__} row", fix=fixes[type(example)])
+
+
+def _required(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
+    assert tokenizer is not None, "template 'chat' is the tokenizer's own: pass the tokenizer"
+    return tokenizer
+
+
+def _apply(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", *, answer_next: bool) -> str:
+    """The tokenizer's chat template, as text; `answer_next` opens an assistant's turn at the end."""
+    from jinja2 import TemplateError
+
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
+    except (TemplateError, ValueError, TypeError) as error:
+        roles = ", ".join(message.role for message in messages) or "none"
+        raise BadRow(f"the tokenizer's chat template refuses the turns ({roles}): {error}") from error
+    assert isinstance(text, str), "tokenize=False gives text"
+    return text
+
+
+def _chat_segments(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase") -> list[Segment]:
+    """Cut a rendered conversation at the assistant's turns.
+
+    Turn i begins where the rendering of the turns before it, with an assistant's turn opened, ends. That must be a
+    prefix of the whole, or what generation feeds the model would differ from what it was trained on.
+    """
+    whole = _apply(messages, tokenizer, answer_next=False)
+    segments: list[Segment] = []
+    done = 0
+    for i, message in enumerate(messages):
+        if message.role != "assistant":
+            continue
+        prompt = _apply(messages[:i], tokenizer, answer_next=True)
+        end = _turn_end(whole, prompt, _apply(messages[: i + 1], tokenizer, answer_next=False), message.content)
+        segments += [Segment(whole[done : len(prompt)], False), Segment(whole[len(prompt) : end], True)]
+        done = end
+    if done < len(whole):
+        segments.append(Segment(whole[done:], False))
+    return segments
+
+
+def _turn_end(whole: str, prompt: str, until_here: str, content: str) -> int:
+    """Where the assistant's turn that follows `prompt` ends in `whole`, its end-of-turn marker included.
+
+    until_here: the conversation rendered as if it ended with this turn.
+    """
+    if not (whole.startswith(prompt) and until_here.startswith(prompt)):
+        raise HoneError(
+            "the tokenizer's chat template does not render a conversation as a continuation of its beginning, so "
+            "which tokens the assistant speaks cannot be told",
+            fix="use a chat template without look-ahead (chat_template.jinja), or prompt+completion rows",
+        )
+    answer, turn = content.strip(), until_here[len(prompt) :]  # many templates trim what they are given
+    # The answer's words may also occur around it ("think" in "<think>"), so both of its outer places are tried.
+    for at in (turn.rfind(answer), turn.find(answer)) if answer else (0,):
+        after = turn[at + len(answer) :]
+        marker = after.rstrip() or after  # without a visible marker, the white space itself ends the turn
+        if whole.startswith(until_here):
+            return len(until_here) - (len(after) - len(marker))
+        if whole.startswith(answer + marker, len(prompt)):  # an earlier turn in another dress: see below
+            return len(prompt) + len(answer) + len(marker)
+    # Qwen3 drops the empty thought before every answer but the last: found above. What changes more is not guessed.
+    raise HoneError(
+        "the tokenizer's chat template rewrites earlier turns of a conversation, so its answers cannot be found",
+        fix="use conversations with one assistant turn, or a chat template that keeps earlier turns",
+    )

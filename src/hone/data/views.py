@@ -1,0 +1,107 @@
+"""What of each document is trained or measured: the only rule for length.
+
+A view is one training example: a range of one document. Nothing is copied; this is arithmetic on a split's index.
+
+    truncate   the first max_length tokens of each document
+    drop       whole documents of at most max_length tokens
+    split      consecutive pieces of at most max_length tokens
+    windows    consecutive pieces of exactly max_length tokens; the remainder is left out
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from hone.data.store import Split
+
+IGNORE_INDEX = -100  # PyTorch's cross-entropy skips this label
+LongRow = Literal["truncate", "drop", "split", "windows"]
+
+
+class Item(TypedDict):
+    """input_ids (T,) int64; labels (T,) int64, aligned with input_ids, -100 where not supervised."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenDataset:
+    """A map-style dataset over a split: `dataset[i]` is one example.
+
+    starts, lengths, documents: (n,) int64, each example's range in the tokens and the document it comes from.
+    left_out: what the length rule cost, reason -> count.
+    """
+
+    split: Split
+    starts: np.ndarray
+    lengths: np.ndarray
+    documents: np.ndarray
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Item:
+        start, length = int(self.starts[index]), int(self.lengths[index])
+        ids = self.split.tokens[start : start + length].astype(np.int64)
+        labels = ids.copy()
+        if self.split.supervised is not None:
+            labels[self.split.supervised[start : start + length] == 0] = IGNORE_INDEX
+        labels[:1] = IGNORE_INDEX  # nothing stands before an example's first token that could predict it
+        return {"input_ids": ids, "labels": labels}
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    def select(self, keep: np.ndarray) -> "TokenDataset":
+        """The examples at `keep`, a mask or indices (m,)."""
+        return TokenDataset(self.split, self.starts[keep], self.lengths[keep], self.documents[keep], self.left_out)
+
+    def head(self, n: int | None) -> "TokenDataset":
+        """The first n examples, or all for None."""
+        return self if n is None else self.select(np.arange(min(n, len(self))))
+
+    def n_supervised(self) -> np.ndarray:
+        """(n,) int64: labels that count, for each example."""
+        if self.split.supervised is None:
+            return np.maximum(self.lengths - 1, 0)
+        mask = self.split.supervised
+        return np.array(
+            [int(mask[s + 1 : s + n].sum()) for s, n in zip(self.starts.tolist(), self.lengths.tolist(), strict=True)],
+            dtype=np.int64,
+        )
+
+
+def view(split: Split, max_length: int, long_row: LongRow) -> TokenDataset:
+    """Cut each document by the rule and leave out what has nothing to supervise, counting both."""
+    begins, sizes = split.starts[:-1], np.diff(split.starts)
+    documents = np.arange(len(sizes))
+    left_out: dict[str, int] = {}
+    too_long = sizes > max_length
+    if long_row == "truncate":
+        left_out[f"tokens cut off beyond {max_length}"] = int((sizes - max_length)[too_long].sum())
+        left_out[f"documents longer than {max_length} tokens, truncated"] = int(too_long.sum())
+        starts, lengths = begins, np.minimum(sizes, max_length)
+    elif long_row == "drop":
+        left_out[f"documents longer than {max_length} tokens, dropped"] = int(too_long.sum())
+        documents = documents[~too_long]
+        starts, lengths = begins[documents], sizes[documents]
+    else:
+        pieces = sizes // max_length if long_row == "windows" else -(-sizes // max_length)
+        documents = np.repeat(documents, pieces)
+        nth = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0, 1, … within a document
+        starts = begins[documents] + nth * max_length
+        lengths = np.minimum(max_length, split.starts[documents + 1] - starts)
+        if long_row == "windows":
+            left_out[f"tokens in remainders shorter than {max_length}"] = int((sizes % max_length).sum())
+    dataset = TokenDataset(split, starts, lengths, documents, left_out)
+    useful = dataset.n_supervised() > 0
+    if not useful.all():
+        left_out[f"examples with nothing to supervise within {max_length} tokens"] = int((~useful).sum())
+        dataset = dataset.select(useful)
+    for reason in [reason for reason, count in left_out.items() if not count]:
+        del left_out[reason]
+    return dataset

@@ -1,0 +1,19 @@
+"""The one exception for mistakes a user can repair.
+
+Anything a person can cause (a wrong key, a broken row, a full disk) is raised as `HoneError` and printed by the
+command line as one message without a traceback, exit code 1. Everything else is our own bug and keeps its traceback.
+"""
+
+
+class HoneError(ValueError):
+    """A mistake the user can repair: what is wrong, where, what was expected, and what to do.
+
+    >>> print(HoneError("unknown key 'lerning_rate'", where="cfg.yaml:7", fix="did you mean 'learning_rate'?"))
+    cfg.yaml:7: unknown key 'lerning_rate'
+      did you mean 'learning_rate'?
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        message = f"{where}: {what}" if where else what
+        super().__init__(f"{message}\n  {fix}" if fix else message)

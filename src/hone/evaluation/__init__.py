@@ -1,0 +1,1 @@
+"""Evaluation: losses of held-out items, intervals, and before beside after."""

@@ -1,0 +1,54 @@
+"""A few greedy continuations of held-out examples: what the numbers look like as text."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.data.views import TokenDataset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
+
+
+def sample_prompts(
+    dataset: TokenDataset, tokenizer: "PreTrainedTokenizerBase", n: int
+) -> list[tuple[list[int], dict[str, Any]]]:
+    """Prompts from evenly spaced held-out examples, as (ids, {"item", "prompt", "reference"})."""
+    prompts = []
+    for index in np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int).tolist():
+        item = dataset[index]
+        ids = item["input_ids"]
+        if dataset.split.supervised is None:
+            cut = max(1, min(TEXT_PROMPT_TOKENS, len(ids) // 3))
+        else:
+            cut = int(np.flatnonzero(item["labels"] >= 0)[0])
+        about = {
+            "item": index,
+            "prompt": decode(tokenizer, ids[:cut]),
+            "reference": decode(tokenizer, ids[cut:]),
+        }
+        prompts.append((ids[:cut].tolist(), about))
+    return prompts
+
+
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: Any) -> str:
+    """Text of ids without special tokens, spaces untouched."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def greedy(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
+) -> list[str]:
+    """The most likely continuation of each prompt, up to the end token or the window's end."""
+    from hone.inference.generate import generate_ids
+    from hone.models.load import max_positions
+
+    room = max_positions(model)
+    texts = []
+    for ids in prompts:
+        limit = max_new_tokens if room is None else min(max_new_tokens, room - len(ids))
+        new = generate_ids(model, tokenizer, ids, max_new_tokens=limit, temperature=0.0) if limit > 0 else [[]]
+        texts.append(decode(tokenizer, new[0]))
+    return texts

@@ -1,0 +1,66 @@
+"""Writing files so that a reader never sees half of one: temporary name, fsync, rename.
+
+>>> write_text_atomic(Path("metrics.json"), "{}")      # doctest: +SKIP
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hone.errors import HoneError
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's data, or a folder's entries, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder; its renames are journalled
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals (full disk, no permission) into one clear message naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HoneError(
+            f"cannot write: {reason}", where=str(path), fix="free some space or choose another folder (output_dir=…)"
+        ) from error
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) so that a crash leaves either the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with disk_errors(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            fsync_path(temporary)
+            temporary.replace(path)
+            fsync_path(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """`write_text_atomic` of indented JSON; NaN is refused because JSON has none."""
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file written by us.
+
+    Raises:
+        HoneError: the file is not JSON (damaged, or not ours).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HoneError(f"not readable as JSON ({error})", where=str(path)) from error

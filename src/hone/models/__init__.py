@@ -1,0 +1,1 @@
+"""Models: by name, by folder, from scratch; which of their parameters train."""

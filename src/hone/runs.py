@@ -1,0 +1,192 @@
+"""The run folder: where everything about one training lives, and the only thing that reports and comparisons read.
+
+model.safetensors, config.json, tokenizer.json …   the tuned model: `from_pretrained(folder)` loads it
+config.yaml, config.resolved.yaml                  the config as given, and with every key
+env.json                                           versions, hardware, git commit, seed, data fingerprints
+status.json                                        running | interrupted | failed | finished, and how far
+metrics.jsonl, train.log                           one JSON object a log step; what was said
+eval/base.json, eval/tuned.json, eval/samples.jsonl, eval/compare.json
+checkpoint-N/                                      resumable states; one without complete.json does not count
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from hone.config.load import load_config, resolved_yaml
+from hone.config.schema import Config, leaves
+from hone.errors import HoneError
+from hone.files import disk_errors, read_json, write_json_atomic, write_text_atomic
+
+STATUS = "status.json"
+RESOLVED = "config.resolved.yaml"
+COMPLETE = "complete.json"  # the last file of a checkpoint: without it the checkpoint is half written
+PACKAGES = ("hone-lm", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "datasets", "numpy")
+
+# Keys that decide the weights: a folder whose run differs in one of them is another run.
+IDENTITY_SECTIONS = ("model", "data", "method", "train")
+NOT_IDENTITY = {"resume_from_checkpoint", "report_to", "run_name", "max_train_seconds", "token_cache_dir"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Everything but the path is read from its files when asked for."""
+
+    folder: Path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What status.json says; {"status": "unknown"} where there is none."""
+        path = self.folder / STATUS
+        return dict(read_json(path)) if path.is_file() else {"status": "unknown"}
+
+    def update(self, **values: Any) -> None:
+        """Merge values into status.json."""
+        write_json_atomic(self.folder / STATUS, {**self.status, **values, "pid": os.getpid(), "updated": _now()})
+
+    def read_eval(self, name: str) -> dict[str, Any] | None:
+        """eval/<name>.json, None if it has not been measured."""
+        path = self.folder / "eval" / f"{name}.json"
+        return dict(read_json(path)) if path.is_file() else None
+
+    def write_eval(self, name: str, value: dict[str, Any]) -> None:
+        write_json_atomic(self.folder / "eval" / f"{name}.json", value)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        found = [p for p in self.folder.glob("checkpoint-*") if p.name[11:].isdigit() and (p / COMPLETE).is_file()]
+        return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def open_run(config: Config) -> Run:
+    """The folder of `config`: a new one, or the same run's from before; never another run's.
+
+    Raises:
+        HoneError: the folder holds another run (the differing keys are named), or something else, or cannot be written.
+    """
+    folder = Path(config.output.output_dir)
+    run = Run(folder)
+    if config.output.overwrite:
+        _remove_run(folder)
+    with disk_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise HoneError("is a file, not a folder", where=str(folder), fix="choose another output_dir")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "eval").mkdir(exist_ok=True)
+    if (folder / RESOLVED).is_file():
+        _refuse_other_run(config, folder)
+    else:
+        strangers = sorted(p.name for p in folder.iterdir() if p.name not in {"eval", ".lock"})
+        if strangers:
+            raise HoneError(
+                f"the output folder is not empty and holds no run of hone (found {strangers[0]})",
+                where=str(folder),
+                fix="choose another output_dir",
+            )
+        write_text_atomic(folder / "config.yaml", config.source_text or resolved_yaml(config))
+        write_text_atomic(folder / RESOLVED, resolved_yaml(config))
+    return run
+
+
+def _remove_run(folder: Path) -> None:
+    """Delete a folder that is a run of ours; anything else is left alone (and refused later)."""
+    if (folder / RESOLVED).is_file():
+        shutil.rmtree(folder)
+
+
+def _refuse_other_run(config: Config, folder: Path) -> None:
+    old, new = identity(load_config(folder / RESOLVED)), identity(config)
+    changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} here" for key in new if old.get(key) != new[key]]
+    if changed:
+        shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise HoneError(
+            f"the output folder holds another run ({shown})",
+            where=str(folder),
+            fix="choose another output_dir, or give overwrite=true to delete that run",
+        )
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The keys that decide the weights of a run, by leaf name."""
+    return {
+        leaf: getattr(getattr(config, section), leaf)
+        for leaf, section in leaves().items()
+        if section in IDENTITY_SECTIONS and leaf not in NOT_IDENTITY
+    }
+
+
+@contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Hold the run folder: a second process is refused; a dead process's lock is no lock."""
+    try:
+        with FileLock(run.folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise HoneError(
+            "another process is training in this folder", where=str(run.folder), fix="wait for it, or use another one"
+        ) from error
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and commit: what one needs to repeat a run. No user name, no host name, no variables."""
+    import torch
+
+    return {
+        "time": _now(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git": _git_commit(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the current folder, with "+changes" if it is not clean; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def find_runs(root: Path) -> list[Run]:
+    """Run folders at `root` or up to three levels below it, by name."""
+    patterns = (STATUS, f"*/{STATUS}", f"*/*/{STATUS}", f"*/*/*/{STATUS}")
+    return [Run(path.parent) for path in sorted({p for pattern in patterns for p in root.glob(pattern)})]

@@ -1,0 +1,52 @@
+"""The only place where our keys become transformers' TrainingArguments."""
+
+from typing import TYPE_CHECKING, Any
+
+from hone.config.keys import docs_of
+from hone.config.schema import Config, section_fields
+from hone.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+PREFIX = "transformers.TrainingArguments."
+OURS = {"save_total_limit", "resume_from_checkpoint"}  # we rotate and choose checkpoints ourselves
+
+
+def training_arguments(config: Config, run: Run, *, has_validation: bool) -> "TrainingArguments":
+    """TrainingArguments of a config: each key goes where its `maps_to` says; a few are fixed by the engine.
+
+    The device is the first of CUDA, MPS, CPU that there is (`use_cpu` forces the last).
+    """
+    import torch
+    from transformers import TrainingArguments
+
+    train = config.train
+    given: dict[str, Any] = {
+        name: getattr(train, name)
+        for name, field in section_fields("train").items()
+        if name not in OURS and name in TrainingArguments.__dataclass_fields__
+    }
+    accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
+    chooses_best = has_validation and (train.load_best_model_at_end or train.early_stopping_patience is not None)
+    given |= {
+        "output_dir": str(run.folder),
+        "use_cpu": train.use_cpu or not accelerator,
+        "eval_strategy": train.eval_strategy if has_validation else "no",
+        "load_best_model_at_end": has_validation and train.load_best_model_at_end,
+        "metric_for_best_model": "loss" if chooses_best or train.save_strategy == "best" else None,
+        "greater_is_better": False,
+        "disable_tqdm": True,  # progress lines are ours
+        "remove_unused_columns": False,  # the collator decides what the model gets
+        "logging_nan_inf_filter": False,  # a NaN is said, not averaged away
+        "save_total_limit": None,
+        "run_name": train.run_name or run.folder.name,
+    }
+    if not given["gradient_checkpointing"]:
+        del given["gradient_checkpointing"]  # its name changes in transformers 6; only who uses it need care
+    if given["optim"] == "adamw_torch_fused" and torch.backends.mps.is_available() and not given["use_cpu"]:
+        given["optim"] = "adamw_torch"  # older MPS builds lack the fused kernel; the update is the same
+    arguments = TrainingArguments(**given)
+    if arguments.n_gpu > 1:  # one process, several GPUs: DataParallel would cut a flat row; torchrun uses them all
+        arguments._n_gpu = 1
+    return arguments

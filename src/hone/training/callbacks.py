@@ -1,0 +1,194 @@
+"""What happens beside the steps: metrics.jsonl, progress lines, and stopping cleanly."""
+
+import json
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hone.errors import HoneError
+
+log = logging.getLogger("hone")
+
+
+@dataclass
+class Progress:
+    """Kept by the trainer: real tokens (no padding) and supervised tokens trained on so far, and time not training."""
+
+    tokens: int = 0
+    supervised_tokens: int = 0
+    paused_s: float = 0.0
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal; read at the end of each step."""
+
+    signal_number: int | None = None
+
+
+class Interrupted(Exception):
+    """A signal ended the run; a checkpoint was written if training had begun."""
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGTERM or SIGINT into a request to stop after the step at hand; a second one stops at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
+        yield request
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.signal_number is not None:
+            raise KeyboardInterrupt
+        request.signal_number = number
+        log.warning("stopping after this step and saving (once more to stop at once)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Stopper(TrainerCallback):
+    """End training after this step, with a checkpoint, on a signal or when the time is up."""
+
+    def __init__(self, request: StopRequest, max_seconds: float | None) -> None:
+        self.request, self.max_seconds = request, max_seconds
+        self.began = time.monotonic()
+        self.timed_out = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.request.signal_number is not None:
+            control.should_training_stop = control.should_save = True
+        elif self.max_seconds is not None and time.monotonic() - self.began >= self.max_seconds:
+            self.timed_out = control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # the loop runs its end of epoch also when it is broken off: nothing is due then
+        if self.request.signal_number is not None:
+            control.should_evaluate = control.should_save = control.should_log = False
+
+
+@dataclass
+class MetricsLog(TrainerCallback):
+    """Append one JSON object a log step to metrics.jsonl, and say the same on the log with an ETA.
+
+    Args:
+        progress: live counts, kept by the trainer.
+        flops_per_token: of forward and backward, for MFU; peak_flops: the measured matrix-product rate (flop/s).
+        peak_memory: peak memory of this process so far, in bytes.
+    """
+
+    path: Path
+    progress: Progress
+    flops_per_token: float
+    peak_flops: float
+    peak_memory: Callable[[], int]
+    _last: tuple[float, int, int] = (0.0, 0, 0)  # seconds of training, tokens, step at the last line
+    _first: tuple[float, int] = (0.0, 0)  # seconds and step at the start, for the ETA
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._last = (self._seconds(), self.progress.tokens, state.global_step)
+        self._first = (self._seconds(), state.global_step)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.progress.paused_s
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs: dict[str, Any] = kwargs.get("logs") or {}
+        if "loss" in logs:
+            self._write(state, self._training_line(state, logs))
+            if not math.isfinite(logs["loss"]):
+                raise HoneError(
+                    f"the loss is {logs['loss']} at step {state.global_step}: training diverged",
+                    fix="lower learning_rate (try a tenth), or add warmup_steps; the last checkpoint is kept",
+                )
+        elif "eval_loss" in logs:
+            line = {"step": state.global_step, "epoch": state.epoch, **logs}
+            self._write(state, line)
+            loss, perplexity = logs["eval_loss"], logs.get("eval_perplexity", math.nan)
+            log.info("step %d  validation loss %.4f  perplexity %.2f", state.global_step, loss, perplexity)
+
+    def _training_line(self, state: TrainerState, logs: dict[str, Any]) -> dict[str, Any]:
+        now, (last, tokens, step) = self._seconds(), self._last
+        seconds, steps = now - last, state.global_step - step
+        tokens_per_s = (self.progress.tokens - tokens) / seconds
+        line = {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "loss": logs["loss"],
+            "grad_norm": logs.get("grad_norm"),
+            "learning_rate": logs.get("learning_rate"),
+            "tokens": self.progress.tokens,
+            "supervised_tokens": self.progress.supervised_tokens,
+            "tokens_per_s": tokens_per_s,
+            "step_s": seconds / max(steps, 1),
+            "mfu": tokens_per_s * self.flops_per_token / self.peak_flops if self.peak_flops else None,
+            "peak_memory_bytes": self.peak_memory(),
+        }
+        self._last = (now, self.progress.tokens, state.global_step)
+        began, first_step = self._first
+        done, left = state.global_step - first_step, state.max_steps - state.global_step
+        log.info(
+            "step %d/%d  loss %.4f  lr %.2e  %s tokens/s  %.0f MB  ETA %s",
+            state.global_step,
+            state.max_steps,
+            logs["loss"],
+            logs.get("learning_rate") or 0.0,
+            f"{tokens_per_s:,.0f}",
+            line["peak_memory_bytes"] / 1e6,
+            duration((now - began) / max(done, 1) * left),
+        )
+        return line
+
+    def _write(self, state: TrainerState, line: dict[str, Any]) -> None:
+        if not state.is_world_process_zero:
+            return
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 3725 -> '1:02:05'."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory so far: the GPU allocator's where there is one, else this process's resident set."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes

@@ -1,0 +1,39 @@
+"""The model card: README.md of a run folder, with the numbers of its eval files."""
+
+from typing import Any
+
+from hone.config.schema import Config
+from hone.runs import Run
+
+
+def model_card(run: Run, config: Config) -> str:
+    """Markdown with the front matter the hub reads; says what was trained on what, and what that changed."""
+    base = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
+    tuned, compare = run.read_eval("tuned"), run.read_eval("compare")
+    front = ["---", "library_name: " + ("peft" if config.method.method == "lora" else "transformers")]
+    front += ["pipeline_tag: text-generation", "tags: [hone]"]
+    if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".")):
+        relation = "adapter" if config.method.method == "lora" else "finetune"
+        front += [f"base_model: {config.model.model_name_or_path}", f"base_model_relation: {relation}"]
+    lines = [*front, "---", "", f"# {run.folder.name}", ""]
+    lines += [f"`{base}`, trained with hone ({config.method.task}, {config.method.method}).", ""]
+    if tuned is not None:
+        lines += ["| held-out data | loss (nats/token) | perplexity | bits per byte |", "| --- | --- | --- | --- |"]
+        lines += [_row(name, run.read_eval(name)) for name in ("base", "tuned") if run.read_eval(name)]
+        lines += ["", f"Over {tuned['n_items']:,} {tuned['item']}s, {tuned['n_tokens']:,} tokens; "]
+        lines[-1] += f"{tuned['confidence_level']:.0%} intervals over {tuned['item']}s."
+    if compare is not None:
+        interval = compare["loss_difference_interval"]
+        shown = f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else ""
+        lines += ["", f"Tuned minus base loss, paired: {compare['loss_difference']:+.4f}{shown}: {compare['verdict']}."]
+    lines += ["", "Settings: `config.resolved.yaml`. Versions, hardware and data fingerprints: `env.json`.", ""]
+    return "\n".join(lines)
+
+
+def _row(name: str, result: dict[str, Any] | None) -> str:
+    assert result is not None
+    cells = []
+    for key in ("loss", "perplexity", "bits_per_byte"):
+        interval = result[f"{key}_interval"]
+        cells.append(f"{result[key]:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+    return f"| {name} | {' | '.join(cells)} |"

@@ -1,0 +1,181 @@
+"""The engine: transformers' Trainer with four rules of its own, each in one method.
+
+    data        micro-batches are a pure function of (seed, epoch, index)       get_train_dataloader
+    loss        sum over supervised tokens / their number in the whole step     `loss.causal_lm_loss`
+    evaluation  exact loss over documents, not a mean of batch means            evaluate
+    saving      a checkpoint counts only when complete; the oldest go last      _save_checkpoint
+
+Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import DefaultFlowCallback
+
+from hone.data.batches import EpochBatches
+from hone.data.views import IGNORE_INDEX
+from hone.errors import HoneError
+from hone.files import fsync_path, read_json, write_json_atomic
+from hone.runs import COMPLETE, Run
+from hone.training.callbacks import Progress
+from hone.training.loss import causal_lm_loss
+
+Measure = Callable[[PreTrainedModel], dict[str, float]]
+
+
+class HoneTrainer(Trainer):
+    """See the module. Built by `train.build_trainer`; anything a Trainer can do, this can.
+
+    Args:
+        collate: examples -> batch with input_ids, labels and `num_tokens`, the real tokens in it.
+        measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
+        keep_checkpoints: how many to keep, None for all; the best one is kept besides.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        run: Run,
+        train_dataset: "Dataset[Any]",
+        tokenizer: PreTrainedTokenizerBase,
+        collate: Callable[[Sequence[Any]], dict[str, Any]],
+        measure: Measure | None,
+        keep_checkpoints: int | None,
+        progress: Progress,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=train_dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
+            data_collator=collate,
+            processing_class=tokenizer,
+            compute_loss_func=_loss_of_outputs,
+        )
+        # The printing and progress-bar callbacks are replaced by ours; the user's trackers (report_to) stay, and ours
+        # come after DefaultFlowCallback, whose decisions they may overrule.
+        flow = [c for c in self.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
+        trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
+        self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
+        self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
+        self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
+
+    # ---- data -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
+        """Unprepared by accelerate on purpose: the sampler shares micro-batches between processes itself."""
+        batches = EpochBatches(
+            len(self.train_dataset),  # type: ignore[arg-type]
+            self.args.per_device_train_batch_size,
+            self.args.seed,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+        )
+        if not len(batches):
+            raise HoneError(f"{len(self.train_dataset)} examples are too few for {self.args.world_size} processes")  # type: ignore[arg-type]
+        self.add_callback(_SetEpoch(batches))
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.device.type == "cuda",
+            generator=torch.Generator(),  # workers' seeds: drawn here, the global generator is left to dropout
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of one step and their supervised tokens; counts both on the way."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.progress.tokens += batch.pop("num_tokens")
+            self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
+        return batches, num_items
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, with the key-value cache off: it would switch the detection of packed examples off."""
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    # ---- evaluation -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
+        """Measure the validation documents; the same numbers as eval/*.json."""
+        if self.measure is None:
+            raise HoneError("there are no validation rows to measure", fix="set validation_split_percentage above 0")
+        began = time.perf_counter()
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.measure(self.model).items()}
+        self.progress.paused_s += time.perf_counter() - began
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- saving ---------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer's files, synced, then `complete.json`, then the rotation: there is always a good one."""
+        began = time.perf_counter()
+        folder = self.run.folder / f"checkpoint-{self.state.global_step}"
+        if (folder / COMPLETE).is_file():
+            return  # the end of an epoch may also be a save step
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
+            for path in folder.rglob("*"):
+                fsync_path(path)
+            about = {"step": self.state.global_step, "metrics_bytes": _size(self.run.folder / "metrics.jsonl")}
+            write_json_atomic(folder / COMPLETE, {**about, **vars(self.progress)})
+            fsync_path(self.run.folder)
+            self._rotate()
+        self.progress.paused_s += time.perf_counter() - began
+
+    def _rotate(self) -> None:
+        if self.keep_checkpoints is None:
+            return
+        best = Path(self.state.best_model_checkpoint).name if self.state.best_model_checkpoint else None
+        others = [path for path in self.run.checkpoints()[: -self.keep_checkpoints] if path.name != best]
+        for path in others:
+            (path / COMPLETE).unlink()  # first the mark, so that a crash in between leaves nothing that looks whole
+            shutil.rmtree(path)
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell the sampler which epoch begins: the data loader is not one of accelerate's, which would."""
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self.batches = batches
+
+    def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.batches.set_epoch(int((state.epoch or 0) + 1e-9))
+
+
+def _loss_of_outputs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    return causal_lm_loss(outputs.logits, labels, num_items_in_batch)
+
+
+def _prints(callback: TrainerCallback) -> bool:
+    return type(callback).__name__ in {"PrinterCallback", "ProgressCallback", "NotebookProgressCallback"}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def restore(run: Run, checkpoint: Path, progress: Progress) -> None:
+    """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
+    about = read_json(checkpoint / COMPLETE)
+    progress.tokens, progress.supervised_tokens = about["tokens"], about["supervised_tokens"]
+    metrics = run.folder / "metrics.jsonl"
+    if metrics.is_file():
+        with metrics.open("r+b") as file:
+            file.truncate(about["metrics_bytes"])

@@ -1,0 +1,53 @@
+"""Does this model keep examples that share a row apart? Checked on real tokens before the first step, never assumed.
+
+Restarting position ids make transformers build a block-diagonal mask, but not every architecture heeds them: one that
+does not would train across examples in silence.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hone.data.batches import flat
+from hone.data.views import TokenDataset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROBE_TOKENS = 48  # of each of three examples: enough to see a leak, too few to cost anything
+TOLERANCE = {
+    "float32": 2e-3,
+    "bfloat16": 0.15,
+    "float16": 0.05,
+}  # of the logits' spread; a leak changes them by its order
+
+
+def isolation_error(model: "PreTrainedModel", dataset: TokenDataset) -> float:
+    """Largest |logits of an example beside others - logits of it alone|, over the spread of the logits.
+
+    The last of three examples is compared: it sees all the others if anything leaks.
+    """
+    import torch
+
+    items = [dataset[i] for i in np.linspace(0, len(dataset) - 1, 3).astype(int).tolist()]
+    for item in items:
+        item["input_ids"], item["labels"] = item["input_ids"][:PROBE_TOKENS], item["labels"][:PROBE_TOKENS]
+    together, alone = flat(items), flat(items[-1:])
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = [
+            model(
+                input_ids=torch.as_tensor(batch["input_ids"]).to(model.device),
+                position_ids=torch.as_tensor(batch["position_ids"]).to(model.device),
+                use_cache=False,
+            ).logits.float()
+            for batch in (together, alone)
+        ]
+    model.train(training)
+    length = logits[1].shape[1]
+    return float((logits[0][:, -length:] - logits[1]).abs().max() / logits[1].std().clamp(min=1e-6))
+
+
+def keeps_examples_apart(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
+    return isolation_error(model, dataset) <= TOLERANCE[str(model.dtype).removeprefix("torch.")]
