@@ -1,5 +1,5 @@
 # Each target prints the commands it runs. Needs Python >= 3.11, pip and make; everything else it installs into .venv.
-PYTHON ?= $(firstword $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null))
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 

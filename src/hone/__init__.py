@@ -56,7 +56,7 @@ def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokeniz
 
 def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
     """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
-    from hone.evaluation.evaluate import evaluate as evaluate_model
+    from hone.evaluation.evaluate import evaluate_model
 
     return evaluate_model(str(getattr(model, "folder", model)), config)
 

@@ -56,7 +56,7 @@ def guarded(command: F) -> F:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has gone, as in `hone explain | head`
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             raise typer.Exit(0) from None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

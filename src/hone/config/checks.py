@@ -223,7 +223,7 @@ def _output_conflicts(config: "Config") -> Iterator[Conflict]:
     out = config.output.output_dir.absolute()
     for leaf in ("model_name_or_path", "tokenizer_name_or_path"):
         value = getattr(config.model, leaf)
-        if value is not None and Path(value).is_absolute() and Path(value) == out:
+        if value is not None and Path(value) == out:
             yield Conflict(
                 ("output_dir", leaf),
                 f"output_dir and {leaf} are the same folder",
@@ -231,13 +231,28 @@ def _output_conflicts(config: "Config") -> Iterator[Conflict]:
             )
     if not config.output.overwrite:
         return
-    for leaf in ("train_file", "validation_file"):
-        if any(path.absolute().is_relative_to(out) for path in as_paths(getattr(config.data, leaf))):
+    for leaf, paths in _read_paths(config).items():
+        if any(path.absolute().is_relative_to(out) for path in paths):
             yield Conflict(
                 ("overwrite", leaf, "output_dir"),
-                f"overwrite is true and {leaf} lies inside output_dir",
-                "move the data out of output_dir, or choose another output_dir",
+                f"overwrite is true and {leaf} lies inside output_dir, which would be deleted",
+                f"choose another output_dir, or move what {leaf} names out of it",
             )
+
+
+def _read_paths(config: "Config") -> dict[str, list[Path]]:
+    """Leaf -> the files and folders that a run reads, as far as they are given as absolute paths."""
+    names = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "tokenizer_name_or_path": config.model.tokenizer_name_or_path,
+        "dataset_name": config.data.dataset_name,
+        "resume_from_checkpoint": config.train.resume_from_checkpoint,
+    }
+    return {
+        "train_file": as_paths(config.data.train_file),
+        "validation_file": as_paths(config.data.validation_file),
+        **{leaf: [Path(name)] for leaf, name in names.items() if name and Path(name).is_absolute()},
+    }
 
 
 def as_paths(value: Path | list[Path] | None) -> list[Path]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
 CHUNK_BYTES = 1 << 18
-LONGEST_ESCAPE = 12  # "\ud83d\ude00": a parse error this close to the window's end may be a value cut in two
+NEAR_END = 12  # characters of "\ud83d\ude00": what is found this close to the window's end may be a value cut in two
 
 SPACE = re.compile(r"[ \t\r\n]*")
 LIST_OPENS = re.compile(r'[ \t\r\n]*(\[|\{[ \t\r\n]*"data"[ \t\r\n]*:[ \t\r\n]*\[)')
@@ -156,11 +156,11 @@ class _Window:
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.at)
-                if end < len(self.text) or self._ended:  # a number may go on beyond the window
+                if self._ended or end + NEAR_END < len(self.text):  # "1" may be the beginning of "1.5e-3"
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
-                unfinished = error.msg.startswith("Unterminated") or error.pos >= len(self.text) - LONGEST_ESCAPE
+                unfinished = error.msg.startswith("Unterminated") or error.pos + NEAR_END >= len(self.text)
                 if self._ended or not unfinished:
                     self.fail(error.msg, error.pos)
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets

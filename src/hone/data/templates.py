@@ -56,7 +56,9 @@ def resolve_template(template: str, form: str, has_chat_template: bool) -> str:
         )
     if template == "chat" and not has_chat_template:
         raise HoneError(
-            "these rows need a chat template, and the tokenizer has none" if chats else "the tokenizer has no template",
+            "these rows need a chat template, and the tokenizer has none"
+            if chats
+            else "the tokenizer has no chat template",
             fix="choose an instruction-tuned base model, put a chat_template.jinja beside the tokenizer's files, or "
             "turn the rows into prompt+completion (template=plain) or instruction+output (template=instruction)",
         )

@@ -112,7 +112,7 @@ def compare(run: Run, config: Config) -> None:
 def _read_items(run: Run, name: str) -> ItemLosses:
     items = run.read_eval(f"{name}.items")
     assert items is not None, f"eval/{name}.items.json is written before eval/{name}.json"
-    return ItemLosses(*(np.array(items[key]) for key in ("nll", "n_tokens", "n_bytes")), items["kind"])
+    return ItemLosses(np.array(items["nll"]), np.array(items["n_tokens"]), np.array(items["n_bytes"]), items["kind"])
 
 
 def verdict(low: float | None, high: float | None) -> str:

@@ -38,7 +38,7 @@ def generate_texts(
     from hone.models.load import max_positions
 
     chat = template == "chat"
-    ids = start_ids(tokenizer, [render_prompt(prompt, template, tokenizer)], special=chat)[0]  # type: ignore[arg-type]
+    ids = start_ids(tokenizer, [render_prompt(prompt, template, tokenizer)], special=chat)[0]
     if not chat and adds_bos(tokenizer):
         ids = [tokenizer.bos_token_id, *ids]
     window = max_positions(model)

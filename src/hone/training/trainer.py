@@ -16,7 +16,14 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 from transformers.trainer_callback import DefaultFlowCallback
 
 from hone.data.batches import EpochBatches
@@ -53,6 +60,7 @@ class HoneTrainer(Trainer):
         progress: Progress,
         callbacks: list[TrainerCallback],
     ) -> None:
+        self.control = TrainerControl()
         super().__init__(
             model=model,
             args=args,
@@ -72,21 +80,21 @@ class HoneTrainer(Trainer):
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
-    def get_train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
+    def get_train_dataloader(self) -> DataLoader:
         """Unprepared by accelerate on purpose: the sampler shares micro-batches between processes itself."""
         batches = EpochBatches(
-            len(self.train_dataset),  # type: ignore[arg-type]
+            len(self.train_dataset),
             self.args.per_device_train_batch_size,
             self.args.seed,
             rank=self.args.process_index,
             world=self.args.world_size,
         )
         if not len(batches):
-            raise HoneError(f"{len(self.train_dataset)} examples are too few for {self.args.world_size} processes")  # type: ignore[arg-type]
+            raise HoneError(f"{len(self.train_dataset)} examples are too few for {self.args.world_size} processes")
         self.add_callback(_SetEpoch(batches))
         return DataLoader(
             self.train_dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.device.type == "cuda",

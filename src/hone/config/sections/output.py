@@ -14,7 +14,7 @@ class OutputSection(Section):
         why="Everything that later commands read (compare, report, chat) is found there.",
         how="Relative to the YAML file's folder; created when missing. Its root loads with from_pretrained.",
         benefit="One folder a run: easy to copy, to compare and to delete.",
-        tradeoff="One folder for several runs: refused unless overwrite or a resumed checkpoint. On a small disk: each "
+        tradeoff="The same folder with other settings is refused (unless overwrite: true). On a small disk: each "
         "checkpoint of full training takes about 12 bytes a weight.",
         cpu="runs/NAME",
         gpu="runs/NAME on a local disk",
@@ -22,9 +22,10 @@ class OutputSection(Section):
     )
     overwrite: bool = key(
         False,
-        what="Whether a finished run in output_dir may be replaced.",
+        what="Whether a run that is already in output_dir is deleted and begun anew.",
         why="A second start with the same YAML must not destroy hours of training by accident.",
-        how="false refuses a folder that holds a finished run; unfinished ones are resumed (resume_from_checkpoint).",
+        how="false resumes an unfinished run, shows a finished one, and refuses one with other settings. Folders that "
+        "hold no run are never deleted.",
         benefit="true saves deleting by hand while trying things out.",
         tradeoff="true: the former run is lost, its numbers included. false: choose a new output_dir for each run.",
         cpu="false",
