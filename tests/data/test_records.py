@@ -112,7 +112,7 @@ def test_unknown_columns_are_listed_with_the_forms_and_the_way_out() -> None:
 def test_mistakes_in_the_mapping() -> None:
     with pytest.raises(HoneError, match="unknown name 'promt'"):
         detect_form(["question"], {"promt": "question"})
-    with pytest.raises(HoneError, match="a column 'question' that the row does not have\n.*found: ask, answer"):
+    with pytest.raises(HoneError, match=r"a column 'question' that the row does not have\n.*found: ask, answer"):
         detect_form(["ask", "answer"], {"prompt": "question", "completion": "answer"})
 
 
@@ -162,7 +162,7 @@ def test_mixed_forms_are_bad_rows_that_name_both() -> None:
 
 
 def test_a_first_row_of_no_form_is_an_error_even_when_skipping() -> None:
-    with pytest.raises(HoneError, match="^a.csv:2: no known form in columns: x"):
+    with pytest.raises(HoneError, match=r"^a\.csv:2: no known form in columns: x"):
         list(examples([Row({"x": 1}, "a.csv", 2)], column_mapping={}, on_bad_row="skip", on_skip=lambda *args: None))
 
 

@@ -284,14 +284,14 @@ def idle_notices(config: "Config", given: Iterable[str]) -> list[str]:
 
     Args:
         config: the checked configuration.
-        given: the leaves that were set by the user (defaults are never reported).
+        given: the leaves that were set by the user; one that repeats its default is never reported.
     """
-    from hone.config.schema import leaves
+    from hone.config.schema import leaf_field, leaves
 
     sections = leaves()
     notices = []
     for leaf in given:
-        if leaf not in _ACTIVE_WITH:
+        if leaf not in _ACTIVE_WITH or getattr(getattr(config, sections[leaf]), leaf) == leaf_field(leaf).default:
             continue
         control, active = _ACTIVE_WITH[leaf]
         value = getattr(getattr(config, sections[control]), control)

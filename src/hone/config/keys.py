@@ -105,7 +105,8 @@ def describe_type(annotation: Any) -> str:
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return describe_type(args[0])
+        inner = [rule for extra in args[1:] for rule in getattr(extra, "metadata", [])]
+        return ", ".join([describe_type(args[0]), *_bounds(inner)])
     if origin is Literal:
         return ("one of " if len(args) > 1 else "") + ", ".join(repr(value) for value in args)
     if origin in (Union, UnionType):
@@ -115,7 +116,7 @@ def describe_type(annotation: Any) -> str:
     if origin is list:
         return f"a list of {_plural(describe_type(args[0]))}"
     if origin is dict:
-        return "a mapping (key: value)" if args[1] is Any else "a mapping of text to text (key: value)"
+        return "a mapping of text to text (key: value)" if args[1] is str else "a mapping (key: value)"
     return _SIMPLE.get(annotation, str(annotation))
 
 
@@ -131,13 +132,18 @@ def _plural(words: str) -> str:
     return {"a path": "paths", "text": "texts"}.get(words, words)
 
 
+def _bounds(rules: list[Any]) -> list[str]:
+    """'at least 1' and the like, for the constraints of a field."""
+    found = []
+    for rule in rules:
+        for name, words in _BOUNDS.items():
+            bound = getattr(rule, name, None)
+            if bound is not None:
+                found.append(f"{words} {int(bound) if bound == int(bound) else bound}")
+    return found
+
+
 def describe_field(field: FieldInfo) -> str:
     """Type and bounds of a field in plain words, e.g. 'a number, greater than 0'."""
-    bounds = [
-        f"{words} {getattr(constraint, name):g}"
-        for constraint in field.metadata
-        for name, words in _BOUNDS.items()
-        if getattr(constraint, name, None) is not None
-    ]
     words, null, _ = describe_type(field.annotation).partition(", or null")
-    return ", ".join([words, *bounds]) + null
+    return ", ".join([words, *_bounds(field.metadata)]) + null

@@ -264,7 +264,7 @@ def resolved_yaml(config: Config) -> str:
     for section in section_names():
         lines += ["", f"{section}:"]
         values = getattr(config, section)
-        lines += [f"  {leaf}: {_flow(getattr(values, leaf))}" for leaf in section_fields(section)]
+        lines += [f"  {leaf}: {flow(getattr(values, leaf))}" for leaf in section_fields(section)]
     return "\n".join(lines) + "\n"
 
 
@@ -274,12 +274,12 @@ _UNPRINTABLE = re.compile(r"[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\u
 _WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """A value in YAML that reads the same by the rules of YAML 1.1 and 1.2."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_flow(str(name))}: {_flow(inner)}" for name, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{flow(str(name))}: {flow(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(inner) for inner in value) + "]"
+        return "[" + ", ".join(flow(inner) for inner in value) + "]"
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):

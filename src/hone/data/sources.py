@@ -13,7 +13,6 @@ import gzip
 import io
 import json
 import os
-import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hone.data.decode import DecodeError, Utf8Reader, holds_list, json_items, json_values, not_utf8
+from hone.data.decode import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
 from hone.errors import HoneError
 
 OnBadRow = Literal["error", "skip"]
@@ -39,12 +38,6 @@ MAX_PIECE_CHARACTERS = 8 << 20  # a piece without any white space is cut here, w
 PARQUET_ROWS = 256  # rows held at a time
 HEAD_BYTES = 4096  # enough of a .json file to see what it holds
 BOM = b"\xef\xbb\xbf"
-
-# Where a text may be cut without changing its tokens. A line break between two visible characters, or the place
-# before a lone space between two, is a boundary of the pre-tokenizers of GPT-2, GPT-4 / Llama 3 and Qwen alike, and
-# no SentencePiece piece reaches across it. (Before a line break would not do: GPT-4's pattern joins ".\n".)
-AFTER_LINE = re.compile(r".*\S\n(?=\S)", re.DOTALL)
-BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,35 +372,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 def _text_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     """One text file as one document, in pieces of about `PIECE_BYTES`."""
     with _open(path) as stream:  # a first pass, so that a file is used whole or not at all
-        reader = Utf8Reader(stream)
         try:
-            while reader.read(PIECE_BYTES):
-                pass
+            check_utf8(stream)
         except DecodeError as error:
             refuse_row(error.reason, f"{path}:{error.line}", on_bad_row, on_skip)
             return
     with _open(path) as stream:
-        reader = Utf8Reader(stream)
-        text, searched = reader.read(PIECE_BYTES), 0
-        while more := reader.read(PIECE_BYTES):
-            cut = _cut(text, searched)
-            if cut:
-                yield Row({"text": text[:cut]}, str(path), 0, ends=False)
-                text, searched = text[cut:] + more, 0
-            else:
-                text, searched = text + more, max(0, len(text) - 2)
-        yield Row({"text": text}, str(path), 0)
-
-
-def _cut(text: str, start: int) -> int:
-    """Where to cut a text that goes on, as late as possible after `start`; 0 if there is no good place yet.
-
-    >>> _cut("one line\\nanother line", 0)
-    9
-    >>> _cut("one line", 0)
-    3
-    """
-    for boundary in (AFTER_LINE, BEFORE_SPACE):
-        if found := boundary.match(text, start):
-            return found.end()
-    return len(text) if len(text) >= MAX_PIECE_CHARACTERS else 0
+        for text, ends in text_pieces(stream, PIECE_BYTES, MAX_PIECE_CHARACTERS):
+            yield Row({"text": text}, str(path), 0, ends)

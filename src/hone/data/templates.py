@@ -186,7 +186,8 @@ def _chat_segments(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerB
         if message.role != "assistant":
             continue
         prompt = _apply(messages[:i], tokenizer, answer_next=True)
-        end = _turn_end(whole, prompt, _apply(messages[: i + 1], tokenizer, answer_next=False), message.content)
+        until_here = whole if i == len(messages) - 1 else _apply(messages[: i + 1], tokenizer, answer_next=False)
+        end = _turn_end(whole, prompt, until_here, message.content)
         segments += [Segment(whole[done : len(prompt)], False), Segment(whole[len(prompt) : end], True)]
         done = end
     if done < len(whole):
@@ -207,7 +208,7 @@ def _turn_end(whole: str, prompt: str, until_here: str, content: str) -> int:
         )
     answer, turn = content.strip(), until_here[len(prompt) :]  # many templates trim what they are given
     # The answer's words may also occur around it ("think" in "<think>"), so both of its outer places are tried.
-    for at in (turn.rfind(answer), turn.find(answer)) if answer else (0,):
+    for at in (turn.find(answer), turn.rfind(answer)) if answer else (0,):
         after = turn[at + len(answer) :]
         marker = after.rstrip() or after  # without a visible marker, the white space itself ends the turn
         if whole.startswith(until_here):

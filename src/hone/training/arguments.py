@@ -23,9 +23,9 @@ def training_arguments(config: Config, run: Run, *, has_validation: bool) -> "Tr
 
     train = config.train
     given: dict[str, Any] = {
-        name: getattr(train, name)
+        docs_of(field)["maps_to"].removeprefix(PREFIX): getattr(train, name)
         for name, field in section_fields("train").items()
-        if name not in OURS and name in TrainingArguments.__dataclass_fields__
+        if name not in OURS and (docs_of(field)["maps_to"] or "").startswith(PREFIX)
     }
     accelerator = torch.cuda.is_available() or torch.backends.mps.is_available()
     chooses_best = has_validation and (train.load_best_model_at_end or train.early_stopping_patience is not None)

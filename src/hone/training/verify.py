@@ -4,6 +4,7 @@ Restarting position ids make transformers build a block-diagonal mask, but not e
 does not would train across examples in silence.
 """
 
+import inspect
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,4 +51,8 @@ def isolation_error(model: "PreTrainedModel", dataset: TokenDataset) -> float:
 
 
 def keeps_examples_apart(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
+    """True where examples of one row are independent; a model that takes no position ids cannot tell them apart."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper hides the signature
+    if "position_ids" not in inspect.signature(base.forward).parameters:
+        return False
     return isolation_error(model, dataset) <= TOLERANCE[str(model.dtype).removeprefix("torch.")]

@@ -80,7 +80,7 @@ class DataSection(Section):
     )
     column_mapping: dict[str, str] = key(
         {},
-        what="Your column names for ours: {ours: yours}, e.g. {text: content} or {prompt: question, completion: answer}.",
+        what="Your column names for ours: {ours: yours}, e.g. {text: content} or {prompt: question}.",
         why="The form of a row is recognised by its columns, and yours may have other names.",
         how="Ours: text; prompt, completion; messages; instruction, input, output; conversations.",
         benefit="No copy of the data with renamed columns.",
@@ -93,8 +93,8 @@ class DataSection(Section):
         "auto",
         what="How prompt and answer are written around each other: auto, plain, instruction or chat.",
         why="The model must later be asked in the form it was trained in.",
-        how="plain joins the texts as they are; instruction writes '### Instruction:' and '### Response:' headings; chat "
-        "uses the tokenizer's own template. auto: chat for conversations, instruction for instruction rows, else "
+        how="plain joins the texts as they are; instruction writes '### Instruction:' and '### Response:' headings; "
+        "chat uses the tokenizer's own template. auto: chat for conversations, instruction for instruction rows, else "
         "plain.",
         benefit="The template is saved with the run, so that generate and chat ask in the same form.",
         tradeoff="instruction on a base model: it has to learn the headings first. chat without a template in the "
@@ -109,7 +109,7 @@ class DataSection(Section):
         why="The model should learn to answer, not to invent questions.",
         how="Prompt tokens get the label -100. Plain text has no prompt: all of it is trained.",
         benefit="Every update goes into the answers; the loss measures answers only.",
-        tradeoff="true with answers of one word: few trained tokens a step, a noisy loss. false: long prompts dominate, "
+        tradeoff="true with answers of one word: few trained tokens a step, a noisy loss. false: long prompts rule, "
         "and the loss falls while answers stay the same.",
         cpu="true",
         gpu="true",
@@ -158,8 +158,8 @@ class DataSection(Section):
         what="How examples are laid into the rows of a batch: flat, packed, windows or padded.",
         why="Padding is computed and thrown away: with rows of mixed length that is often half of the work.",
         how="flat: the micro-batch end to end in one row. packed: whole examples in rows of max_length. In both, "
-        "positions restart and no example sees another. windows: each text cut into exactly max_length tokens, the rest "
-        "dropped and counted. padded: one example a row, filled up to the longest.",
+        "positions restart and no example sees another. windows: each text cut into exactly max_length tokens, the "
+        "rest dropped and counted. padded: one example a row, filled up to the longest.",
         benefit="flat gives the same loss as padded without computing any padding.",
         tradeoff="padded: slow on mixed lengths. packed: the number of examples in a step varies. windows: texts "
         "shorter than max_length vanish. flat: memory varies with the rows' lengths.",

@@ -37,7 +37,7 @@ class EvalSection(Section):
         why="A difference smaller than its interval may be luck of the chosen rows.",
         how="The intervals come from resampling the validation items (bootstrap_resamples).",
         benefit="Says how far to trust 'better by x'.",
-        tradeoff="Too high (0.999): intervals so wide that nothing is certain. Too low (0.5): half the claims are wrong.",
+        tradeoff="Too high (0.999): intervals so wide that nothing is certain. Too low (0.5): half of them miss.",
         cpu="0.95",
         gpu="0.95",
         maps_to=None,

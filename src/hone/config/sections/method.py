@@ -73,7 +73,7 @@ class MethodSection(Section):
         16,
         what="With lora: the rank, the inner width of each pair of added matrices.",
         why="It is the capacity of the adapter: a layer of size in x out gets r x (in + out) trained weights.",
-        how="Each chosen layer computes W x + (alpha / r) B A x; B starts at zero, so that training starts at the base.",
+        how="Each chosen layer computes W x + (alpha / r) B A x; B starts at zero, so training starts at the base.",
         benefit="A few million trained weights, and an adapter of megabytes instead of gigabytes.",
         tradeoff="Too high: memory and overfitting without a lower validation loss. Too low: training loss stops "
         "above that of a higher rank.",

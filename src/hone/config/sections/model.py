@@ -1,6 +1,8 @@
 """The section `model`: which weights, tokenizer and number format a run starts from."""
 
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from hone.config.keys import Section, key
 
@@ -56,7 +58,7 @@ class ModelSection(Section):
         gpu="gpt2 or llama, 100M weights and more",
         maps_to="transformers.AutoConfig.for_model.model_type",
     )
-    config_overrides: dict[str, Any] = key(
+    config_overrides: dict[str, JsonValue] = key(
         {},
         what="Architecture keys for a model from scratch, e.g. {n_layer: 4, n_head: 4, n_embd: 256}.",
         why="The defaults of an architecture are its published size, usually too large for a laptop.",

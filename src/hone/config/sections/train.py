@@ -45,8 +45,8 @@ class TrainSection(Section):
         why="It is the setting that most often decides between learning, standing still and forgetting.",
         how="AdamW moves each weight by about this much a step. When you change it, try factors of 2 to 3.",
         benefit="A good value lowers the validation loss from the first epoch on and keeps the base's skills.",
-        tradeoff="Too high: the loss jumps, rises or becomes nan; text turns repetitive. Too low: the loss falls slowly "
-        "and evenly, and the last epoch still improves.",
+        tradeoff="Too high: the loss jumps, rises or becomes nan; text turns repetitive. Too low: the loss falls "
+        "slowly and evenly, and the last epoch still improves.",
         cpu="5e-5 full, 1e-4 to 2e-4 with lora, 5e-4 from scratch",
         gpu="1e-5 to 5e-5 full, 1e-4 to 2e-4 with lora, 3e-4 to 6e-4 from scratch",
         maps_to=_ARGUMENTS + "learning_rate",
@@ -186,8 +186,8 @@ class TrainSection(Section):
         why="A laptop lid, a free notebook or a batch queue ends at a fixed time.",
         how="Checked after every optimizer step; loading, evaluating and saving come on top.",
         benefit="A finished, measured model instead of a killed process.",
-        tradeoff="Too low: stops while the learning rate is still high, so that the loss is worse than a shorter plan's "
-        "end. Better plan fewer epochs than rely on it.",
+        tradeoff="Too low: stops while the learning rate is still high, so the loss is worse than a shorter plan's. "
+        "Better plan fewer epochs than rely on it.",
         cpu="null; 600 in a lesson",
         gpu="null; a few minutes below the queue's limit",
         maps_to=None,
@@ -372,7 +372,7 @@ class TrainSection(Section):
     )
     save_strategy: Literal["no", "steps", "epoch", "best"] = key(
         "epoch",
-        what="When a checkpoint is written: never, every save_steps, after each epoch, or at each best validation loss.",
+        what="When a checkpoint is written: never, every save_steps, after each epoch, or at each new best.",
         why="A run that is killed goes on from its last checkpoint.",
         how="A checkpoint holds weights, optimizer and position; the final model is saved in any case.",
         benefit="At most one interval of work is lost.",
@@ -383,7 +383,7 @@ class TrainSection(Section):
     )
     save_steps: Number = key(
         500,
-        what="With save_strategy steps: write a checkpoint every so many optimizer steps; below 1 a share of all steps.",
+        what="With save_strategy steps: save every so many optimizer steps; below 1 a share of all steps.",
         why="Choose what you can bear to lose: steps per minute times minutes.",
         how="With load_best_model_at_end it must be a multiple of eval_steps.",
         benefit="Bounded loss after a crash.",

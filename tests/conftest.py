@@ -1,0 +1,99 @@
+"""What all tests share: no network, a private token cache, a tiny tokenizer and tiny random models made on the spot."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+CORPUS = [
+    "def add(a, b):\n    return a + b\n",
+    "def is_even(n):\n    '''True for even n.'''\n    return n % 2 == 0\n",
+    "for i in range(10):\n    print(i, 'squared is', i * i)\n",
+    "### Instruction:\nAdd the numbers.\n\n### Response:\nThe sum is 3.\n",
+    'The quick brown fox jumps over the lazy dog; 0123456789 times, she said: "why?"\n',
+] * 4
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONE_CACHE", str(tmp_path / "hone-cache"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level BPE of 400 tokens; end token <|endoftext|>."""
+    from hone.data.tokenizer import train_bpe
+
+    return train_bpe(CORPUS, vocab_size=400)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tokenizer: Any) -> Callable[..., Any]:
+    """tiny_model("llama") -> a random two-layer model of that type, without dropout, weights a function of the seed."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {
+        "gpt2": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 256},
+        "gpt_neox": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+        "opt": {"hidden_size": 32, "ffn_dim": 64, "word_embed_proj_dim": 32, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "pad_token_id": 0},
+    }  # fmt: skip
+    llama_like = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                  "num_key_value_heads": 1, "head_dim": 16, "pad_token_id": 0}  # fmt: skip
+    dropouts = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "attention_dropout", "hidden_dropout")
+
+    def build(model_type: str = "gpt2", seed: int = 0, **overrides: Any) -> Any:
+        options = {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "bos_token_id": 0, "eos_token_id": 0}
+        options |= dict.fromkeys(dropouts, 0.0) | small.get(model_type, llama_like) | overrides
+        if model_type == "gpt2":
+            del options["max_position_embeddings"]
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **options))
+        with torch.no_grad():  # larger weights than the usual initialisation, so that a wrong attention shows
+            for parameter in model.parameters():
+                parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_model: Callable[..., Any]) -> Path:
+    """A tiny GPT-2 with its tokenizer, as a model folder. Read-only by agreement."""
+    folder = tmp_path_factory.mktemp("model") / "tiny-gpt2"
+    tiny_model("gpt2").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """write_rows("train.jsonl", [{...}]) -> the path of the written file."""
+
+    def write(name: str, rows: list[dict[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def pairs(n: int) -> list[dict[str, Any]]:
+    """n prompt/completion rows of uneven length, all different."""
+    return [
+        {
+            "prompt": f"add {i} and {i * 7 % 13}:" + " please" * (i % 4),
+            "completion": f" {i + i * 7 % 13}" + "!" * (i % 9),
+        }
+        for i in range(n)
+    ]
