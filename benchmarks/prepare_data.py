@@ -63,7 +63,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def write_made_rows(path: Path, limit: int) -> Path:
-    """Functions of Python's library as JSON lines: instruction (its docstring), input (its head), output (its source)."""
+    """Functions of Python's library as JSON lines: instruction (its docstring), input (its head), output."""
     with path.open("w", encoding="utf-8") as file:
         for count, row in enumerate(library_functions()):
             if count == limit:

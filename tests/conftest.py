@@ -9,6 +9,8 @@ from typing import Any
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tiny models gain nothing from threads, and threads that wait for each other crawl on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the user's mistake (one message, no traceback), 2 usage, 3
 
 import errno
 import functools
+import io
 import json
 import logging
 import sys
@@ -39,6 +40,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows its code, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -82,8 +86,9 @@ def _config(settings: list[str] | None) -> Any:
 def _log_to_stderr() -> None:
     """Show what the library says, plainly; train.log has it with times."""
     log = logging.getLogger("hone")
-    if not any(isinstance(handler, logging.StreamHandler) for handler in log.handlers):
-        log.addHandler(logging.StreamHandler())
+    for old in [handler for handler in log.handlers if type(handler) is logging.StreamHandler]:
+        log.removeHandler(old)  # of an earlier command of this process, whose stderr may be closed
+    log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
 
 
@@ -118,7 +123,7 @@ def _print_run(run: Any, as_json: bool) -> None:
 @guarded
 def prepare(
     settings: Settings = None,
-    show: Annotated[int, typer.Option(help="Print this many rows with supervised and masked tokens.")] = 0,
+    show: Annotated[int, typer.Option(min=0, help="Print this many rows with supervised and masked tokens.")] = 0,
     save_bin: Annotated[Path | None, typer.Option(help="Copy train.bin and val.bin to this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -166,6 +171,17 @@ def evaluate(
     typer.echo(json.dumps(result) if as_json else describe_loss(result))
 
 
+def _prompt_text(prompt: str | None) -> str:
+    """The prompt of the command line or of stdin; bytes that are no UTF-8 have no tokens."""
+    try:
+        text = sys.stdin.read() if prompt is None else prompt
+        text.encode("utf-8")
+    except UnicodeError as error:
+        where = "stdin" if prompt is None else "--prompt"
+        raise HoneError("the prompt is not UTF-8 text", where=where, fix="convert it, e.g. with iconv") from error
+    return text
+
+
 @app.command()
 @guarded
 def generate(
@@ -178,13 +194,13 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this mass.")] = 1.0,
     n: Annotated[int, typer.Option("-n", min=1, help="How many answers.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text (may be repeated).")] = None,
     template: Annotated[str | None, typer.Option(help="plain, instruction or chat; default: as trained.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt with a model, spelled as in its training."""
-    text = sys.stdin.read() if prompt is None else prompt
+    text = _prompt_text(prompt)
     if template not in (None, "plain", "instruction", "chat"):
         raise HoneError(f"unknown template '{template}'", fix="use plain, instruction or chat")
     import hone
@@ -212,9 +228,14 @@ def check(settings: Settings = None) -> None:
     from hone.config.checks import require_training
     from hone.config.load import resolved_yaml
     from hone.data.prepare import check_files
+    from hone.errors import placed
+    from hone.models.load import check_source
 
     require_training(config)
     check_files(config)
+    if config.model.model_name_or_path:
+        with placed(config.where("model_name_or_path")):
+            check_source(config.model.model_name_or_path)
     typer.echo(resolved_yaml(config))
     typer.echo("ok", err=True)
 
@@ -244,6 +265,8 @@ def init(
     path = output or Path(f"{recipe}.yaml")
     if path.exists():
         raise HoneError("exists already", where=str(path), fix="name another file with --output")
+    if not path.parent.is_dir():
+        raise HoneError("no such folder", where=str(path.parent), fix="make it first, or name another with --output")
     from hone.files import write_text_atomic
 
     write_text_atomic(path, text)

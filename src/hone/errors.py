@@ -4,6 +4,9 @@ Anything a person can cause (a wrong key, a broken row, a full disk) is raised a
 command line as one message without a traceback, exit code 1. Everything else is our own bug and keeps its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HoneError(ValueError):
     """A mistake the user can repair: what is wrong, where, what was expected, and what to do.
@@ -17,3 +20,20 @@ class HoneError(ValueError):
         self.what, self.where, self.fix = what, where, fix
         message = f"{where}: {what}" if where else what
         super().__init__(f"{message}\n  {fix}" if fix else message)
+
+
+@contextmanager
+def placed(where: str | None) -> Iterator[None]:
+    """Give a mistake that does not know its place the line of the key it is about.
+
+    >>> with placed("cfg.yaml:3"):
+    ...     raise HoneError("too many layers")
+    Traceback (most recent call last):
+    hone.errors.HoneError: cfg.yaml:3: too many layers
+    """
+    try:
+        yield
+    except HoneError as error:
+        if error.where is not None or where is None:
+            raise
+        raise HoneError(error.what, where=where, fix=error.fix) from error

@@ -3,6 +3,7 @@
 >>> write_text_atomic(Path("metrics.json"), "{}")      # doctest: +SKIP
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -24,16 +25,30 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# torch.save and safetensors report a full disk in their own exceptions; these words are all there is to know it by
+SAYS_DISK_FULL = ("No space left on device", "Disk quota exceeded", "file write failed", "unexpected pos")
+
+
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals (full disk, no permission) into one clear message naming `path`."""
+def disk_errors(path: Path, setting: str = "output_dir=…") -> Iterator[None]:
+    """Turn refusals to write (full disk, no permission, no folder) into one clear message naming `path`.
+
+    Args:
+        setting: what the user would change to write elsewhere.
+    """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise HoneError(
-            f"cannot write: {reason}", where=str(path), fix="free some space or choose another folder (output_dir=…)"
-        ) from error
+    except HoneError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        full = number in DISK_FULL or (number is None and any(words in str(error) for words in SAYS_DISK_FULL))
+        if not full and not isinstance(error, OSError):
+            raise
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+        fix = f"{'free some space, or ' if full else ''}choose another place: {setting}"
+        raise HoneError(f"cannot write: {reason}", where=str(path), fix=fix) from error
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,14 @@ from hone.files import disk_errors, read_json, write_json_atomic, write_text_ato
 
 STATUS = "status.json"
 RESOLVED = "config.resolved.yaml"
+BEFORE_THE_START = (
+    RESOLVED,
+    "config.yaml",
+    STATUS,
+    "env.json",
+    "train.log",
+    ".lock",
+)  # written before anything is done
 COMPLETE = "complete.json"  # the last file of a checkpoint: without it the checkpoint is half written
 PACKAGES = ("hone-lm", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 
@@ -49,7 +57,7 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What status.json says; {"status": "unknown"} where there is none."""
         path = self.folder / STATUS
-        return dict(read_json(path)) if path.is_file() else {"status": "unknown"}
+        return _read_object(path) if path.is_file() else {"status": "unknown"}
 
     def update(self, **values: Any) -> None:
         """Merge values into status.json."""
@@ -58,23 +66,39 @@ class Run:
     def read_eval(self, name: str) -> dict[str, Any] | None:
         """eval/<name>.json, None if it has not been measured."""
         path = self.folder / "eval" / f"{name}.json"
-        return dict(read_json(path)) if path.is_file() else None
+        return _read_object(path) if path.is_file() else None
 
     def write_eval(self, name: str, value: dict[str, Any]) -> None:
         write_json_atomic(self.folder / "eval" / f"{name}.json", value)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut off by a crash is left out."""
+        """The lines of metrics.jsonl; a last line cut off by a crash is left out.
+
+        Raises:
+            HoneError: another line is damaged.
+        """
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        found: list[dict[str, Any]] = []
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                found += [json.loads(line)] if line else []
+            except ValueError as error:
+                raise HoneError("not readable as JSON: the file is damaged", where=f"{path}:{number}") from error
+        return found
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         found = [p for p in self.folder.glob("checkpoint-*") if p.name[11:].isdigit() and (p / COMPLETE).is_file()]
         return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise HoneError("a JSON object was expected: the file is damaged", where=str(path))
+    return value
 
 
 def open_run(config: Config) -> Run:
@@ -91,7 +115,6 @@ def open_run(config: Config) -> Run:
         if folder.exists() and not folder.is_dir():
             raise HoneError("is a file, not a folder", where=str(folder), fix="choose another output_dir")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "eval").mkdir(exist_ok=True)
     if (folder / RESOLVED).is_file():
         _refuse_other_run(config, folder)
     else:
@@ -100,17 +123,47 @@ def open_run(config: Config) -> Run:
             raise HoneError(
                 f"the output folder is not empty and holds no run of hone (found {strangers[0]})",
                 where=str(folder),
-                fix="choose another output_dir",
+                fix="choose another output_dir (overwrite deletes only runs)",
             )
-        write_text_atomic(folder / "config.yaml", config.source_text or resolved_yaml(config))
-        write_text_atomic(folder / RESOLVED, resolved_yaml(config))
+        with _undone_on_failure(run), disk_errors(folder):
+            (folder / "eval").mkdir(exist_ok=True)
+            write_text_atomic(folder / "config.yaml", config.source_text or resolved_yaml(config))
+            write_text_atomic(folder / RESOLVED, resolved_yaml(config))
     return run
+
+
+@contextmanager
+def _undone_on_failure(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except HoneError:
+        discard_unstarted(run)
+        raise
+
+
+def discard_unstarted(run: Run) -> None:
+    """Delete what a start wrote if nothing was measured or trained: a mistake must not claim the folder.
+
+    Otherwise the corrected configuration would be refused, as another run than the one that never began.
+    """
+    begun = [run.folder / "metrics.jsonl", *run.folder.glob("eval/*"), *run.folder.glob("checkpoint-*")]
+    if any(path.exists() for path in begun):
+        return
+    for name in BEFORE_THE_START:
+        with suppress(OSError):  # Windows keeps an open .lock; a folder with one is still taken as new
+            (run.folder / name).unlink()
+    for folder in (run.folder / "eval", run.folder):
+        with suppress(OSError):  # not empty: somebody else's files stay
+            folder.rmdir()
 
 
 def _remove_run(folder: Path) -> None:
     """Delete a folder that is a run of ours; anything else is left alone (and refused later)."""
     if (folder / RESOLVED).is_file():
-        shutil.rmtree(folder)
+        with lock(Run(folder)):  # refused while a process is training there
+            pass
+        with disk_errors(folder):
+            shutil.rmtree(folder)
 
 
 def _refuse_other_run(config: Config, folder: Path) -> None:
@@ -187,6 +240,12 @@ def _now() -> str:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Run folders at `root` or up to three levels below it, by name."""
+    """Run folders at `root` or up to three levels below it, by name.
+
+    Raises:
+        HoneError: `root` is no folder.
+    """
+    if not root.is_dir():
+        raise HoneError("no such folder", where=str(root), fix="name a folder that holds runs, e.g. `hone runs out`")
     patterns = (STATUS, f"*/{STATUS}", f"*/*/{STATUS}", f"*/*/*/{STATUS}")
     return [Run(path.parent) for path in sorted({p for pattern in patterns for p in root.glob(pattern)})]

@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.errors import HoneError
 from hone.runs import RESOLVED, Run
 
 if TYPE_CHECKING:
     from hone.data.views import TokenDataset
     from hone.doctor import Check
 
+ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
 SAMPLE_LINES = 14  # of each generation shown beside the numbers
 
 
@@ -84,7 +86,15 @@ def printable(text: str) -> str:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """What `hone runs` says of one run."""
+    """What `hone runs` says of one run; one whose files are damaged is listed as that, and hides no other."""
+    try:
+        return _run_row(run)
+    except HoneError as error:
+        row: dict[str, Any] = dict.fromkeys(ROW_KEYS)
+        return {**row, "run": str(run.folder), "status": "damaged", "error": str(error)}
+
+
+def _run_row(run: Run) -> dict[str, Any]:
     from hone.config.load import load_config
 
     status, metrics = run.status, [line for line in run.metrics() if line.get("loss") is not None]
@@ -112,13 +122,14 @@ def _alive(status: dict[str, Any]) -> str:
 def runs_table(found: list[Run]) -> str:
     if not found:
         return "no runs here"
-    rows = []
+    rows, damaged = [], []
     for row in map(run_row, found):
+        damaged += [row["error"]] if "error" in row else []
         change = f"{_number(row['base_loss'])} -> {_number(row['tuned_loss'])}"
         base, data = (Path(str(row[key] or "-")).name for key in ("base", "data"))
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
         rows.append([row["run"], row["status"], base, data, _number(row["last_loss"]), change, seconds])
-    return table(["run", "status", "base", "data", "last loss", "base -> tuned", "time"], rows)
+    return "\n".join([table(["run", "status", "base", "data", "last loss", "base -> tuned", "time"], rows), *damaged])
 
 
 def _number(value: float | None) -> str:

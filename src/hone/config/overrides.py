@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hone.config.aliases import ALIASES
+from hone.config.aliases import ALIASES, GONE
+from hone.config.names import suggestion
 from hone.config.parse import Item, parse_yaml, plain_scalar
 from hone.config.schema import leaf_field, leaves
 from hone.errors import HoneError
@@ -81,10 +82,16 @@ def _stands_alone(name: str, following: str) -> bool:
 def _switch(name: str) -> str:
     if _is_switch(name):
         return "true"
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf not in leaves() and leaf not in ALIASES and leaf not in GONE:
+        raise HoneError(f"unknown option --{name}", where=WHERE, fix=suggestion(name))
     raise HoneError(f"--{name} has no value", where=WHERE, fix=f"write {name}=VALUE")
 
 
 def _not_an_override(token: Any) -> HoneError:
+    if str(token).endswith((".yaml", ".yml")):
+        fix = "one configuration file, before the settings: `hone train cfg.yaml learning_rate=1e-4`"
+        return HoneError(f"'{token}' is out of place", where=WHERE, fix=fix)
     return HoneError(
         f"'{token}' is not of the form key=value", where=WHERE, fix="write e.g. learning_rate=1e-4 (no blanks around =)"
     )

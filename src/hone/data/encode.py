@@ -20,12 +20,13 @@ from hone.data.records import Example
 from hone.data.sources import Row
 from hone.data.templates import Segment, render
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
+from hone.data.words import WordIds, word_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS_PER_BATCH = 1000  # rows handed to the tokenizer's threads at once,
-CHARACTERS_PER_BATCH = 1 << 22  # or fewer when they are long: memory stays flat
+ROWS_PER_BATCH = 1000  # rows tokenised at once, laid out in one array,
+CHARACTERS_PER_BATCH = 1 << 21  # or fewer when they are long: memory stays flat
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ class EncodeRule:
     append_eos: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One example, or one piece of a text too big to hold at once (`ends` is True for its last piece).
 
     ids: (T,) int64. supervised: (T,) bool, True where the token counts in the loss.
@@ -61,35 +61,38 @@ def encode(
     Args:
         on_drop: called with (reason, where) for each example that has nothing to supervise.
     """
-    opens = True  # does the next row open a document, or continue a text read in pieces?
-    for batch in _batches(examples):
-        rendered: list[_Rendered] = []
-        for row, example in batch:
-            item = _Rendered(row, render(example, rule.template, tokenizer), opens)
-            opens = row.ends
-            if item.whole and not any(segment.supervised and segment.text.strip() for segment in item.segments):
-                on_drop("empty output: nothing to learn" if len(item.segments) > 1 else "empty text", row.where)
-                continue
-            rendered.append(item)
-        yield from _encode_batch(rendered, tokenizer, rule)
+    words: WordIds | None = None
+    for number, batch in enumerate(_batches(examples, tokenizer, rule.template, on_drop)):
+        if number == 0 and rule.template != "chat":  # a chat template spells special tokens, which are no words
+            words = word_ids(tokenizer, _texts(batch))
+        yield from _encode_batch(batch, tokenizer, rule, words)
 
 
 class _Rendered(NamedTuple):
-    row: Row
-    segments: list[Segment]
+    segments: list[Segment]  # never empty
     opens: bool  # the first piece of its document
-
-    @property
-    def whole(self) -> bool:
-        return self.opens and self.row.ends
+    ends: bool  # the last one
 
 
-def _batches(examples: Iterable[tuple[Row, Example]]) -> Iterator[list[tuple[Row, Example]]]:
-    batch: list[tuple[Row, Example]] = []
+def _batches(
+    examples: Iterable[tuple[Row, Example]],
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    on_drop: Callable[[str, str], None],
+) -> Iterator[list[_Rendered]]:
+    """Examples as segments of text, without those that have nothing to learn from; no batch is empty."""
+    batch: list[_Rendered] = []
     characters = 0
+    opens = True  # does the next row open a document, or continue a text read in pieces?
     for row, example in examples:
-        batch.append((row, example))
-        characters += sum(len(value) for value in row.columns.values() if isinstance(value, str))
+        item = _Rendered(render(example, template, tokenizer), opens, row.ends)
+        opens = row.ends
+        if item.opens and item.ends and not any(s.supervised and s.text.strip() for s in item.segments):
+            on_drop("empty output: nothing to learn" if len(item.segments) > 1 else "empty text", row.where)
+            continue
+        batch.append(item)
+        for segment in item.segments:
+            characters += len(segment.text)
         if len(batch) >= ROWS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
             yield batch
             batch, characters = [], 0
@@ -98,29 +101,59 @@ def _batches(examples: Iterable[tuple[Row, Example]]) -> Iterator[list[tuple[Row
 
 
 def _encode_batch(
-    rendered: list[_Rendered], tokenizer: "PreTrainedTokenizerBase", rule: EncodeRule
+    batch: list[_Rendered], tokenizer: "PreTrainedTokenizerBase", rule: EncodeRule, words: WordIds | None
 ) -> Iterator[Encoded]:
+    """All items of a batch as one array (T,), of which each item is a slice."""
     special = rule.template == "chat"  # only a template of the tokenizer's own spells real special tokens
-    opening = [item.segments[0].text for item in rendered if item.opens]
-    continuing = [s.text for item in rendered for s in (item.segments[1:] if item.opens else item.segments)]
-    first = iter(start_ids(tokenizer, opening, special=special))
-    later = iter(continuation_ids(tokenizer, continuing, special=special))
-    bos = tokenizer.bos_token_id if not special and adds_bos(tokenizer) else None
-    eos = tokenizer.eos_token_id if rule.append_eos else None
-    for item in rendered:
-        parts = [next(first if item.opens and i == 0 else later) for i in range(len(item.segments))]
-        flags = [segment.supervised or not rule.completion_only_loss for segment in item.segments]
-        if bos is not None and item.opens:
-            parts, flags = [[bos], *parts], [flags[0], *flags]  # an example's first token is never a target anyway
-        if eos is not None and item.row.ends and not (special and _ends_itself(parts, eos)):
-            parts, flags = [*parts, [eos]], [*flags, True]
-        lengths = [len(part) for part in parts]
-        ids = np.fromiter(chain.from_iterable(parts), dtype=np.int64, count=sum(lengths))
-        supervised = np.repeat(np.array(flags, dtype=bool), lengths)
-        yield Encoded(ids, supervised, item.row.ends)
+    ids, lengths = words.ids(_texts(batch)) if words else _segment_ids(batch, tokenizer, special)
+    flags = np.array([s.supervised or not rule.completion_only_loss for item in batch for s in item.segments])
+    supervised = np.repeat(flags, lengths)
+    segment_ends = np.cumsum(lengths)
+    n_segments = np.array([len(item.segments) for item in batch])
+    last = np.cumsum(n_segments) - 1  # (items,) the index of each item's last segment,
+    first = last - n_segments + 1  # and of its first
+    ends = segment_ends[last]
+    starts = np.concatenate([[0], ends[:-1]])
+
+    begins = np.zeros(len(batch), dtype=bool)
+    if not special and adds_bos(tokenizer):
+        begins = np.array([item.opens for item in batch])
+    closes = np.zeros(len(batch), dtype=bool)
+    if rule.append_eos and tokenizer.eos_token_id is not None:
+        closes = np.array([item.ends for item in batch])
+    if special:
+        # A chat template usually closes the turn itself, perhaps with a line break behind; a second end token would
+        # teach the model to say it twice. It is looked for in the last three tokens of the last two segments.
+        before = (segment_ends - lengths)[np.maximum(last - 1, first)]
+        for i in np.flatnonzero(closes).tolist():
+            closes[i] = tokenizer.eos_token_id not in ids[max(before[i], ends[i] - 3) : ends[i]]
+
+    # item by item: begin-of-text before its start, the end token before its end
+    keep = np.stack([begins, closes], axis=1).ravel()
+    at = np.stack([starts, ends], axis=1).ravel()[keep]
+    values = np.tile([tokenizer.bos_token_id or 0, tokenizer.eos_token_id or 0], len(batch))[keep]
+    # an example's first token is never a target, whatever is said of it here; its end token is one
+    counts = np.stack([flags[first], np.ones(len(batch), dtype=bool)], axis=1).ravel()[keep]
+    ids, supervised = np.insert(ids, at, values), np.insert(supervised, at, counts)
+    ends = ends + np.cumsum(begins.astype(np.int64) + closes)
+    start = 0
+    for item, end in zip(batch, ends.tolist(), strict=True):
+        yield Encoded(ids[start:end], supervised[start:end], item.ends)
+        start = end
 
 
-def _ends_itself(parts: list[list[int]], eos: int) -> bool:
-    """A chat template usually closes the turn itself; a second end token would teach the model to say it twice."""
-    tail = list(chain.from_iterable(parts[-2:]))[-3:]  # the end token may be followed by the template's newline
-    return eos in tail
+def _texts(batch: list[_Rendered]) -> list[str]:
+    return [segment.text for item in batch for segment in item.segments]
+
+
+def _segment_ids(
+    batch: list[_Rendered], tokenizer: "PreTrainedTokenizerBase", special: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all segments end to end, (T,) int64, and how many each has, (segments,) int64."""
+    opening = [item.segments[0].text for item in batch if item.opens]
+    continuing = [s.text for item in batch for s in (item.segments[1:] if item.opens else item.segments)]
+    opened = iter(start_ids(tokenizer, opening, special=special))
+    continued = iter(continuation_ids(tokenizer, continuing, special=special))
+    parts = [next(opened if item.opens and i == 0 else continued) for item in batch for i in range(len(item.segments))]
+    lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
+    return np.fromiter(chain.from_iterable(parts), dtype=np.int64, count=int(lengths.sum())), lengths

@@ -36,7 +36,7 @@ from hone.data.store import (
 )
 from hone.data.templates import resolve_template
 from hone.data.views import LongRow, TokenDataset, view
-from hone.errors import HoneError
+from hone.errors import HoneError, placed
 from hone.files import disk_errors
 
 if TYPE_CHECKING:
@@ -74,16 +74,28 @@ def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
         raise HoneError(
             f"no example is left to train on with max_length {data.max_length}: {_reasons(train.left_out)}",
             where=config.where("max_length"),
-            fix="raise max_length, or look at the rows with `hone prepare CONFIG --show 3`",
+            fix="every text is shorter than one window: lower max_length, or set batching: flat"
+            if rule == "windows"
+            else "raise max_length: a row needs room for its prompt and some of its answer",
         )
     # a pure text is measured whole, in pieces; a row with a prompt is measured as it is trained
     whole = store.val.supervised is None or rule == "windows"
     validation = view(store.val, data.max_length, "split" if whole else rule).head(data.max_eval_samples)
+    if not len(validation) and (data.validation_file or data.dataset_validation_split):
+        raise HoneError(
+            f"no validation row is left to measure: {_reasons({**_dropped(store), **validation.left_out})}",
+            where=config.where("validation_file") or config.where("dataset_validation_split"),
+            fix="look at its rows, or remove the key: then part of the training rows is held out",
+        )
     return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began)
 
 
 def _reasons(left_out: dict[str, int]) -> str:
     return "; ".join(f"{count} {reason}" for reason, count in left_out.items()) or "the data is empty"
+
+
+def _dropped(store: Store) -> dict[str, int]:
+    return {f"× {entry['reason']}": entry["count"] for entry in store.meta["dropped"]}
 
 
 def _is_bin(files: Any) -> bool:
@@ -126,7 +138,13 @@ def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[St
     form, template, rows = _encoded(config, "train", tokenizer, dropped)
     validation = None
     if data.validation_file or data.dataset_validation_split:
-        _, _, validation = _encoded(config, "validation", tokenizer, dropped)
+        _, other, validation = _encoded(config, "validation", tokenizer, dropped)
+        if other != template:
+            raise HoneError(
+                f"validation rows are spelled by the template '{other}', training rows by '{template}'",
+                where=config.where("validation_file") or config.where("dataset_validation_split"),
+                fix="give both in the same form, or set template",
+            )
     store = write_store(
         folder,
         rows,
@@ -154,7 +172,8 @@ def _encoded(
     if first is None:
         raise HoneError(f"no {side} rows", where=config.where(f"{side}_file"), fix=dropped.summary())
     form = detect_form(first[0].columns, data.column_mapping)
-    template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    with placed(config.where("template")):
+        template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
     rule = EncodeRule(template, data.completion_only_loss, data.append_eos)
     return form, template, encode(itertools.chain([first], found), tokenizer, rule, on_drop=dropped.add)
 
@@ -179,7 +198,10 @@ def _fingerprints(config: Config) -> dict[str, Any]:
             "commit": _hub_commit(data.dataset_name),
         }
     return {
-        side: [{"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in expand(paths)]
+        side: [
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in (paths if _is_bin(paths) else expand(paths))
+        ]
         for side, paths in (("train", _paths(data.train_file)), ("validation", _paths(data.validation_file)))
         if paths
     }
@@ -260,7 +282,7 @@ def copy_bins(store: Store, folder: Path) -> None:
     """train.bin, val.bin and meta.json of a store, for tools that read nanoGPT's token files."""
     if store.folder is None:
         raise HoneError("the data are token files already", fix="copy them")
-    with disk_errors(folder):
+    with disk_errors(folder, "--save-bin …"):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("train.bin", "val.bin", "meta.json"):
             temporary = folder / f".{name}.tmp-{os.getpid()}"

@@ -192,7 +192,7 @@ def _checked(path: Path) -> Path:
     if not _kind(path):
         raise HoneError(f"unknown kind of file '{path.suffix or path.name}'", where=str(path), fix=ACCEPTED)
     if path.is_file() and path.stat().st_size == 0:
-        raise HoneError("the file is empty", where=str(path))
+        raise HoneError("the file is empty", where=str(path), fix="check how it was written, or name another file")
     return path
 
 
@@ -264,7 +264,7 @@ def _line_problem(error: Exception, line: bytes, offset: int, number: int) -> st
         return f"the line is longer than {MAX_RECORD_BYTES >> 20} MiB"
     hint = " (is the file one JSON document, not one a line? Then name it .json)" if number == 1 else ""
     if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg} at column {error.colno}{hint}"
+        return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}{hint}"
     return f"not valid JSON: {error}{hint}"
 
 

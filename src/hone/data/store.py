@@ -31,6 +31,7 @@ from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 
 FORMAT = 1  # raise when the meaning of the files changes: old stores are then written anew
 NAMED_PER_REASON = 5  # dropped rows are all counted; this many of each kind are named
+WAITING_TOKENS = 1 << 16  # tokens that are written at once
 COPY_TOKENS = 1 << 21  # tokens copied at once when a store is split: bounds memory
 TRAIN, VAL, NEITHER = 0, 1, 2  # the sides of a document
 
@@ -108,29 +109,47 @@ class TokenWriter:
         self._bin: BinaryIO = (folder / f"{name}.bin").open("wb")
         self._mask: BinaryIO = (folder / f"{name}.mask").open("wb")
         self._hash = hashlib.blake2b(digest_size=8)
+        self._waiting: list[Encoded] = []
+        self._waiting_tokens = 0
 
     def add(self, row: Encoded) -> None:
-        """Append one document, or one piece of it, and remember the document's hash."""
-        ids, mask = row.ids.astype(self.dtype), row.supervised.astype(np.uint8)
+        """Append one document, or one piece of it; what is added reaches the files and the index with `flush`."""
+        self._waiting.append(row)
+        self._waiting_tokens += len(row.ids)
+        if self._waiting_tokens >= WAITING_TOKENS:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Write the rows that wait, together, and remember each document's hash."""
+        if not self._waiting:
+            return
+        ids = np.concatenate([row.ids for row in self._waiting]).astype(self.dtype)
+        mask = np.concatenate([row.supervised for row in self._waiting]).astype(np.uint8)
+        id_bytes, mask_bytes, width = ids.view(np.uint8).data, mask.data, self.dtype.itemsize
+        start = 0
+        for row in self._waiting:
+            end = start + len(row.ids)
+            self._hash.update(id_bytes[start * width : end * width])
+            self._hash.update(mask_bytes[start:end])
+            if row.ends:
+                self.starts.append(self.n_tokens + end)
+                self.digests.append(int.from_bytes(self._hash.digest(), "little"))
+                self._hash = hashlib.blake2b(digest_size=8)
+            start = end
         self.append(ids, mask)
-        self._hash.update(ids.tobytes())
-        self._hash.update(mask.tobytes())
-        if row.ends:
-            self.starts.append(self.n_tokens)
-            self.digests.append(int.from_bytes(self._hash.digest(), "little"))
-            self._hash = hashlib.blake2b(digest_size=8)
+        self._waiting, self._waiting_tokens = [], 0
 
     def append(self, ids: np.ndarray, mask: np.ndarray) -> None:
         """Write tokens (n,) of the store's dtype and their mask (n,) uint8, without ending a document."""
         self._bin.write(ids.tobytes())
         self._mask.write(mask.tobytes())
         self.n_tokens += len(ids)
-        self.n_supervised += int(mask.sum())
+        self.n_supervised += int(np.count_nonzero(mask))
 
     def finish(self) -> None:
         """Write the index and bring everything to the disk; a mask that masks nothing is left out."""
+        self.flush()
         for file in (self._bin, self._mask):
-            file.flush()
             os.fsync(file.fileno())
             file.close()
         if self.n_supervised == self.n_tokens:
@@ -139,6 +158,7 @@ class TokenWriter:
         fsync_path(self.path("docs.npy"))
 
     def flush(self) -> None:
+        self._write_waiting()
         self._bin.flush()
         self._mask.flush()
 
@@ -203,7 +223,7 @@ def write_store(
     Raises:
         HoneError: no document is left for training, or the disk is full.
     """
-    with disk_errors(folder):
+    with disk_errors(folder, "token_cache_dir=… (or HONE_CACHE)"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
         temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
@@ -239,10 +259,12 @@ def _write_splits(
     everything, train, val = (TokenWriter(folder, name, dtype) for name in ("all", "train", "val"))
     for row in rows:
         everything.add(row)
+    everything.flush()
     if not len(everything.digests):
         raise HoneError("no training rows are left: every row was dropped", fix=dropped.summary())
     for row in validation_rows or ():
         val.add(row)
+    val.flush()
     starts, sides = _assign(everything, val, validation_rows is None, rule, dropped)
     _copy(everything, starts, sides, train, val)
     everything.discard()
@@ -282,7 +304,6 @@ def _assign(
 
 def _copy(everything: TokenWriter, starts: np.ndarray, sides: np.ndarray, train: TokenWriter, val: TokenWriter) -> None:
     """Append each document to the split of its side, reading at most COPY_TOKENS at once."""
-    everything.flush()
     runs = np.flatnonzero(np.diff(sides, prepend=-1, append=-1))  # borders of runs of documents of one side
     with everything.path("bin").open("rb") as bin_file, everything.path("mask").open("rb") as mask_file:
         for first, last in itertools.pairwise(runs.tolist()):
@@ -305,11 +326,24 @@ def open_store(folder: Path) -> Store:
     Raises:
         HoneError: a file is missing, truncated or of another format.
     """
-    meta = read_json(folder / "meta.json")
-    if meta.get("format") != FORMAT:
-        raise HoneError(f"token store of format {meta.get('format')}, expected {FORMAT}", where=str(folder))
-    dtype = np.dtype(meta["dtype"])
-    return Store(folder, _open_split(folder, "train", dtype, meta), _open_split(folder, "val", dtype, meta), meta)
+    try:
+        meta = read_json(folder / "meta.json")
+        if meta["format"] != FORMAT:
+            raise HoneError(f"token store of format {meta['format']}, expected {FORMAT}", where=str(folder))
+        dtype = np.dtype(meta["dtype"])
+        return Store(folder, _open_split(folder, "train", dtype, meta), _open_split(folder, "val", dtype, meta), meta)
+    except HoneError as error:
+        fix = f"delete {folder} (it is only a cache) and run again"
+        raise HoneError(error.what, where=error.where, fix=fix) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:  # cut off, deleted, or not what we write
+        raise _damaged(folder, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> HoneError:
+    folder = path if path.is_dir() else path.parent
+    return HoneError(
+        f"token store is damaged ({reason})", where=str(path), fix=f"delete {folder} (it is only a cache) and run again"
+    )
 
 
 def _open_split(folder: Path, name: str, dtype: np.dtype[Any], meta: dict[str, Any]) -> Split:
@@ -320,13 +354,17 @@ def _open_split(folder: Path, name: str, dtype: np.dtype[Any], meta: dict[str, A
     if meta["splits"][name]["supervised_tokens"] < n_tokens:
         sizes[folder / f"{name}.mask"] = n_tokens
     for path, size in sizes.items():
-        if not path.is_file() or path.stat().st_size != size:
-            raise HoneError("token store is damaged", where=str(path), fix=f"delete {folder} and run again")
+        found = path.stat().st_size if path.is_file() else 0
+        if found != size:
+            raise _damaged(path, f"{found:,} bytes, expected {size:,}")
+    starts = np.load(folder / f"{name}.docs.npy", allow_pickle=False)
+    if starts.ndim != 1 or starts[0] != 0 or starts[-1] != n_tokens:
+        raise _damaged(folder / f"{name}.docs.npy", "the index does not fit the tokens")
     mask = folder / f"{name}.mask"
     return Split(
         tokens=np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r"),
         supervised=np.memmap(mask, dtype=np.uint8, mode="r") if mask in sizes else None,
-        starts=np.load(folder / f"{name}.docs.npy", allow_pickle=False),
+        starts=starts,
     )
 
 
@@ -340,8 +378,14 @@ def open_bin(path: Path, dtype: str, end_token_id: int | None) -> Split:
         raise HoneError("no such file", where=str(path), fix="check data.train_file")
     item = np.dtype(dtype).newbyteorder("<")
     size = path.stat().st_size
-    if size == 0 or size % item.itemsize:
-        raise HoneError(f"{size} bytes are not a whole number of {dtype} tokens", where=str(path), fix="set bin_dtype")
+    if size == 0:
+        raise HoneError("the file is empty: a token file holds at least one token", where=str(path))
+    if size % item.itemsize:
+        raise HoneError(
+            f"{size:,} bytes are not a whole number of {dtype} tokens ({item.itemsize} bytes each)",
+            where=str(path),
+            fix="the file is cut off (copy it again), or not a token file, or of another width (set bin_dtype)",
+        )
     tokens = np.memmap(path, dtype=item, mode="r")
     ends = [
         np.flatnonzero(tokens[a : a + COPY_TOKENS] == end_token_id) + a + 1

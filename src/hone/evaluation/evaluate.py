@@ -16,11 +16,19 @@ def evaluate_model(name: str, config: Config) -> dict[str, Any]:
     Raises:
         HoneError: the config has no validation data, or the model does not load.
     """
+    if config.data.train_file is None and config.data.dataset_name is None:
+        raise HoneError(
+            "no data to measure on: neither train_file nor dataset_name is set",
+            where=str(config.source_path) if config.source_path else None,
+            fix="name a config that has data, `hone eval MODEL cfg.yaml`; a run folder brings its own",
+        )
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
     data = prepare(config, tokenizer)
     if not len(data.validation):
         raise HoneError(
-            "the config holds no validation rows out", fix="set validation_file or validation_split_percentage"
+            "there are no validation rows to measure",
+            where=config.where("validation_split_percentage"),
+            fix="name some: validation_file=…, or hold some out: validation_split_percentage=10",
         )
     model = load_finished(name, trust_remote_code=config.model.trust_remote_code)
     check_vocabulary(model, tokenizer)

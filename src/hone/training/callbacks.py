@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hone.errors import HoneError
+from hone.files import disk_errors
+from hone.training.loss import refuse_bad_loss
 
 log = logging.getLogger("hone")
 
@@ -122,16 +123,15 @@ class MetricsLog(TrainerCallback):
         logs: dict[str, Any] = kwargs.get("logs") or {}
         if "loss" in logs:
             self._write(state, self._training_line(state, logs))
-            if not math.isfinite(logs["loss"]):
-                raise HoneError(
-                    f"the loss is {logs['loss']} at step {state.global_step}: training diverged",
-                    fix="lower learning_rate (try a tenth), or add warmup_steps; the last checkpoint is kept",
-                )
+            refuse_bad_loss(logs["loss"], state.global_step)
         elif "eval_loss" in logs:
             line = {"step": state.global_step, "epoch": state.epoch, **logs}
             self._write(state, line)
             loss, perplexity = logs["eval_loss"], logs.get("eval_perplexity", math.nan)
             log.info("step %d  validation loss %.4f  perplexity %.2f", state.global_step, loss, perplexity)
+            refuse_bad_loss(loss, state.global_step)
+        elif "train_loss" in logs:  # the mean over the run, said at its end: a short run may log nothing else
+            refuse_bad_loss(logs["train_loss"], state.global_step)
 
     def _training_line(self, state: TrainerState, logs: dict[str, Any]) -> dict[str, Any]:
         now, (last, tokens, step) = self._seconds(), self._last
@@ -169,7 +169,7 @@ class MetricsLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
 
 

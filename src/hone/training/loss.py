@@ -4,12 +4,14 @@ Loss is in nats per supervised token: the sum of -log p over all supervised toke
 many there are, whatever the number of micro-batches or processes they are spread over.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from hone.data.views import IGNORE_INDEX
+from hone.errors import HoneError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 def token_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
@@ -35,3 +37,27 @@ def causal_lm_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int 
     if num_items is None:
         num_items = (labels[:, 1:] != IGNORE_INDEX).sum().clamp(min=1)
     return total / num_items
+
+
+def refuse_bad_loss(loss: float, step: int) -> None:
+    """Raise a HoneError if a loss is infinite or no number: whatever follows would be too."""
+    if not math.isfinite(loss):
+        raise _diverged(f"the loss is {loss} at step {step}")
+
+
+def refuse_diverged(model: "nn.Module") -> None:
+    """Raise a HoneError if a trained weight is infinite or no number; a step may break what its own loss did not show.
+
+    Called before weights are written: a checkpoint of such a model would only be resumed into the same end.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.isfinite().all():
+            raise _diverged(f"the weights are no longer finite ({name})")
+
+
+def _diverged(what: str) -> HoneError:
+    return HoneError(
+        f"{what}: training diverged",
+        fix="lower learning_rate (try a tenth) or add warmup_steps; then begin again with overwrite=true, or in "
+        "another output_dir",
+    )

@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,13 @@ from hone.config.schema import Config
 from hone.data.batches import PackedDataset, flat, packed, padded
 from hone.data.prepare import Prepared, describe, prepare
 from hone.data.tokenizer import load_tokenizer, save_tokenizer
-from hone.errors import HoneError
+from hone.errors import HoneError, placed
 from hone.evaluation.before_after import compare, loss_only, measure
 from hone.files import disk_errors, fsync_path, write_json_atomic, write_text_atomic
 from hone.models.freeze import count_trainable, freeze
 from hone.models.load import load_finished, load_model, max_positions
 from hone.models.lora import add_lora
-from hone.runs import Run, environment, lock, open_run
+from hone.runs import COMPLETE, Run, discard_unstarted, environment, lock, open_run
 from hone.training.card import model_card
 
 if TYPE_CHECKING:
@@ -47,25 +47,32 @@ def train(config: Config) -> Run:
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
     require_training(config)
+    if config.output.overwrite and Path(config.output.output_dir).is_dir():
+        _rehearse(config)
     run = open_run(config)
-    with lock(run), _logged(run), _status(run):
+    with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run):
         if run.status.get("stage") == "finished":
             log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
             return run
         _quiet_libraries()
-        tokenizer = load_tokenizer(
-            str(config.model.tokenizer_name_or_path or config.model.model_name_or_path),
-            trust_remote_code=config.model.trust_remote_code,
-        )
+        checkpoint = _checkpoint_to_resume(run, config)
+        _refuse_missing_trackers(config)
+        tokenizer = _load_tokenizer(config)
         data = prepare(config, tokenizer)
         _remember_inputs(run, config, data)
         for line in describe(data, config.data.batching):
             log.info("%s", line)
+        if not len(data.validation):
+            log.warning(
+                "no validation rows: nothing will be measured, neither before nor after nor in between "
+                "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
+            )
         if run.status.get("stage") != "saved":
             model = _build_model(config, tokenizer, data)
+            log.info("%s", _describe_model(config, model))
             if config.eval.eval_base:
                 measure(run, "base", model, tokenizer, data.validation, config)
-            model = _fit(run, config, tokenizer, model, data)
+            model = _fit(run, config, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved")
             log.info("saved the model to %s", run.folder)
@@ -80,18 +87,50 @@ def train(config: Config) -> Run:
 # ---- the pieces of the story, in its order ------------------------------------------------------------------------
 
 
+def _rehearse(config: Config) -> None:
+    """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
+    _quiet_libraries()
+    tokenizer = _load_tokenizer(config)
+    _build_model(config, tokenizer, prepare(config, tokenizer))
+
+
+def _load_tokenizer(config: Config) -> "PreTrainedTokenizerBase":
+    name = config.model.tokenizer_name_or_path or config.model.model_name_or_path
+    return load_tokenizer(str(name), trust_remote_code=config.model.trust_remote_code)
+
+
+@contextmanager
+def _discarded_if_unstarted(run: Run) -> Iterator[None]:
+    """A run that fails before anything was measured leaves no folder, so that the corrected config may use it."""
+    try:
+        yield
+    except BaseException:
+        discard_unstarted(run)
+        raise
+
+
+class _LogFile(logging.FileHandler):
+    """train.log; a full disk is reported by whatever must be saved, not by a traceback from each log line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 @contextmanager
 def _logged(run: Run) -> Iterator[None]:
     """Everything said is also in train.log."""
     with disk_errors(run.folder / "train.log"):
-        handler = logging.FileHandler(run.folder / "train.log", encoding="utf-8")
+        handler = _LogFile(run.folder / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
+    if log.level == logging.NOTSET:  # a notebook that has set up no logging: the file is to have it all the same
+        log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 @contextmanager
@@ -102,22 +141,21 @@ def _status(run: Run) -> Iterator[None]:
     began, before = time.time(), run.status.get("seconds", 0.0)
     if run.status.get("status") != "finished":
         run.update(status="running", stage=run.status.get("stage", "start"), error=None)
-    ended = "failed"
-    error: str | None = None
+
+    def seconds() -> float:
+        return round(before + time.time() - began, 1)
+
     try:
         yield
-        ended = "finished"
     except (Interrupted, KeyboardInterrupt):
-        ended = "interrupted"
+        with suppress(HoneError):  # the disk may be full: the interruption is the news
+            run.update(status="interrupted", error=None, seconds=seconds())
         raise
     except Exception as exception:
-        error = str(exception)
+        with suppress(HoneError):
+            run.update(status="failed", error=str(exception), seconds=seconds())
         raise
-    finally:
-        if run.status.get("status") != "finished" or ended != "finished":
-            run.update(status=ended, error=error, seconds=round(before + time.time() - began, 1))
-        else:
-            run.update(seconds=round(before + time.time() - began, 1))
+    run.update(status="finished", error=None, seconds=seconds())
 
 
 def _quiet_libraries() -> None:
@@ -150,7 +188,7 @@ def _remember_inputs(run: Run, config: Config, data: Prepared) -> None:
 def _build_model(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared) -> "PreTrainedModel":
     from transformers import set_seed
 
-    model = load_model(config.model, tokenizer, seed=config.train.seed)
+    model = load_model(config.model, tokenizer, seed=config.train.seed, where=config.where)
     positions = max_positions(model)
     if positions is not None and config.data.max_length > positions:
         raise HoneError(
@@ -158,45 +196,59 @@ def _build_model(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Pre
             where=config.where("max_length"),
             fix=f"set max_length to {positions} or less",
         )
-    rows = model.get_input_embeddings().weight.shape[0]
-    if data.store.folder is None and (top := int(data.store.train.tokens.max())) >= rows:
-        raise HoneError(
-            f"the token file has id {top}, but the model's embedding only {rows} rows",
-            where=config.where("train_file"),
-            fix="use the tokenizer's own model, or set bin_dtype",
-        )
+    if data.store.folder is None:
+        _refuse_foreign_ids(config, model, data)
     method = config.method
     set_seed(config.train.seed)  # the adapter's initial weights
     if method.method == "freeze":
-        freeze(
-            model,
-            method.num_unfrozen_layers,
-            unfreeze_head=method.unfreeze_head,
-            unfreeze_embeddings=method.unfreeze_embeddings,
-        )
+        with placed(config.where("num_unfrozen_layers") or config.where("method")):
+            freeze(
+                model,
+                method.num_unfrozen_layers,
+                unfreeze_head=method.unfreeze_head,
+                unfreeze_embeddings=method.unfreeze_embeddings,
+            )
     elif method.method == "lora":
-        model = add_lora(model, method)
-    count = count_trainable(model)
-    log.info(
-        "model: %s, %s parameters, %s trainable (%.4f %%)",
-        config.model.model_name_or_path or f"{config.model.model_type} from scratch",
-        f"{count.n_parameters:,}",
-        f"{count.n_trainable:,}",
-        100 * count.share,
-    )
+        with placed(config.where("lora_target_modules") or config.where("method")):
+            model = add_lora(model, method)
     return model
 
 
+def _refuse_foreign_ids(config: Config, model: "PreTrainedModel", data: Prepared) -> None:
+    """Token files of another tool may be of another vocabulary, which would read beyond the embedding."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    for key, split in (("train_file", data.store.train), ("validation_file", data.store.val)):
+        top = int(split.tokens.max()) if len(split.tokens) else 0
+        if top >= rows:
+            raise HoneError(
+                f"the token file has id {top:,}, but the model's embedding only {rows:,} rows",
+                where=config.where(key) or config.where("train_file"),
+                fix=f"use the model whose tokenizer wrote it, or set bin_dtype (now {config.data.bin_dtype})",
+            )
+
+
+def _describe_model(config: Config, model: "PreTrainedModel") -> str:
+    count = count_trainable(model)
+    name = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
+    return (
+        f"model: {name}, {count.n_parameters:,} parameters, {count.n_trainable:,} trainable ({100 * count.share:.4f} %)"
+    )
+
+
 def _fit(
-    run: Run, config: Config, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", data: Prepared
+    run: Run,
+    config: Config,
+    tokenizer: "PreTrainedTokenizerBase",
+    model: "PreTrainedModel",
+    data: Prepared,
+    checkpoint: Path | None,
 ) -> "PreTrainedModel":
-    """The training itself; resumes from the newest complete checkpoint."""
+    """The training itself, from the start or from a complete checkpoint."""
     from hone.training.callbacks import Interrupted, stop_on_signals
     from hone.training.trainer import restore
 
     with stop_on_signals() as request:
         trainer, stopper = build_trainer(run, config, tokenizer, model, data, request)
-        checkpoint = _checkpoint_to_resume(run, config)
         if checkpoint is not None:
             restore(run, checkpoint, trainer.progress)
             log.info("resuming from %s", checkpoint.name)
@@ -216,9 +268,30 @@ def _checkpoint_to_resume(run: Run, config: Config) -> Path | None:
     if wanted == "never":
         return None
     if wanted != "auto":
+        if not (Path(wanted) / COMPLETE).is_file():
+            raise HoneError(
+                f"no complete checkpoint there: {wanted}",
+                where=config.where("resume_from_checkpoint"),
+                fix="name a checkpoint-N folder, or remove resume_from_checkpoint: the newest is found by itself",
+            )
         return Path(wanted)
     checkpoints = run.checkpoints()
     return checkpoints[-1] if checkpoints else None
+
+
+def _refuse_missing_trackers(config: Config) -> None:
+    """Say now, not after the base has been measured, that a tracker of report_to is not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    installed = get_available_reporting_integrations()
+    wanted = config.train.report_to
+    missing = [name for name in ([wanted] if isinstance(wanted, str) else wanted or []) if name not in installed]
+    if missing and missing not in (["none"], ["all"]):
+        raise HoneError(
+            f"report_to: the tracker '{missing[0]}' is not known or not installed",
+            where=config.where("report_to"),
+            fix=f"installed here: {', '.join(installed) or 'none'}; or install its package, or remove report_to",
+        )
 
 
 def build_trainer(
@@ -297,7 +370,10 @@ def save_model(model: Any, tokenizer: "PreTrainedTokenizerBase", template: str, 
 
     Weights are safetensors; a tied tensor is written once and tied again by the loader.
     """
+    from hone.training.loss import refuse_diverged
+
     temporary = folder / ".model.tmp"
+    refuse_diverged(model)
     with disk_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         try:

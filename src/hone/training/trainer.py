@@ -29,10 +29,10 @@ from transformers.trainer_callback import DefaultFlowCallback
 from hone.data.batches import EpochBatches
 from hone.data.views import IGNORE_INDEX
 from hone.errors import HoneError
-from hone.files import fsync_path, read_json, write_json_atomic
+from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
-from hone.training.loss import causal_lm_loss
+from hone.training.loss import causal_lm_loss, refuse_diverged
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 
@@ -136,16 +136,26 @@ class HoneTrainer(Trainer):
         folder = self.run.folder / f"checkpoint-{self.state.global_step}"
         if (folder / COMPLETE).is_file():
             return  # the end of an epoch may also be a save step
-        super()._save_checkpoint(model, trial)
+        refuse_diverged(model)
+        try:
+            with disk_errors(folder):
+                super()._save_checkpoint(model, trial)
+                if self.args.should_save:
+                    self._complete(folder)
+        except HoneError:
+            shutil.rmtree(folder, ignore_errors=True)  # half a checkpoint is worth nothing, and its space is needed
+            raise
         if self.args.should_save:
-            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
-            for path in folder.rglob("*"):
-                fsync_path(path)
-            about = {"step": self.state.global_step, "metrics_bytes": _size(self.run.folder / "metrics.jsonl")}
-            write_json_atomic(folder / COMPLETE, {**about, **vars(self.progress)})
-            fsync_path(self.run.folder)
             self._rotate()
         self.progress.paused_s += time.perf_counter() - began
+
+    def _complete(self, folder: Path) -> None:
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
+        for path in folder.rglob("*"):
+            fsync_path(path)
+        about = {"step": self.state.global_step, "metrics_bytes": _size(self.run.folder / "metrics.jsonl")}
+        write_json_atomic(folder / COMPLETE, {**about, **vars(self.progress)})
+        fsync_path(self.run.folder)
 
     def _rotate(self) -> None:
         if self.keep_checkpoints is None:

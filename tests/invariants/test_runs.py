@@ -1,0 +1,306 @@
+"""Whole runs: accumulation, resuming, before and after, and what a new process finds in the folder.
+
+CPU, float32. "Bit-identical" means equal bytes of model.safetensors.
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hone
+from conftest import pairs
+from hone.errors import HoneError
+
+PLAIN = {
+    "use_cpu": True,
+    "logging_steps": 1,
+    "sample_prompts": 1,
+    "sample_max_new_tokens": 4,
+    "save_strategy": "no",
+    "max_length": 128,
+}
+
+
+def losses(run: Any) -> list[float]:
+    return [line["loss"] for line in run.metrics() if "loss" in line]
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def settings(model_folder: Path, write_rows: Any, n: int = 24, **more: Any) -> dict[str, Any]:
+    rows = write_rows("train.jsonl", pairs(n))
+    held = write_rows(
+        "val.jsonl", [{"prompt": f"add {i} and 90:", "completion": f" {i + 90}"} for i in range(200, 206)]
+    )
+    return {
+        **PLAIN,
+        "model_name_or_path": str(model_folder),
+        "train_file": str(rows),
+        "validation_file": str(held),
+        **more,
+    }
+
+
+def test_accumulation_8x1_equals_1x8(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    """Uneven supervised counts: a mean of means would differ. Tolerance: loss 1e-5, weights 1e-6 (float32 sums).
+
+    Plain SGD: Adam would blow the rounding of a gradient that is zero in theory (the key bias's) up to a whole step.
+    """
+    from safetensors.torch import load_file
+
+    common = settings(model_folder, write_rows, num_train_epochs=2.0, learning_rate=0.05, optim="sgd")
+    runs = {}
+    for micro, accumulate in ((8, 1), (1, 8), (3, 1)):
+        out = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
+        out["output_dir"] = str(tmp_path / f"{micro}x{accumulate}")
+        runs[micro] = hone.train(hone.load_config({**common, **out}))
+    for a, b in zip(losses(runs[8]), losses(runs[1]), strict=True):
+        assert math.isclose(a, b, abs_tol=1e-5)
+    one, other = (load_file(runs[micro].folder / "model.safetensors") for micro in (8, 1))
+    for name, tensor in one.items():
+        assert float((tensor - other[name]).abs().max()) <= 1e-6, name
+    counts = {line["supervised_tokens"] for micro in (8, 1, 3) for line in runs[micro].metrics() if "loss" in line}
+    assert len({max(m["supervised_tokens"] for m in runs[k].metrics() if "loss" in m) for k in runs}) == 1
+    assert len(counts) > 3, "the steps must have uneven counts, or the test shows nothing"
+
+
+@pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
+def test_layouts_train_alike(batching: str, tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    common = settings(model_folder, write_rows, num_train_epochs=1.0, max_length=64, per_device_train_batch_size=24)
+    run = hone.train(hone.load_config({**common, "batching": batching, "output_dir": str(tmp_path / batching)}))
+    if batching == "packed":  # rows, not examples, are counted: one batch holds all of them here too
+        assert len(losses(run)) == 1
+    reference = hone.train(hone.load_config({**common, "batching": "padded", "output_dir": str(tmp_path / "ref")}))
+    assert math.isclose(losses(run)[0], losses(reference)[0], abs_tol=1e-5)
+    assert math.isclose(run.read_eval("tuned")["loss"], reference.read_eval("tuned")["loss"], abs_tol=1e-5)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hone", *arguments]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_sigterm_then_the_same_command_ends_bit_identical(
+    method: str, tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any
+) -> None:
+    """In the middle of an epoch, with dropout, accumulation and evaluations by steps."""
+    base = tmp_path / "base"
+    tiny_model("gpt2", resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    config = settings(
+        base,
+        write_rows,
+        n=80,
+        method=method,
+        num_train_epochs=4.0,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        eval_strategy="steps",
+        eval_steps=15,
+        save_strategy="steps",
+        save_steps=20,
+        save_total_limit=1,
+        lr_scheduler_type="cosine",
+        learning_rate=1e-3,
+    )
+    if method == "full":
+        config["lora_r"] = 16  # the default: says nothing
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML 1.2
+    file = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+
+    hone.train(hone.load_config(path, [f"output_dir={tmp_path / 'whole'}"]))
+    broken = command("train", str(path), f"output_dir={tmp_path / 'broken'}")
+    process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "broken" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 25):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    state = json.loads((tmp_path / "broken" / "status.json").read_text())
+    assert state["status"] == "interrupted"
+    stopped = len([line for line in metrics.read_text().splitlines() if '"grad_norm"' in line])
+    assert 20 <= stopped < 80, "the signal must fall in the middle"
+    assert not (tmp_path / "broken" / file).is_file()
+
+    again = subprocess.run(broken, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from checkpoint-" in again.stderr
+    assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+    def logged(name: str) -> list[Any]:
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        keep = ("step", "loss", "eval_loss", "learning_rate", "tokens", "supervised_tokens")
+        return [{k: line[k] for k in keep if k in line} for line in lines]
+
+    assert logged("broken") == logged("whole"), "the log goes on as if nothing had happened"
+
+
+def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(model_folder, write_rows, n=400, num_train_epochs=500.0, output_dir=str(tmp_path / "out"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**config, "eval_strategy": "no"}), encoding="utf-8")
+    process = subprocess.Popen(command("train", str(path)), stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    while not metrics.is_file():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+
+
+def test_before_and_after_in_a_new_process(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    """Ten functions; the saved model, loaded by plain transformers in a new process, has the perplexity of
+    eval/tuned.json to 1e-6 relative."""
+    functions = [{"text": f"def f{i}(a, b):\n    '''Add {i}.'''\n    return a + b + {i}\n"} for i in range(10)]
+    config = {
+        **PLAIN,
+        "model_name_or_path": str(model_folder),
+        "train_file": str(write_rows("train.jsonl", functions[:8])),
+        "validation_file": str(write_rows("val.jsonl", functions[8:])),
+        "max_length": 128,
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 2.0,
+        "learning_rate": 5e-5,
+        "output_dir": str(tmp_path / "run"),
+    }
+    run = hone.train(hone.load_config(config))
+    base, tuned = run.read_eval("base"), run.read_eval("tuned")
+    assert base is not None
+    assert tuned is not None
+    assert tuned["loss"] < base["loss"]
+    assert tuned["n_items"] == 2
+    program = f"""
+import json, math, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained({str(run.folder)!r}).eval()
+tokenizer = AutoTokenizer.from_pretrained({str(run.folder)!r})
+nats, tokens = 0.0, 0
+for line in open({config["validation_file"]!r}):
+    ids = torch.tensor([tokenizer(json.loads(line)["text"])["input_ids"] + [tokenizer.eos_token_id]])
+    with torch.no_grad():
+        logits = model(ids).logits[0, :-1].double()
+    nats += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+    tokens += ids.shape[1] - 1
+print(tokens, math.exp(nats / tokens))
+"""
+    environment = {**os.environ, "PYTHONPATH": ""}
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert output.returncode == 0, output.stderr
+    tokens, perplexity = output.stdout.split()
+    assert int(tokens) == tuned["n_tokens"]
+    assert math.isclose(float(perplexity), tuned["perplexity"], rel_tol=1e-6)
+    samples = [json.loads(line) for line in (run.folder / "eval" / "samples.jsonl").read_text().splitlines()]
+    assert set(samples[0]) == {"item", "prompt", "reference", "base", "tuned"}
+    for name in ("config.yaml", "config.resolved.yaml", "env.json", "metrics.jsonl", "train.log", "README.md"):
+        assert (run.folder / name).stat().st_size, name
+    assert run.status["status"] == "finished"
+
+
+def test_tied_weights_are_saved_once_and_tied_again(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    from safetensors import safe_open
+
+    run = hone.train(
+        hone.load_config(settings(model_folder, write_rows, num_train_epochs=1.0, output_dir=str(tmp_path / "run")))
+    )
+    with safe_open(run.folder / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
+    model, _ = hone.load(run)
+    assert model.get_output_embeddings().weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+def test_finished_run_is_not_trained_again_and_another_is_refused(
+    tmp_path: Path, model_folder: Path, write_rows: Any
+) -> None:
+    config = settings(model_folder, write_rows, num_train_epochs=1.0, output_dir=str(tmp_path / "run"))
+    run = hone.train(hone.load_config(config))
+    before, stamp = weights(run.folder), (run.folder / "model.safetensors").stat().st_mtime_ns
+    hone.train(hone.load_config(config))
+    assert (run.folder / "model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(HoneError, match=r"another run \(learning_rate: 5e-05 there, 0\.1 here\)"):
+        hone.train(hone.load_config({**config, "learning_rate": 0.1}))
+    assert weights(run.folder) == before
+    hone.train(hone.load_config({**config, "learning_rate": 0.1, "overwrite": True}))
+    assert weights(run.folder) != before
+
+
+def test_changed_data_is_another_run(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(model_folder, write_rows, num_train_epochs=1.0, output_dir=str(tmp_path / "run"))
+    run = hone.train(hone.load_config(config))
+    run.update(stage="training", status="interrupted")
+    write_rows("train.jsonl", pairs(25))
+    with pytest.raises(HoneError, match="data has changed"):
+        hone.train(hone.load_config(config))
+
+
+def test_evaluation_that_was_cut_off_is_all_that_is_redone(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(model_folder, write_rows, num_train_epochs=1.0, output_dir=str(tmp_path / "run"))
+    run = hone.train(hone.load_config(config))
+    tuned, stamp = run.read_eval("tuned"), (run.folder / "model.safetensors").stat().st_mtime_ns
+    (run.folder / "eval" / "tuned.json").unlink()
+    run.update(stage="saved", status="interrupted")
+    again = hone.train(hone.load_config(config)).read_eval("tuned")
+    assert (run.folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert tuned is not None
+    assert again is not None
+    assert again["loss"] == tuned["loss"]
+
+
+def test_best_model_is_kept_and_early_stopping_stops(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(
+        model_folder,
+        write_rows,
+        num_train_epochs=30.0,
+        learning_rate=0.05,  # far too high: the validation loss soon rises
+        eval_strategy="epoch",
+        output_dir=str(tmp_path / "run"),
+    )
+    config |= {"save_strategy": "epoch", "load_best_model_at_end": True, "early_stopping_patience": 2}
+    run = hone.train(hone.load_config({**config, "save_total_limit": 1}))
+    evaluated = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
+    assert len(evaluated) < 30
+    assert evaluated.index(min(evaluated)) == len(evaluated) - 3, "two evaluations without improvement end it"
+    tuned = run.read_eval("tuned")
+    assert tuned is not None
+    assert math.isclose(tuned["loss"], min(evaluated), rel_tol=1e-6)
+    assert len(run.checkpoints()) <= 2, "the last and the best"
+
+
+def test_max_train_seconds_ends_cleanly(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(model_folder, write_rows, num_train_epochs=10000.0, output_dir=str(tmp_path / "run"))
+    run = hone.train(hone.load_config({**config, "max_train_seconds": 1.0, "eval_strategy": "no"}))
+    assert run.status["status"] == "finished"
+    assert run.read_eval("tuned") is not None
+
+
+def test_metrics_lines(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    config = settings(
+        model_folder, write_rows, num_train_epochs=1.0, batching="padded", output_dir=str(tmp_path / "run")
+    )
+    run = hone.train(hone.load_config(config))
+    data = hone.prepare(hone.load_config(config))
+    last = [line for line in run.metrics() if "loss" in line][-1]
+    assert last["tokens"] == data.train.n_tokens, "real tokens: padding is not counted"
+    assert last["supervised_tokens"] == int(data.train.n_supervised().sum())
+    assert set(last) == {
+        "step", "epoch", "loss", "grad_norm", "learning_rate", "tokens", "supervised_tokens", "tokens_per_s", "step_s",
+        "mfu", "peak_memory_bytes",
+    }  # fmt: skip
+    assert 0 < last["mfu"] < 1
+    assert last["peak_memory_bytes"] > 50e6
