@@ -57,7 +57,7 @@ def freeze(
     unfreeze_head: bool = False,
     unfreeze_embeddings: bool = False,
 ) -> None:
-    """Freeze all but the top blocks and what follows them (the final norm); head and embeddings by choice.
+    """Freeze all but the top blocks and the final norm; head and embeddings by choice.
 
     Where head and embeddings share one tensor, unfreezing either trains both: they are the same weights.
 
@@ -73,12 +73,11 @@ def freeze(
     model.requires_grad_(False)
     for layer in layers[len(layers) - num_unfrozen_layers :]:
         layer.requires_grad_(True)
-    siblings = list(model.get_submodule(name.rpartition(".")[0]).named_children())
-    after = [child for child, _ in siblings].index(name.rpartition(".")[2]) + 1
-    embeddings = model.get_input_embeddings()
-    for _, module in siblings[after:]:  # registration order is forward order: the final norm comes after the blocks
-        if module is not embeddings and next(module.parameters(), None) is not None:
+    # The final norm stands beside the blocks; a norm of the embeddings (BLOOM's) stands there too and stays frozen.
+    for child, module in model.get_submodule(name.rpartition(".")[0]).named_children():
+        if "norm" in type(module).__name__.lower() and "emb" not in child:
             module.requires_grad_(True)
+    embeddings = model.get_input_embeddings()
     if unfreeze_embeddings:
         embeddings.requires_grad_(True)
     head = model.get_output_embeddings()

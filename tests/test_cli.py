@@ -1,0 +1,133 @@
+"""The command as a newcomer meets it: fast help, documented commands that work, clean errors for odd uses."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from conftest import pairs
+from hone.cli import app
+
+COMMANDS = ["demo", "init", "doctor", "check", "explain", "prepare", "train", "eval", "generate", "runs"]
+
+
+def invoke(*arguments: str, **options: Any) -> Any:
+    return CliRunner().invoke(app, list(arguments), **options)
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom hone.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pydantic', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        times.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+    assert min(times) < 1.0, times  # 0.3 s on a quiet machine (benchmarks/startup.py); loose, for a busy one
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_usage_errors_are_2() -> None:
+    assert invoke("no-such-command").exit_code == 2
+    assert invoke("generate").exit_code == 2
+
+
+def test_train_eval_generate_runs(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", pairs(30))
+    out = tmp_path / "run"
+    keys = [f"model_name_or_path={model_folder}", f"train_file={rows}", f"output_dir={out}", "max_length=64"]
+    result = invoke("train", *keys, "--learning_rate", "1e-3", "--num-train-epochs=1", "sample_max_new_tokens=5")
+    assert result.exit_code == 0, result.output
+    assert "perplexity" in result.stdout
+    assert str(out) in result.stdout
+    tuned = json.loads((out / "eval" / "tuned.json").read_text())
+
+    result = invoke("eval", str(out), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["loss"] == pytest.approx(tuned["loss"], rel=1e-6)
+
+    result = invoke("generate", str(out), "--prompt", "add 3 and 8:", "--max-new-tokens", "6", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)["answers"]) == 1
+    sampled = [
+        invoke("generate", str(out), "-p", "add", "--temperature", "1", "-n", "2", "--seed", seed, "--json").stdout
+        for seed in ("1", "1", "2")
+    ]
+    assert sampled[0] == sampled[1]
+    assert sampled[0] != sampled[2]
+    piped = invoke("generate", str(out), "--max-new-tokens", "4", input="add 1 and 2:")
+    assert piped.exit_code == 0
+
+    listed = json.loads(invoke("runs", str(tmp_path), "--json").stdout)
+    assert [row["status"] for row in listed] == ["finished"]
+    assert listed[0]["tuned_loss"] == pytest.approx(tuned["loss"])
+    assert "finished" in invoke("runs", str(tmp_path)).stdout
+
+
+def test_prepare_shows_rows_and_saves_bins(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", [*pairs(10), {"prompt": "nothing", "completion": ""}])
+    keys = [f"model_name_or_path={model_folder}", f"train_file={rows}"]
+    result = invoke("prepare", *keys, "--show", "2", "--save-bin", str(tmp_path / "bins"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("--- example") == 2
+    assert "⟦" in result.stdout, "supervised tokens are marked also without colour"
+    assert "<|endoftext|>⟧" in result.stdout, "the end token is shown, and supervised"
+    assert "dropped 1 × empty output: nothing to learn: " in result.stdout
+    assert "rows.jsonl:11\n" in result.stdout
+    assert (tmp_path / "bins" / "train.bin").stat().st_size > 0
+    assert "from the token cache" in invoke("prepare", *keys).stdout
+    bins = invoke(
+        "prepare", f"model_name_or_path={model_folder}", f"train_file={tmp_path / 'bins' / 'train.bin'}", "--show", "1"
+    )
+    assert bins.exit_code == 0, bins.output
+
+
+def test_check_prints_the_resolved_config(model_folder: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", pairs(3))
+    result = invoke("check", f"model_name_or_path={model_folder}", f"train_file={rows}", "lr=3e-4")
+    assert result.exit_code == 0, result.output
+    assert "learning_rate: 0.0003" in result.stdout
+    assert "note: " in result.stderr
+
+
+def test_init_writes_a_recipe_that_checks_and_never_overwrites(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = invoke("init")
+    assert "light-lab" in listed.stdout
+    assert invoke("init", "light-lab").exit_code == 0
+    text = Path("light-lab.yaml").read_text()
+    again = invoke("init", "light-lab")
+    assert again.exit_code == 1
+    assert "exists already" in again.stderr
+    assert Path("light-lab.yaml").read_text() == text
+
+
+def test_doctor_answers() -> None:
+    result = invoke("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    names = {check["name"] for check in json.loads(result.stdout)}
+    assert {"cpu", "bf16", "memory", "gpu", "sandbox"} <= names
+
+
+def test_broken_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m hone explain | head -n 1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert "Traceback" not in done.stderr
