@@ -226,27 +226,36 @@ def throughput(files: list[Path], tokenizer_name: str, repeats: int, folder: Pat
                 check_equal(prepared, sides[name](Path(map_cache)), tokenizer, name)
         documents, tokens = prepared.store.train.n_documents, len(prepared.store.train.tokens)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
             with tempfile.TemporaryDirectory(dir=folder) as cache:
-                began = time.perf_counter()
+                began, cpu_began = time.perf_counter(), cpu_time()
                 side(Path(cache))
                 seconds[name].append(time.perf_counter() - began)
+                cpu_seconds[name].append(cpu_time() - cpu_began)
     n_bytes = sum(len(text.encode()) for row in read_rows(files) for text in spell(row))
     rows = [
         [
             name,
             f"{n_bytes / 1e6 / statistics.median(times):.2f}",
             f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})",
+            f"{statistics.median(cpu_seconds[name]):.2f}",
             "1" if name == ours else ratio(times, seconds[ours]),
+            "1" if name == ours else ratio(cpu_seconds[name], cpu_seconds[ours]),
         ]
         for name, times in seconds.items()
     ]
     return (
         f"{documents:,} rows, {n_bytes / 1e6:.1f} MB of prompts and answers, {tokens:,} tokens, {repeats} rounds in "
         f"alternation. Ids, labels and borders of all {len(theirs)} are equal to hone's.\n\n"
-        + markdown(["", "MB/s (median)", "seconds: median (spread)", "hone is faster: median (spread)"], rows)
+        + markdown(["", "MB/s", "seconds: median (spread)", "CPU seconds", "faster: median (spread)", "less CPU"], rows)
     )
+
+
+def cpu_time() -> float:
+    """Processor seconds of this process, its threads and its finished children: hardly moved by other programs."""
+    return sum(os.times()[:4])
 
 
 def ratio(theirs: list[float], ours: list[float]) -> str:

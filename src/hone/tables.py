@@ -72,8 +72,9 @@ def _sample(sample: dict[str, Any]) -> str:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """Lines of model output, made safe for a terminal and cut to `width`."""
-    return [line[: width - 1] for line in printable(text).strip("\n").expandtabs(4).split("\n")]
+    """Lines of model output, made safe for a terminal and wrapped at `width`."""
+    lines = printable(text).strip("\n").expandtabs(4).split("\n")
+    return [line[at : at + width - 1] for line in lines for at in range(0, max(len(line), 1), width - 1)]
 
 
 def printable(text: str) -> str:

@@ -1,16 +1,15 @@
 """Bad input of many kinds, through the command line: one clear message, exit code 1, nothing half-written."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+pytest_plugins = ["spoiled"]
 
 Hone = Callable[..., Any]
 Refused = Callable[..., str]
@@ -44,7 +43,7 @@ def pair(prompt: str, completion: str) -> str:
         ("learning_rate: fast", ("learning_rate must be a number, greater than 0", "'fast'")),
         ("learning_rate: -1e-4", ("greater than 0", "-0.0001")),
         ("max_length: 32", ("duplicate key 'max_length'", "cfg.yaml:3", "remove one")),
-        ("lora_dropout: 1.5", ("lora_dropout", "at most 1", "1.5")),
+        ("lora_dropout: 1.5", ("lora_dropout must be a number, at least 0, less than 1, not 1.5",)),
         ("num_train_epochs: 0", ("num_train_epochs", "greater than 0")),
         ("optim: [adamw", ("not valid YAML",)),
     ],
@@ -252,7 +251,7 @@ def test_damaged_or_incomplete_weights(project: Path, hone: Hone, refused: Refus
     refused(hone("train", "cfg.yaml"), "weights are incomplete", "transformer.h.1.", "random")
     path.write_bytes(good)
     config.write_text(about.replace('"n_embd": 32', '"n_embd": 64'))
-    refused(hone("train", "cfg.yaml"), "config.json and the weights differ", "(32,", "(64,")
+    refused(hone("train", "cfg.yaml"), "config.json and the weights differ", "(96,) there", "(192,) by config.json")
 
 
 def test_a_tokenizer_larger_than_the_model(project: Path, hone: Hone, refused: Refused) -> None:
@@ -278,7 +277,7 @@ def test_max_length_beyond_the_positions(project: Path, hone: Hone, refused: Ref
         (["config_overrides={n_layer: two}"], ("cannot build a gpt2 model", "n_layer", "two")),
         (["config_overrides={n_layer: -1}"], ("cannot build a gpt2 model", "-1 layers")),
         (["config_overrides={n_layer: 1, n_embd: 17, n_head: 2}"], ("cannot build a gpt2 model", "divisible")),
-        (["config_overrides={n_layer: 1, n_embd: 16, vocab_size: 9}"], ("embedding only 9 rows", "remove vocab_size")),
+        (["config_overrides={n_layer: 1, vocab_size: 9}"], ("embedding only 9 rows", "remove vocab_size")),
         (["model_type=gtp2"], ("unknown model_type 'gtp2'", "did you mean 'gpt2'?")),
         (["model_type=t5"], ("'t5' is no decoder", "gpt2")),
     ],
@@ -317,149 +316,3 @@ def test_a_tracker_or_a_checkpoint_that_is_not_there(project: Path, hone: Hone, 
     refused(hone("train", "cfg.yaml", "report_to=[nonsense]"), "tracker 'nonsense'", "remove report_to")
     refused(hone("train", "cfg.yaml", "resume_from_checkpoint=nothere"), "no complete checkpoint", "checkpoint-N")
     assert not (project / "out").exists()
-
-
-# ---- the output folder --------------------------------------------------------------------------------------------
-
-
-def test_an_output_folder_that_cannot_be(project: Path, hone: Hone, refused: Refused) -> None:
-    (project / "file").write_text("mine")
-    refused(hone("train", "cfg.yaml", "output_dir=file"), "file: is a file, not a folder", "output_dir")
-    refused(hone("train", "cfg.yaml", "output_dir=file/out"), "cannot write: Not a directory", "output_dir")
-    assert (project / "file").read_text() == "mine"
-    if sys.platform == "linux":
-        refused(hone("train", "cfg.yaml", "output_dir=/proc/out"), "/proc/out: cannot write", "output_dir")
-
-
-def test_a_folder_with_a_strangers_files_is_left_as_it_was(project: Path, hone: Hone, refused: Refused) -> None:
-    (project / "out").mkdir()
-    (project / "out/thesis.txt").write_text("mine")
-    for settings in ([], ["overwrite=true"]):
-        refused(hone("train", "cfg.yaml", *settings), "holds no run", "thesis.txt", "output_dir")
-        assert [path.name for path in (project / "out").iterdir()] == ["thesis.txt"]
-
-
-def test_another_run_is_refused_and_survives_a_mistake_in_its_successor(
-    project: Path, hone: Hone, refused: Refused
-) -> None:
-    assert hone("train", "cfg.yaml").exit_code == 0
-    weights = (project / "out/model.safetensors").read_bytes()
-    refused(hone("train", "cfg.yaml", "seed=7"), "another run", "seed: 42 there, 7 here", "overwrite=true")
-    for mistake in ("train_file=nothere.jsonl", "max_length=300"):
-        refused(hone("train", "cfg.yaml", "overwrite=true", mistake))
-        assert (project / "out/model.safetensors").read_bytes() == weights
-
-
-def test_a_corrected_configuration_is_not_taken_for_another_run(project: Path, hone: Hone, refused: Refused) -> None:
-    refused(hone("train", "cfg.yaml", "max_length=300"))
-    result = hone("train", "cfg.yaml", "max_length=32")
-    assert result.exit_code == 0, result.stderr
-
-
-IN_A_NAMESPACE = """
-import logging, subprocess, sys
-from typer.testing import CliRunner
-from hone.cli import app
-
-def run(name, options, *arguments):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", "disk"], check=True)
-    result = CliRunner().invoke(app, list(arguments))
-    assert isinstance(result.exception, SystemExit), result.exception
-    left = subprocess.run(["find", "disk"], capture_output=True, text=True).stdout
-    subprocess.run(["umount", "-l", "disk"], check=True)
-    print("CASE", name, result.exit_code, "\\n" + result.stderr + left)
-
-always = ["train", "cfg.yaml", "output_dir=disk/out", "save_strategy=steps", "save_steps=1"]
-run("full-at-the-start", "size=8k", *always)
-run("full-at-a-checkpoint", "size=100k", *always)
-run("full-at-the-model", "size=100k", *always, "save_strategy=no")
-run("full-token-cache", "size=8k", *always, "output_dir=out", "token_cache_dir=disk")
-run("read-only", "ro", *always)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mount namespaces")
-def test_a_full_disk_and_a_read_only_one(project: Path) -> None:
-    (project / "disk").mkdir()
-    unshare = shutil.which("unshare")
-    probe = f"mount -t tmpfs tmpfs {project / 'disk'}"
-    if unshare is None or subprocess.run([unshare, "-rm", "sh", "-c", probe], capture_output=True).returncode:
-        pytest.skip("this machine does not allow an unprivileged mount (unshare -rm)")
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [unshare, "-rm", sys.executable, "-c", IN_A_NAMESPACE],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **paths},
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    cases = {case.split()[0]: case for case in done.stdout.split("CASE ")[1:]}
-    assert len(cases) == 5
-    for name, case in cases.items():
-        assert case.startswith(f"{name} 1"), case
-        assert case.count("\nerror: ") == 1, case
-        assert "Traceback" not in case and "Logging error" not in case, case
-        assert ".tmp" not in case, case
-        assert "choose another place" in case, case
-        assert ("the disk is full" in case and "free some space" in case) == name.startswith("full"), case
-    for name in ("full-at-the-start", "read-only"):
-        assert "disk/out" not in cases[name].splitlines(), cases[name]
-    assert "checkpoint-1: cannot write" in cases["full-at-a-checkpoint"]
-    assert "disk/out/checkpoint-1" not in cases["full-at-a-checkpoint"].splitlines()  # it would only fill the disk
-    assert "token_cache_dir" in cases["full-token-cache"]
-
-
-# ---- the other commands -------------------------------------------------------------------------------------------
-
-
-def test_odd_prompts_and_folders_of_generate(project: Path, hone: Hone, refused: Refused) -> None:
-    refused(hone("generate", "./nothere", "-p", "x"), "./nothere: no such model folder")
-    refused(hone("generate", "a/b/c", "-p", "x"), "a/b/c: no such model folder")
-    refused(hone("generate", "cfg.yaml", "-p", "x"), "a model is named by its folder")
-    (project / "empty").mkdir()
-    refused(hone("generate", "empty", "-p", "x"), "not a model folder", "config.json")
-    (project / "empty/status.json").write_text("{}")
-    refused(hone("generate", "empty", "-p", "x"), "this run has no model yet", "checkpoint-N")
-    refused(hone("generate", "model", "-p", "x", "--template", "poem"), "unknown template 'poem'", "plain")
-    refused(hone("generate", "model", "-p", "word " * 400), "window 256", "shorten")
-    refused(hone("generate", "model", stdin=b"caf\xe9"), "stdin: the prompt is not UTF-8")
-    refused(hone("generate", "model", "-p", "caf\udce9"), "--prompt: the prompt is not UTF-8")
-    empty = hone("generate", "model", "-p", "", "--max-new-tokens", "2")
-    assert empty.exit_code == 0, empty.output
-    assert hone("generate", "model", "-p", "x", "--seed", "9" * 30).exit_code == 2
-
-
-def test_runs_lists_what_is_there_and_names_what_is_damaged(project: Path, hone: Hone, refused: Refused) -> None:
-    refused(hone("runs", "nothere"), "nothere: no such folder")
-    assert hone("runs", "model").stdout == "no runs here\n"
-    for name, status in (("a", '{"status": "finished"}'), ("b", "{"), ("c", "[1]")):
-        (project / "out" / name).mkdir(parents=True)
-        (project / "out" / name / "status.json").write_text(status)
-    (project / "out/a/metrics.jsonl").write_text('{"loss": 1.5}\n{"loss"')
-    result = hone("runs", "out")
-    assert result.exit_code == 0, result.output
-    found = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if line.startswith("out/")}
-    assert [found[f"out/{name}"] for name in "abc"] == ["finished", "damaged", "damaged"]
-    assert "out/b/status.json: not readable as JSON" in result.stdout
-    rows = json.loads(hone("runs", "out", "--json").stdout)
-    assert [row["last_loss"] for row in rows] == [1.5, None, None]
-
-
-def test_init_explain_eval_and_options(project: Path, hone: Hone, refused: Refused) -> None:
-    refused(hone("init", "nonsense"), "no recipe 'nonsense'", "light-lab")
-    refused(hone("init", "light-lab", "-o", "cfg.yaml"), "cfg.yaml: exists already", "--output")
-    refused(hone("init", "light-lab", "-o", "no/where.yaml"), "no: no such folder", "--output")
-    refused(hone("explain", "lerning_rate"), "unknown key 'lerning_rate'", "learning_rate")
-    refused(hone("eval", "model"), "no data to measure on", "cfg.yaml")
-    refused(hone("check", "cfg.yaml", "--nonsense"), "unknown option --nonsense", "hone explain")
-    refused(hone("check", "cfg.yaml", "model_name_or_path=./nothere"), "nothere: no such model folder")
-    refused(hone("prepare", "cfg.yaml", "--save-bin", "cfg.yaml"), "cfg.yaml: cannot write", "--save-bin")
-    assert (project / "cfg.yaml").read_text().startswith("model_name_or_path")
-
-
-def test_every_command_has_help(hone: Hone) -> None:
-    for command in ("train", "prepare", "eval", "generate", "check", "explain", "init", "doctor", "runs", "demo"):
-        result = hone(command, "--help")
-        assert result.exit_code == 0
-        assert "Usage" in result.stdout

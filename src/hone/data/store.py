@@ -379,7 +379,7 @@ def open_bin(path: Path, dtype: str, end_token_id: int | None) -> Split:
     item = np.dtype(dtype).newbyteorder("<")
     size = path.stat().st_size
     if size == 0:
-        raise HoneError("the file is empty: a token file holds at least one token", where=str(path))
+        raise HoneError("the file is empty", where=str(path), fix="write it again; one token is the least")
     if size % item.itemsize:
         raise HoneError(
             f"{size:,} bytes are not a whole number of {dtype} tokens ({item.itemsize} bytes each)",

@@ -8,6 +8,7 @@ A view is one training example: a range of one document. Nothing is copied; this
     windows    consecutive pieces of exactly max_length tokens; the remainder is left out
 """
 
+import mmap
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
@@ -16,6 +17,7 @@ import numpy as np
 from hone.data.store import Split
 
 IGNORE_INDEX = -100  # PyTorch's cross-entropy skips this label
+COUNTED_AT_ONCE = 1 << 21  # tokens: bounds memory
 LongRow = Literal["truncate", "drop", "split", "windows"]
 
 
@@ -68,11 +70,35 @@ class TokenDataset:
         """(n,) int64: labels that count, for each example."""
         if self.split.supervised is None:
             return np.maximum(self.lengths - 1, 0)
-        mask = self.split.supervised
-        return np.array(
-            [int(mask[s + 1 : s + n].sum()) for s, n in zip(self.starts.tolist(), self.lengths.tolist(), strict=True)],
-            dtype=np.int64,
-        )
+        return _count_ones(self.split.supervised, self.starts + 1, self.starts + np.maximum(self.lengths, 1))
+
+
+def _count_ones(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Ones of mask[starts[i]:ends[i]], (n,) int64; `mask` (T,) uint8 may be mapped and larger than the memory."""
+    counts = np.zeros(len(starts), dtype=np.int64)
+    order = np.argsort(starts, kind="stable")  # the ranges do not overlap: their ends are sorted, too
+    starts, ends = starts[order], ends[order]
+    first = 0
+    while first < len(order):
+        begin = int(starts[first])
+        # the ranges of one stretch of the mask; at least one, however long it is
+        last = max(first + 1, int(np.searchsorted(ends, begin + COUNTED_AT_ONCE, side="right")))
+        stretch = mask[begin : int(ends[last - 1])]
+        if last == first + 1:
+            counts[order[first]] = np.count_nonzero(stretch)
+        else:
+            before = np.concatenate([[0], np.cumsum(stretch, dtype=np.int32)])  # ones before each place
+            counts[order[first:last]] = before[ends[first:last] - begin] - before[starts[first:last] - begin]
+        _forget_pages(mask)
+        first = last
+    return counts
+
+
+def _forget_pages(array: np.ndarray) -> None:
+    """Give back the pages of a mapped file: read once, they would count as this process's memory ever after."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def view(split: Split, max_length: int, long_row: LongRow) -> TokenDataset:

@@ -1,4 +1,7 @@
-"""A folder with a good configuration that each test spoils in one way, and the command line to run it with."""
+"""A folder with a good configuration that each test spoils in one way, and the command line to run it with.
+
+A plugin (`pytest_plugins = ["spoiled"]`), because a second conftest.py would hide the one above.
+"""
 
 import json
 import logging
