@@ -29,7 +29,7 @@ from transformers.trainer_callback import DefaultFlowCallback
 from hone.data.batches import EpochBatches
 from hone.data.views import IGNORE_INDEX
 from hone.errors import HoneError
-from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
 from hone.training.loss import causal_lm_loss, refuse_diverged
@@ -187,13 +187,3 @@ def _prints(callback: TrainerCallback) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def restore(run: Run, checkpoint: Path, progress: Progress) -> None:
-    """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
-    about = read_json(checkpoint / COMPLETE)
-    progress.tokens, progress.supervised_tokens = about["tokens"], about["supervised_tokens"]
-    metrics = run.folder / "metrics.jsonl"
-    if metrics.is_file():
-        with metrics.open("r+b") as file:
-            file.truncate(about["metrics_bytes"])

@@ -1,0 +1,67 @@
+"""Files of a run that must never be half: the final model, and which checkpoint to go on from."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.config.schema import Config
+from hone.data.tokenizer import save_tokenizer
+from hone.errors import HoneError
+from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.runs import COMPLETE, Run
+from hone.training.loss import refuse_diverged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hone.training.callbacks import Progress
+
+
+def checkpoint_to_resume(run: Run, config: Config) -> Path | None:
+    """The newest complete checkpoint, the one named, or None to begin at the start."""
+    wanted = config.train.resume_from_checkpoint
+    if wanted == "never":
+        return None
+    if wanted != "auto":
+        if not (Path(wanted) / COMPLETE).is_file():
+            raise HoneError(
+                f"no complete checkpoint there: {wanted}",
+                where=config.where("resume_from_checkpoint"),
+                fix="name a checkpoint-N folder, or remove resume_from_checkpoint: the newest is found by itself",
+            )
+        return Path(wanted)
+    checkpoints = run.checkpoints()
+    return checkpoints[-1] if checkpoints else None
+
+
+def restore(run: Run, checkpoint: Path, progress: "Progress") -> None:
+    """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
+    about = read_json(checkpoint / COMPLETE)
+    progress.tokens, progress.supervised_tokens = about["tokens"], about["supervised_tokens"]
+    metrics = run.folder / "metrics.jsonl"
+    if metrics.is_file():
+        with metrics.open("r+b") as file:
+            file.truncate(about["metrics_bytes"])
+
+
+def save_model(model: Any, tokenizer: "PreTrainedTokenizerBase", template: str, folder: Path) -> None:
+    """Model (or adapter), tokenizer and template name, written aside, synced and moved to the run's root, weights last.
+
+    Weights are safetensors; a tied tensor is written once and tied again by the loader.
+    """
+    temporary = folder / ".model.tmp"
+    refuse_diverged(model)
+    with disk_errors(folder):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            model.save_pretrained(temporary, safe_serialization=True)
+            save_tokenizer(tokenizer, temporary)
+            write_json_atomic(temporary / "template.json", {"template": template})
+            files = sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors")
+            for path in files:
+                fsync_path(path)
+            for path in files:
+                path.replace(folder / path.name)
+            fsync_path(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,121 @@
+"""Putting the engine together: which dataset, collator, arguments and callbacks a config means."""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hone.config.schema import Config
+from hone.data.batches import PackedDataset, flat, packed, padded
+from hone.data.prepare import Prepared
+from hone.errors import HoneError
+from hone.evaluation.before_after import loss_only
+from hone.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.training.trainer import HoneTrainer
+
+log = logging.getLogger("hone")
+
+
+def build_trainer(
+    run: Run,
+    config: Config,
+    tokenizer: "PreTrainedTokenizerBase",
+    model: "PreTrainedModel",
+    data: Prepared,
+    request: Any,
+) -> tuple["HoneTrainer", Any]:
+    """The engine for this data and model, and the callback that stops it on `request`."""
+    import torch
+    from transformers import EarlyStoppingCallback
+
+    from hone.training.arguments import training_arguments
+    from hone.training.callbacks import MetricsLog, Progress, Stopper, peak_memory_bytes
+    from hone.training.flops import flops_per_token, matmul_gflops
+    from hone.training.trainer import HoneTrainer
+
+    dataset, collate = layout(config, tokenizer, model, data)
+    measured = len(data.validation) > 0
+    args = training_arguments(config, run, has_validation=measured)
+    compute = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+    size = 1024 if args.device.type == "cpu" else 8192
+    progress, stopper = Progress(), Stopper(request, config.train.max_train_seconds)
+    callbacks = [
+        stopper,
+        MetricsLog(
+            run.folder / "metrics.jsonl",
+            progress,
+            flops_per_token(model),
+            matmul_gflops(compute, str(args.device), size) * 1e9,
+            peak_memory_bytes,
+        ),
+    ]
+    if measured and config.train.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(config.train.early_stopping_patience))
+    trainer = HoneTrainer(
+        model,
+        args,
+        run=run,
+        train_dataset=dataset,
+        tokenizer=tokenizer,
+        collate=collate,
+        measure=functools.partial(loss_only, tokenizer=tokenizer, validation=data.validation, config=config)
+        if measured
+        else None,
+        keep_checkpoints=config.train.save_total_limit,
+        progress=progress,
+        callbacks=callbacks,
+    )
+    return trainer, stopper
+
+
+def layout(
+    config: Config, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", data: Prepared
+) -> tuple[Any, Callable[[Sequence[Any]], dict[str, Any]]]:
+    """Dataset and collator of `data.batching`; flat and packed step aside where the model would mix examples."""
+    from hone.training.verify import keeps_examples_apart
+
+    batching = config.data.batching
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    if batching in ("flat", "packed") and not keeps_examples_apart(model, data.train):
+        log.warning("%s lets examples of one row see each other: batching padded instead", type(model).__name__)
+        batching = "padded"
+    if batching == "flat":
+        return data.train, flat
+    if batching == "packed":
+        rows = PackedDataset(data.train, config.data.max_length)
+        return rows, functools.partial(packed, max_length=config.data.max_length, pad_token_id=pad)
+    return data.train, functools.partial(padded, pad_token_id=pad)
+
+
+def refuse_missing_trackers(config: Config) -> None:
+    """Say now, not after the base has been measured, that a tracker of report_to is not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    installed = get_available_reporting_integrations()
+    wanted = config.train.report_to
+    missing = [name for name in ([wanted] if isinstance(wanted, str) else wanted or []) if name not in installed]
+    if missing and missing not in (["none"], ["all"]):
+        raise HoneError(
+            f"report_to: the tracker '{missing[0]}' is not known or not installed",
+            where=config.where("report_to"),
+            fix=f"installed here: {', '.join(installed) or 'none'}; or install its package, or remove report_to",
+        )
+
+
+def refuse_foreign_ids(config: Config, model: "PreTrainedModel", data: Prepared) -> None:
+    """Token files of another tool may be of another vocabulary, which would read beyond the embedding."""
+    if data.store.folder is not None:  # our own stores hold the tokenizer's ids, and that was compared already
+        return
+    rows = model.get_input_embeddings().weight.shape[0]
+    for key, split in (("train_file", data.store.train), ("validation_file", data.store.val)):
+        top = int(split.tokens.max()) if len(split.tokens) else 0
+        if top >= rows:
+            raise HoneError(
+                f"the token file has id {top:,}, but the model's embedding only {rows:,} rows",
+                where=config.where(key) or config.where("train_file"),
+                fix=f"use the model whose tokenizer wrote it, or set bin_dtype (now {config.data.bin_dtype})",
+            )
