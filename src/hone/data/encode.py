@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS_PER_BATCH = 1000  # rows tokenised at once, laid out in one array,
-CHARACTERS_PER_BATCH = 1 << 21  # or fewer when they are long: memory stays flat
+CHARACTERS_PER_BATCH = 1 << 20  # or fewer when they are long: memory stays flat
 
 
 @dataclass(frozen=True)

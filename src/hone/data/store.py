@@ -13,7 +13,6 @@ Splitting is by document, and exact duplicates always fall on the same side. Cut
 """
 
 import hashlib
-import itertools
 import os
 import shutil
 from array import array
@@ -32,7 +31,7 @@ from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 FORMAT = 1  # raise when the meaning of the files changes: old stores are then written anew
 NAMED_PER_REASON = 5  # dropped rows are all counted; this many of each kind are named
 WAITING_TOKENS = 1 << 16  # tokens that are written at once
-COPY_TOKENS = 1 << 21  # tokens copied at once when a store is split: bounds memory
+COPY_TOKENS = 1 << 20  # tokens copied at once when a store is split: bounds memory
 TRAIN, VAL, NEITHER = 0, 1, 2  # the sides of a document
 
 
@@ -178,17 +177,23 @@ def choose_validation(digests: np.ndarray, percentage: float, seed: int) -> np.n
     Distinct documents are ranked by a hash of (seed, document), and the first `percentage` per cent (at least one, if
     there are two) are held out. All copies of a document share its rank, so no exact duplicate straddles the split.
     """
-    distinct, inverse = np.unique(digests, return_inverse=True)
+    distinct = np.unique(digests)
     if percentage <= 0 or len(distinct) < 2:
         return np.zeros(len(digests), dtype=bool)
     n_held = min(max(1, round(len(distinct) * percentage / 100)), len(distinct) - 1)
-    # digests are uniform already; splitmix64's finaliser over (digest + seed) makes another ranking for each seed
-    mixed = distinct + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % (1 << 64))
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    held = np.zeros(len(distinct), dtype=bool)
-    held[np.argsort(mixed ^ (mixed >> np.uint64(31)), kind="stable")[:n_held]] = True
-    return held[inverse]
+    last = np.partition(_ranks(distinct, seed), n_held - 1)[n_held - 1]
+    held: np.ndarray = _ranks(digests, seed) <= last  # no two digests share a rank
+    return held
+
+
+def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
+    """Another one-to-one shuffle of the 64-bit numbers for each seed: splitmix64's finaliser over (digest + seed)."""
+    mixed = digests + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % (1 << 64))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -280,7 +285,7 @@ def _assign(
     everything: TokenWriter, val: TokenWriter, hold_out: bool, rule: SplitRule, dropped: Dropped
 ) -> tuple[np.ndarray, np.ndarray]:
     """Document borders (n + 1,) and the side of each document (n,): TRAIN, VAL or NEITHER."""
-    starts, digests = np.array(everything.starts), np.array(everything.digests)
+    starts, digests = np.frombuffer(everything.starts, np.int64), np.frombuffer(everything.digests, np.uint64)
     sides = np.full(len(digests), TRAIN, dtype=np.int8)
     if rule.deduplicate:
         _, first = np.unique(digests, return_index=True)
@@ -304,20 +309,20 @@ def _assign(
 
 def _copy(everything: TokenWriter, starts: np.ndarray, sides: np.ndarray, train: TokenWriter, val: TokenWriter) -> None:
     """Append each document to the split of its side, reading at most COPY_TOKENS at once."""
-    runs = np.flatnonzero(np.diff(sides, prepend=-1, append=-1))  # borders of runs of documents of one side
+    writers = {TRAIN: train, VAL: val}
+    for side, writer in writers.items():
+        sizes = np.diff(starts)[sides == side]
+        writer.starts.frombytes((np.cumsum(sizes) + writer.n_tokens).astype(np.int64).tobytes())
     with everything.path("bin").open("rb") as bin_file, everything.path("mask").open("rb") as mask_file:
-        for first, last in itertools.pairwise(runs.tolist()):
-            writer = {TRAIN: train, VAL: val}.get(int(sides[first]))
-            if writer is not None:
-                writer.starts.extend((starts[first + 1 : last + 1] - starts[first] + writer.n_tokens).tolist())
-            left = int(starts[last] - starts[first])
-            while left:
-                n = min(left, COPY_TOKENS)
-                ids = np.frombuffer(bin_file.read(n * everything.dtype.itemsize), dtype=everything.dtype)
-                mask = np.frombuffer(mask_file.read(n), dtype=np.uint8)
-                if writer is not None:
-                    writer.append(ids, mask)
-                left -= n
+        for at in range(0, int(starts[-1]), COPY_TOKENS):
+            ids = np.frombuffer(bin_file.read(COPY_TOKENS * everything.dtype.itemsize), dtype=everything.dtype)
+            mask = np.frombuffer(mask_file.read(COPY_TOKENS), dtype=np.uint8)
+            end = at + len(ids)
+            first, last = np.searchsorted(starts, at, side="right") - 1, np.searchsorted(starts, end)
+            sizes = np.diff(np.clip(starts[first : last + 1], at, end))  # of the documents, as far as they are here
+            for side, writer in writers.items():
+                keep = np.repeat(sides[first:last] == side, sizes)
+                writer.append(ids[keep], mask[keep])
 
 
 def open_store(folder: Path) -> Store:

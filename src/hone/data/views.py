@@ -17,7 +17,7 @@ import numpy as np
 from hone.data.store import Split
 
 IGNORE_INDEX = -100  # PyTorch's cross-entropy skips this label
-COUNTED_AT_ONCE = 1 << 21  # tokens: bounds memory
+COUNTED_AT_ONCE = 1 << 19  # tokens: bounds memory
 LongRow = Literal["truncate", "drop", "split", "windows"]
 
 

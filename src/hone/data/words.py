@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CACHED_CHARACTERS = 1 << 20  # of different words: about 100,000 of them and 20 MB, then the cache begins anew
-SAMPLE_TEXTS = 64  # compared with the plain way before the words are relied on
+SAMPLE_TEXTS, SAMPLE_CHARACTERS = 64, 2000  # compared with the plain way before the words are relied on
 PROBE = "I'll SAY it's  12345\t\n\n  def f(x):\r\n    return x_1+=2 !?\x00\x1f\v\n'Tis we'RE \n"
 
 # The patterns of GPT-2, Qwen 2 and Llama 3, as their tokenizers spell them. Each leaves a word, cut out and standing
@@ -41,7 +41,7 @@ def word_ids(tokenizer: "PreTrainedTokenizerBase", sample: Sequence[str]) -> "Wo
     """A tokenizer by words, or None where it would not do exactly what `tokenizer` does with ordinary text.
 
     Args:
-        sample: texts of the kind to come; the first few are tokenised in both ways and must agree.
+        sample: texts of the kind to come; the first ones are tokenised in both ways, which must agree.
     """
     if not tokenizer.is_fast:
         return None
@@ -53,7 +53,7 @@ def word_ids(tokenizer: "PreTrainedTokenizerBase", sample: Sequence[str]) -> "Wo
     # added tokens that are not special are found in ordinary text before it is cut into words
     added = [token.content for token in backend.get_added_tokens_decoder().values() if not token.special]
     words = WordIds(tokenizer, _for_ascii(pattern), re.compile("|".join(map(re.escape, added))) if added else None)
-    texts = [PROBE, *sample[:SAMPLE_TEXTS]]
+    texts = [PROBE, *(text[:SAMPLE_CHARACTERS] for text in sample[:SAMPLE_TEXTS])]
     plain = start_ids(tokenizer, texts, special=False)
     ids, lengths = words.ids(texts)
     same = lengths.tolist() == list(map(len, plain)) and ids.tolist() == list(chain.from_iterable(plain))
