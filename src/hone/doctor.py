@@ -2,7 +2,7 @@
 
 Every probe looks or measures; none installs, changes or fetches anything, and none can crash the others. `fail` is kept
 for what stops training at all; `warn` marks what costs speed or one feature, with the step that repairs it.
-Does not plan a run: whether a given model fits is `hone plan`'s question.
+Does not plan a run: it says nothing of whether a given model fits.
 
 >>> checks = examine(measure=False)      # doctest: +SKIP
 >>> raise SystemExit(exit_code(checks))      # doctest: +SKIP
@@ -62,7 +62,7 @@ SANDBOX_ADVICE = (
         f"{CONTAINER_ADVICE}",
     ),
 )
-WITHOUT_SANDBOX = "until then `hone grade` refuses to run generated programs; everything else works"
+WITHOUT_SANDBOX = "only running generated programs needs it; everything else works"
 
 
 @dataclass(frozen=True)
@@ -382,7 +382,7 @@ def check_sandbox(bwrap: str | None, system: str, timeout_s: float = 5.0) -> Che
     """Can generated programs be run in bubblewrap, as this user? Answered by running one, never from files."""
     data: dict[str, Any] = {"bwrap": bwrap, "works": False, "reason": None}
     if system != "Linux":
-        advice = "`hone grade` refuses to run generated programs here; everything else works. Grade on Linux"
+        advice = "generated programs cannot be run safely here; everything else works. Run them on Linux"
         return Check("sandbox", "warn", f"not available on {'macOS' if system == 'Darwin' else system}", advice, data)
     if bwrap is None:
         advice = f"install it (Debian, Ubuntu: sudo apt-get install bubblewrap); {WITHOUT_SANDBOX}"

@@ -60,7 +60,6 @@ VALUES: dict[str, Any] = {
     "num_train_epochs": 9.0,
     "max_steps": 9,
     "per_device_train_batch_size": 3,
-    "per_device_eval_batch_size": 3,
     "gradient_accumulation_steps": 3,
     "gradient_checkpointing": True,
     "seed": 9,

@@ -180,3 +180,21 @@ def test_pieces_make_the_ids_of_the_whole(tokenizer: Any) -> None:
     whole = ids([(Row({}, "b.txt", 0), Text(text))])
     pieces = ids([(Row({}, "b.txt", 0, ends=False), Text(text[:6])), (Row({}, "b.txt", 0), Text(text[6:]))])
     assert pieces == whole
+
+
+def test_a_row_the_chat_template_refuses_is_a_bad_row(chat_tokenizer: Any) -> None:
+    from hone.errors import HoneError
+
+    chat_tokenizer.chat_template = "{{ raise_exception('roles must alternate') if messages|length > 2 }}" + CHATML
+    three = [Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")]
+    rows: list[tuple[Row, Example]] = [
+        (Row({}, "x.jsonl", 1), Chat(three[:2])),
+        (Row({}, "x.jsonl", 2), Chat(three)),
+    ]
+    rule = EncodeRule("chat", completion_only_loss=True, append_eos=True)
+    dropped: list[tuple[str, str]] = []
+    kept = encode(rows, chat_tokenizer, rule, on_drop=lambda *drop: dropped.append(drop), on_bad_row="skip")
+    assert len(list(kept)) == 1
+    assert [where for _, where in dropped] == ["x.jsonl:2"]
+    with pytest.raises(HoneError, match=r"x\.jsonl:2"):
+        list(encode(rows, chat_tokenizer, rule, on_drop=lambda *drop: None))

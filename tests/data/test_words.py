@@ -73,6 +73,20 @@ def test_ids_are_the_tokenizers_own(tokenizer: Any, pattern: str | None) -> None
     check()
 
 
+@pytest.mark.parametrize("pattern", [None, GPT2, QWEN2, LLAMA3], ids=["byte level", "gpt2", "qwen2", "llama3"])
+def test_cuts_are_the_tokenizers_own(tokenizer: Any, pattern: str | None) -> None:
+    ours = cutting_by(tokenizer, pattern) if pattern else tokenizer
+    found = word_ids(ours, [])
+    assert found is not None
+    ascii_characters = [chr(code) for code in range(128)]
+    choose = random.Random(2)
+    texts = [a + b for a in ascii_characters for b in ascii_characters]
+    texts += ["".join(choose.choices("aZz09'#_ \t\n\r\x00stSrelvVdm", k=14)) for _ in range(3000)]
+    cut = ours.backend_tokenizer.pre_tokenizer.pre_tokenize_str
+    for text in texts:
+        assert found._cut(text) == [text[begin:end] for _, (begin, end) in cut(text)], repr(text)
+
+
 def test_texts_of_nothing(tokenizer: Any) -> None:
     found = word_ids(tokenizer, [])
     assert found is not None
@@ -86,9 +100,10 @@ def test_words_are_forgotten_and_learned_again(tokenizer: Any, monkeypatch: pyte
     assert found is not None
     choose, seen = random.Random(0), set[str]()
     for _ in range(50):
-        assert_equal(found, tokenizer, ["".join(choose.choices(PIECES, k=20)) for _ in range(5)])
+        texts = ["".join(choose.choices(PIECES, k=20)) for _ in range(5)]
+        assert_equal(found, tokenizer, texts)
         seen.update(found._numbers)
-        assert sum(map(len, found._numbers)) < 300 + 200, "the limit and one batch beyond it"
+        assert sum(map(len, found._numbers)) <= 300 + sum(map(len, texts)), "the limit and one batch beyond it"
     assert len(seen) > len(found._numbers)
 
 

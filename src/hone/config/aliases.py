@@ -174,8 +174,6 @@ ALIASES: dict[str, Alias] = {
     "batch_size": Alias("per_device_train_batch_size", _BATCH),
     "train_batch_size": Alias("per_device_train_batch_size", _BATCH),
     "per_gpu_train_batch_size": Alias("per_device_train_batch_size", _BATCH),
-    "eval_batch_size": Alias("per_device_eval_batch_size"),
-    "per_gpu_eval_batch_size": Alias("per_device_eval_batch_size"),
     "gradient_accumulation": Alias("gradient_accumulation_steps"),
     "grad_accum_steps": Alias("gradient_accumulation_steps"),
     "activation_checkpointing": Alias("gradient_checkpointing"),
@@ -201,9 +199,13 @@ ALIASES: dict[str, Alias] = {
 
 _CONFIG_OVERRIDES = "architecture keys go into config_overrides, e.g. `config_overrides: {n_layer: 6}`, with model_type"
 _REMOVE = "remove the line"
+_BY_TOKENS = "held-out rows are batched by tokens; set eval_tokens_per_batch if memory is short"
 
 # name -> what to do instead
 GONE: dict[str, str] = {
+    "per_device_eval_batch_size": _BY_TOKENS,
+    "per_gpu_eval_batch_size": _BY_TOKENS,
+    "eval_batch_size": _BY_TOKENS,
     "save_safetensors": f"weights are always saved as safetensors; {_REMOVE}",
     "group_by_length": f"batching: flat and packed have no padding, so nothing is gained by sorting; {_REMOVE}",
     "logging_dir": f"logs are metrics.jsonl and train.log in output_dir; {_REMOVE}",
@@ -226,7 +228,7 @@ GONE: dict[str, str] = {
     "metric_for_best_model": f"the best checkpoint is the one with the lowest validation loss; {_REMOVE}",
     "greater_is_better": f"the best checkpoint is the one with the lowest validation loss; {_REMOVE}",
     "logging_first_step": f"set logging_steps: 1 to see every step; {_REMOVE}",
-    "plot_loss": f"`hone report` draws the curves; {_REMOVE}",
+    "plot_loss": f"metrics.jsonl in output_dir holds the curves; {_REMOVE}",
     "wandb_project": "set report_to: wandb, and the project by the environment variable WANDB_PROJECT",
     "push_to_hub": f"nothing is uploaded by a run; upload output_dir with `hf upload`; {_REMOVE}",
     "hub_model_id": f"nothing is uploaded by a run; upload output_dir with `hf upload`; {_REMOVE}",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from hone.data.records import Example
-from hone.data.sources import Row
+from hone.data.records import BadRow, Example
+from hone.data.sources import OnBadRow, Row, refuse_row
 from hone.data.templates import Segment, render
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
 from hone.data.words import WordIds, word_ids
@@ -55,14 +55,16 @@ def encode(
     rule: EncodeRule,
     *,
     on_drop: Callable[[str, str], None],
+    on_bad_row: OnBadRow = "error",
 ) -> Iterator[Encoded]:
     """Tokenise examples in the order given, in batches, in bounded memory.
 
     Args:
+        on_bad_row: what to do with a row that the template refuses to spell.
         on_drop: called with (reason, where) for each example that has nothing to supervise.
     """
     words: WordIds | None = None
-    for number, batch in enumerate(_batches(examples, tokenizer, rule.template, on_drop)):
+    for number, batch in enumerate(_batches(examples, tokenizer, rule.template, on_drop, on_bad_row)):
         if number == 0 and rule.template != "chat":  # a chat template spells special tokens, which are no words
             words = word_ids(tokenizer, _texts(batch))
         yield from _encode_batch(batch, tokenizer, rule, words)
@@ -79,13 +81,18 @@ def _batches(
     tokenizer: "PreTrainedTokenizerBase",
     template: str,
     on_drop: Callable[[str, str], None],
+    on_bad_row: OnBadRow,
 ) -> Iterator[list[_Rendered]]:
     """Examples as segments of text, without those that have nothing to learn from; no batch is empty."""
     batch: list[_Rendered] = []
     characters = 0
     opens = True  # does the next row open a document, or continue a text read in pieces?
     for row, example in examples:
-        item = _Rendered(render(example, template, tokenizer), opens, row.ends)
+        try:
+            item = _Rendered(render(example, template, tokenizer), opens, row.ends)
+        except BadRow as error:
+            refuse_row(error.what, row.where, on_bad_row, on_drop)
+            continue
         opens = row.ends
         if item.opens and item.ends and not any(s.supervised and s.text.strip() for s in item.segments):
             on_drop("empty output: nothing to learn" if len(item.segments) > 1 else "empty text", row.where)

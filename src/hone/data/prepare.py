@@ -189,7 +189,11 @@ def _encoded(
     with placed(config.where("template")):
         template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
     rule = EncodeRule(template, data.completion_only_loss, data.append_eos)
-    return form, template, encode(itertools.chain([first], found), tokenizer, rule, on_drop=dropped.add)
+    return (
+        form,
+        template,
+        encode(itertools.chain([first], found), tokenizer, rule, on_drop=dropped.add, on_bad_row=data.on_bad_row),
+    )
 
 
 def _rows(config: Config, side: str, dropped: Dropped) -> Iterator[Row]:

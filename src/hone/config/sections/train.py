@@ -205,18 +205,6 @@ class TrainSection(Section):
         maps_to=_ARGUMENTS + "per_device_train_batch_size",
         ge=1,
     )
-    per_device_eval_batch_size: int = key(
-        8,
-        what="How many examples a device computes at once in the Trainer's own evaluation loop.",
-        why="Callbacks and subclasses of yours may use that loop.",
-        how="The measurements of hone itself batch by tokens instead: eval_tokens_per_batch.",
-        benefit="Memory of foreign evaluation code is under control.",
-        tradeoff="Too high: out of memory at the first evaluation. Too low: slow evaluation. No effect on numbers.",
-        cpu="8",
-        gpu="8 to 64",
-        maps_to=_ARGUMENTS + "per_device_eval_batch_size",
-        ge=1,
-    )
     gradient_accumulation_steps: int = key(
         1,
         what="How many micro-batches are summed before one optimizer step.",
