@@ -29,7 +29,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 
 FORMAT = 1  # raise when the meaning of the files changes: old stores are then written anew
-NAMED_PER_REASON = 5  # dropped rows are all counted; this many of each kind are named
+NAMED_PER_REASON = 10  # dropped rows are all counted; this many of each kind are named
 WAITING_TOKENS = 1 << 16  # tokens that are written at once
 COPY_TOKENS = 1 << 20  # tokens copied at once when a store is split: bounds memory
 TRAIN, VAL, NEITHER = 0, 1, 2  # the sides of a document

@@ -3,7 +3,7 @@
 A byte-level BPE first cuts a text into words by a pattern and then merges inside each word, so a word's ids are the
 same wherever it stands, and a corpus has some hundred times fewer different words than words. ASCII texts are cut here
 by the same pattern and their words looked up; what is new goes to the Rust tokenizer, and so do other texts, whole.
-The ids are the tokenizer's own, for a quarter of its work; `word_ids` says None for tokenizers of another kind.
+The ids are the tokenizer's own, for a third of its work; `word_ids` says None for tokenizers of another kind.
 
 >>> words = word_ids(tokenizer, sample=["def f(x):"])                              # doctest: +SKIP
 >>> words.ids(["a text", "another"])                                               # doctest: +SKIP
@@ -74,7 +74,7 @@ class WordIds:
     def _forget(self) -> None:
         self._numbers = _Numbers()
         self._cached_characters = 0
-        self._ids_so_far = array("i")  # of word 0, word 1, …, end to end; 0 does not occur in `_starts` alone
+        self._ids_so_far = array("i")  # of all words, in the order of their numbers, end to end
         self._ids = np.zeros(0, dtype=np.int32)
         self._starts, self._lengths = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
