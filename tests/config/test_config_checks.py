@@ -16,6 +16,7 @@ CONFLICTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({**SCRATCH, "model_name_or_path": "gpt2"}, ("model_name_or_path", "model_type")),
     ({"model_type": "gpt2"}, ("model_type", "tokenizer_name_or_path")),
     ({"config_overrides": {"n_layer": 2}}, ("config_overrides", "model_type")),
+    ({**SCRATCH, "method": {"method": "lora"}}, ("method: lora", "from scratch")),
     ({"dataset_name": "a/b", "train_file": "a"}, ("dataset_name", "train_file")),
     ({"dataset_name": "a/b", "validation_file": "a"}, ("dataset_name", "validation_file")),
     ({"dataset_config_name": "a"}, ("dataset_config_name", "dataset_name")),

@@ -102,6 +102,12 @@ def _model_conflicts(config: "Config") -> Iterator[Conflict]:
             "model_type (from scratch) needs tokenizer_name_or_path",
             "set tokenizer_name_or_path to a hub name or a folder: its vocabulary decides the model's size",
         )
+    if model.model_type is not None and config.method.method == "lora":
+        yield Conflict(
+            ("method", "model_type"),
+            "method: lora saves only an adapter, and a model from scratch is saved nowhere else",
+            "use method: full, or adapt a saved model with model_name_or_path",
+        )
     if model.config_overrides and model.model_type is None:
         yield Conflict(
             ("config_overrides",),
