@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from hone.data.batches import flat, pack, packed, padded
-from hone.training.loss import causal_lm_loss, token_nll
-from hone.training.verify import isolation_error, keeps_examples_apart
+from hone.training.loss import causal_lm_loss, scored_positions, token_nll
+from hone.training.verify import heeds_logits_to_keep, isolation_error, keeps_examples_apart
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "mistral", "gemma2", "gpt_neox"]
 
@@ -140,3 +140,37 @@ def test_padding_never_changes_a_loss(tiny_model: Any, tokenizer: Any) -> None:
     torch.testing.assert_close(beside[:9], nll, atol=1e-5, rtol=0)
     assert float(nll[-1]) > 0, "the end token is supervised"
     assert bool((beside[9:] == 0).all()), "padding is not"
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "opt"])
+def test_logits_of_scored_rows_only_change_nothing(architecture: str, tiny_model: Any, tokenizer: Any) -> None:
+    """Loss and gradients with the head at every position, and only where a label follows; gemma2 caps its logits."""
+    model = tiny_model(architecture)
+    items = make_items(len(tokenizer), [5, 17, 9, 30, 2, 12, 21])
+    assert heeds_logits_to_keep(model, _Probe(items))  # type: ignore[arg-type]
+    layouts = [padded(items, pad_token_id=0)] + ([flat(items)] if architecture != "opt" else [])
+    for batch in layouts:
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "num_tokens")}
+        results = []
+        for chosen in ({}, {"logits_to_keep": scored_positions(batch["labels"])}):
+            model.zero_grad()
+            logits = model(**inputs, use_cache=False, **chosen).logits
+            loss = causal_lm_loss(logits, batch["labels"])
+            loss.backward()
+            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            results.append((float(loss.detach()), gradients, logits.shape))
+        assert results[1][2][0] == int((batch["labels"] != -100).sum()), "one row of logits per supervised token"
+        assert abs(results[0][0] - results[1][0]) <= 1e-5
+        for name, gradient in results[0][1].items():
+            torch.testing.assert_close(results[1][1][name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_model_that_ignores_logits_to_keep_is_found_out(tiny_model: Any, tokenizer: Any) -> None:
+    model = tiny_model("llama")
+
+    class Deaf(type(model)):  # type: ignore[misc]
+        def forward(self, input_ids: Any, logits_to_keep: Any = 0, **kwargs: Any) -> Any:
+            return super().forward(input_ids, **kwargs)
+
+    model.__class__ = Deaf
+    assert not heeds_logits_to_keep(model, _Probe(make_items(len(tokenizer), [8, 9, 7])))  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ def build_trainer(
     from hone.training.callbacks import MetricsLog, Progress, Stopper, peak_memory_bytes
     from hone.training.flops import flops_per_token, matmul_gflops
     from hone.training.trainer import HoneTrainer
+    from hone.training.verify import heeds_logits_to_keep
 
     dataset, collate = layout(config, tokenizer, model, data)
     measured = len(data.validation) > 0
@@ -67,6 +68,7 @@ def build_trainer(
         else None,
         keep_checkpoints=config.train.save_total_limit,
         progress=progress,
+        scored_rows_only=config.train.scored_rows_only and heeds_logits_to_keep(model, data.train),
         callbacks=callbacks,
     )
     return trainer, stopper

@@ -28,12 +28,25 @@ def token_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
     ).view(labels.shape)
 
 
+def scored_positions(labels: "Tensor") -> "Tensor":
+    """Where logits are needed at all: (B, T) bool, True at t if the token at t + 1 is supervised."""
+    scored = labels.roll(-1, dims=1) != IGNORE_INDEX
+    scored[:, -1] = False  # nothing follows the last token
+    return scored
+
+
 def causal_lm_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int | None" = None) -> "Tensor":
     """Sum of the token losses over `num_items`, the supervised tokens of the whole optimizer step.
 
+    logits: (B, T, V), or (R, V) of the R positions in `scored_positions(labels)`. labels: (B, T).
     Without `num_items`, the mean over this batch. A batch without supervised tokens gives 0, not NaN.
     """
-    total = token_nll(logits, labels).sum()
+    if logits.dim() == 2:
+        from torch.nn import functional as F
+
+        total = F.cross_entropy(logits.float(), labels[:, 1:][labels[:, 1:] != IGNORE_INDEX], reduction="sum")
+    else:
+        total = token_nll(logits, labels).sum()
     if num_items is None:
         num_items = (labels[:, 1:] != IGNORE_INDEX).sum().clamp(min=1)
     return total / num_items

@@ -32,7 +32,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
-from hone.training.loss import causal_lm_loss, refuse_diverged
+from hone.training.loss import causal_lm_loss, refuse_diverged, scored_positions
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 
@@ -44,6 +44,7 @@ class HoneTrainer(Trainer):
         collate: examples -> batch with input_ids, labels and `num_tokens`, the real tokens in it.
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
+        scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class HoneTrainer(Trainer):
         measure: Measure | None,
         keep_checkpoints: int | None,
         progress: Progress,
+        scored_rows_only: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.control = TrainerControl()
@@ -76,6 +78,7 @@ class HoneTrainer(Trainer):
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
         self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
+        self.scored_rows_only = scored_rows_only
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
 
     # ---- data -----------------------------------------------------------------------------------------------------
@@ -112,8 +115,14 @@ class HoneTrainer(Trainer):
         return batches, num_items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the key-value cache off: it would switch the detection of packed examples off."""
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        """The Trainer's, with the key-value cache off: it would switch the detection of packed examples off.
+
+        Where the model can (`scored_rows_only`), the head computes logits only where a label follows.
+        """
+        inputs = {**inputs, "use_cache": False}
+        if self.scored_rows_only:
+            inputs["logits_to_keep"] = scored_positions(inputs["labels"])
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 

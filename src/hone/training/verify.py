@@ -1,4 +1,6 @@
-"""Does this model keep examples that share a row apart? Checked on real tokens before the first step, never assumed.
+"""What a model can be relied on for, checked on real tokens before the first step, never assumed.
+
+Does it keep examples that share a row apart? Does it compute the logits of chosen positions only?
 
 Restarting position ids make transformers build a block-diagonal mask, but not every architecture heeds them: one that
 does not would train across examples in silence.
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.data.batches import flat
+from hone.data.batches import flat, padded
 from hone.data.views import TokenDataset
 
 if TYPE_CHECKING:
@@ -52,7 +54,40 @@ def isolation_error(model: "PreTrainedModel", dataset: TokenDataset) -> float:
 
 def keeps_examples_apart(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
     """True where examples of one row are independent; a model that takes no position ids cannot tell them apart."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper hides the signature
-    if "position_ids" not in inspect.signature(base.forward).parameters:
+    return _takes(model, "position_ids") and isolation_error(model, dataset) <= TOLERANCE[_dtype(model)]
+
+
+def heeds_logits_to_keep(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
+    """True where the model can compute the logits of chosen positions only, and these are the ones of all positions."""
+    import torch
+
+    from hone.training.loss import scored_positions
+
+    if not _takes(model, "logits_to_keep"):
         return False
-    return isolation_error(model, dataset) <= TOLERANCE[str(model.dtype).removeprefix("torch.")]
+    batch = padded([dataset[0]], pad_token_id=0)
+    ids = torch.as_tensor(batch["input_ids"])[:, :PROBE_TOKENS].to(model.device)
+    chosen = scored_positions(torch.as_tensor(batch["labels"])[:, :PROBE_TOKENS].to(model.device))
+    chosen[:, 0] = True
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        every = model(input_ids=ids, use_cache=False).logits.float()
+        try:
+            some = model(input_ids=ids, use_cache=False, logits_to_keep=chosen).logits.float()
+        except (RuntimeError, TypeError, IndexError, ValueError):  # transformers before masks of positions
+            return False
+        finally:
+            model.train(training)
+    if some.shape != every[chosen].shape:
+        return False
+    return bool((some - every[chosen]).abs().max() <= TOLERANCE[_dtype(model)] * every.std().clamp(min=1e-6))
+
+
+def _takes(model: "PreTrainedModel", parameter: str) -> bool:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper hides the signature
+    return parameter in inspect.signature(base.forward).parameters
+
+
+def _dtype(model: "PreTrainedModel") -> str:
+    return str(model.dtype).removeprefix("torch.")

@@ -205,6 +205,17 @@ class TrainSection(Section):
         maps_to=_ARGUMENTS + "per_device_train_batch_size",
         ge=1,
     )
+    scored_rows_only: bool = key(
+        True,
+        what="Whether the output layer is computed only at the positions whose next token is supervised.",
+        why="The output layer is a third of a small model's work, and prompts and padding never need it.",
+        how="The loss and its gradients are the same; before the first step this is checked on a real example, and a "
+        "model that cannot do it computes every position.",
+        benefit="Fewer operations and less memory, in proportion to the share of tokens that are masked.",
+        tradeoff="None known; turn it off to compare, or where torch_compile needs fixed shapes.",
+        cpu="true",
+        gpu="true",
+    )
     gradient_accumulation_steps: int = key(
         1,
         what="How many micro-batches are summed before one optimizer step.",
