@@ -10,6 +10,7 @@ from hone.data.batches import PackedDataset, flat, packed, padded
 from hone.data.prepare import Prepared
 from hone.errors import HoneError
 from hone.evaluation.before_after import loss_only
+from hone.models.load import best_device
 from hone.runs import Run
 
 if TYPE_CHECKING:
@@ -78,11 +79,9 @@ def layout(
     config: Config, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", data: Prepared
 ) -> tuple[Any, Callable[[Sequence[Any]], dict[str, Any]]]:
     """Dataset and collator of `data.batching`; flat and packed step aside where the model would mix examples."""
-    from hone.training.verify import keeps_examples_apart
-
     batching = config.data.batching
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    if batching in ("flat", "packed") and not keeps_examples_apart(model, data.train):
+    if batching in ("flat", "packed") and not _isolated(config, model, data.train):
         log.warning("%s lets examples of one row see each other: batching padded instead", type(model).__name__)
         batching = "padded"
     if batching == "flat":
@@ -91,6 +90,19 @@ def layout(
         rows = PackedDataset(data.train, config.data.max_length)
         return rows, functools.partial(packed, max_length=config.data.max_length, pad_token_id=pad)
     return data.train, functools.partial(padded, pad_token_id=pad)
+
+
+def _isolated(config: Config, model: "PreTrainedModel", dataset: Any) -> bool:
+    """Does the model keep examples of one row apart: by attention on each example alone, or by transformers' mask?"""
+    from hone.training.attention import use_segments
+    from hone.training.verify import keeps_examples_apart
+
+    device = best_device(config.train.use_cpu)
+    if config.train.segment_attention and use_segments(model, config.data.max_length, device):
+        if keeps_examples_apart(model, dataset):
+            return True
+        model.set_attn_implementation("sdpa")
+    return keeps_examples_apart(model, dataset)
 
 
 def refuse_missing_trackers(config: Config) -> None:

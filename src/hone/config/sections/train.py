@@ -216,6 +216,17 @@ class TrainSection(Section):
         cpu="true",
         gpu="true",
     )
+    segment_attention: bool = key(
+        True,
+        what="Whether attention on the CPU runs on each example of a flat or packed row alone, without a mask.",
+        why="With a mask the CPU computes every pair of tokens of the whole row, also across examples.",
+        how="The result is the same; before the first step this is checked on real examples. No effect on a GPU, with "
+        "batching padded or windows, or on models with capped scores or attention code of their own.",
+        benefit="Attention costs the sum of the squared lengths instead of the square of their sum.",
+        tradeoff="None known; turn it off to compare.",
+        cpu="true",
+        gpu="no effect",
+    )
     gradient_accumulation_steps: int = key(
         1,
         what="How many micro-batches are summed before one optimizer step.",
