@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hone.runs import Run
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "generate", "load", "load_config", "prepare", "train"]
+__all__ = ["evaluate", "generate", "load", "load_config", "predict", "prepare", "train"]
 
 
 def load_config(source: "str | Path | Mapping[str, Any] | None" = None, overrides: Sequence[str] = ()) -> "Config":
@@ -61,30 +61,43 @@ def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
     return evaluate_model(str(getattr(model, "folder", model)), config)
 
 
+def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Label, probability, all probabilities and whether it was cut, for each text; of a run of task classification."""
+    from hone.inference.predict import predict as predict_texts
+    from hone.inference.predict import ready_classifier, trained_length
+
+    name = str(getattr(model, "folder", model))
+    loaded, tokenizer = ready_classifier(name)
+    return predict_texts(loaded, tokenizer, texts, trained_length(Path(name)))
+
+
 def generate(
     model: "Run | str | Path",
     prompt: str,
     *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    n: int = 1,
-    seed: int = 0,
-    stop: Sequence[str] = (),
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    stop: Sequence[str] | None = None,
     template: str | None = None,
 ) -> list[str]:
-    """Continue a prompt n times with the template the model was trained with (or the one given)."""
-    from hone.inference.generate import Sampling, generate_texts
+    """Continue a prompt n times with the template the model was trained with (or the one given).
 
-    loaded, tokenizer = load(model)
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, n, seed, list(stop))
-    return generate_texts(loaded, tokenizer, prompt, sampling, template or trained_template(model))
+    What is None is as in the section `generate` of the run's configuration; its defaults for any other model.
+    """
+    from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
 
-
-def trained_template(model: "Run | str | Path") -> str:
-    """The template a run was trained with ("plain" for any other model)."""
-    from hone.files import read_json
-
-    path = Path(str(getattr(model, "folder", model))) / "template.json"
-    return str(read_json(path)["template"]) if path.is_file() else "plain"
+    name = str(getattr(model, "folder", model))
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    given |= {"num_return_sequences": n, "sampling_seed": seed, "stop": None if stop is None else list(stop)}
+    settings = chosen_settings(name, given)
+    loaded, tokenizer = ready_model(name)
+    return next(generate_texts(loaded, tokenizer, [prompt], settings, chosen_template(name, template, tokenizer)))

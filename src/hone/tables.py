@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import HoneError
+from hone.evaluation.columns import COLUMNS, changes
 from hone.runs import RESOLVED, Run
 
 if TYPE_CHECKING:
-    from hone.data.views import TokenDataset
+    from hone.data.prepare import Dataset
     from hone.doctor import Check
+    from hone.training.plan import Plan
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
+SHOWN_CLASSES = 12  # of a confusion matrix
 SAMPLE_LINES = 14  # of each generation shown beside the numbers
 
 
@@ -28,29 +31,43 @@ def before_after(run: Run) -> str:
     results = {name: run.read_eval(name) for name in ("base", "tuned")}
     parts = []
     measured = {name: result for name, result in results.items() if result is not None}
+    task = "causal"
     if measured:
-        keys = (("loss", ".3f"), ("perplexity", ",.2f"), ("bits_per_byte", ".3f"))
-        rows = [[name, *(_cell(result, key, form) for key, form in keys)] for name, result in measured.items()]
-        parts.append(table(["", "loss (nats/token)", "perplexity", "bits per byte"], rows))
-        tuned = next(iter(measured.values()))
+        tuned = list(measured.values())[-1]
+        task = tuned.get("task", task)
+        columns = [column for column in COLUMNS[task] if column[1] in tuned]
+        rows = [[name, *(_cell(result, key, form) for _, key, form in columns)] for name, result in measured.items()]
+        if task == "classification":
+            share = f"{tuned['majority_accuracy']:.3f}"
+            rows.insert(0, [f"always '{printable(tuned['majority_class'])}'", share, *[""] * (len(columns) - 1)])
+        parts.append(table(["", *(heading for heading, _, _ in columns)], rows))
         parts.append(
             f"over {tuned['n_items']:,} held-out {tuned['item']}s, {tuned['n_tokens']:,} tokens; "
             f"in brackets {tuned['confidence_level']:.0%} intervals over {tuned['item']}s"
         )
+        if task == "classification" and len(tuned["classes"]) <= SHOWN_CLASSES:
+            parts.append(_confusion(tuned))
     if compare := run.read_eval("compare"):
-        interval = compare["loss_difference_interval"]
-        bounds = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
-        parts.append(
-            f"tuned - base, paired: {compare['loss_difference']:+.3f}{bounds} nats/token: {compare['verdict']}"
-        )
+        parts.append(changes(compare))
     parts += [_sample(sample) for sample in _samples(run)]
-    parts.append(f"model: {run.folder}\n  try it:  hone generate {run.folder} --prompt '…'")
+    use = f"hone predict {run.folder} --text '…'" if task == "classification" else f"hone generate {run.folder} -p '…'"
+    parts.append(f"model: {run.folder}\n  try it:  {use}")
     return "\n\n".join(parts)
 
 
+def _confusion(result: dict[str, Any]) -> str:
+    """Rows of each class (down) by what was answered (across), with precision, recall and F1."""
+    names = [printable(name) for name in result["classes"]]
+    lines = [
+        [name, *map(str, counts), *(f"{numbers[key]:.3f}" for key in ("precision", "recall", "f1"))]
+        for name, counts, numbers in zip(names, result["confusion"], result["classes"].values())
+    ]
+    return table(["true \\ answered", *names, "precision", "recall", "F1"], lines)
+
+
 def _cell(result: dict[str, Any], key: str, form: str) -> str:
-    interval = result[f"{key}_interval"]
-    if result[key] is None:
+    interval = result.get(f"{key}_interval")
+    if result.get(key) is None:
         return "-"
     return f"{result[key]:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
 
@@ -144,26 +161,22 @@ def checks_table(checks: "list[Check]") -> str:
     return "\n".join(lines)
 
 
-def colour_tokens(dataset: "TokenDataset", tokenizer: Any, *, colour: bool) -> str:
+def colour_tokens(dataset: "Dataset", tokenizer: Any, *, colour: bool) -> str:
     """Examples as text, supervised tokens told apart from masked ones: green and grey, or ⟦brackets⟧ without colour.
 
     The end token and other special tokens are shown by name; a token that counts but prints as nothing stays visible.
     """
     rows = []
     for index in range(len(dataset)):
-        item = dataset[index]
-        # the first token has no label because nothing precedes it; it is shown as what the mask says of it
-        mask = item["labels"] >= 0
-        if len(mask) > 1:
-            mask[0] = mask[1] if dataset.split.supervised is None else bool(mask[0])
+        ids, mask, note = dataset.preview(index)
         runs: list[tuple[bool, list[int]]] = []
-        for token, supervised in zip(item["input_ids"].tolist(), mask.tolist()):
+        for token, supervised in zip(ids.tolist(), mask.tolist()):
             if not runs or runs[-1][0] != supervised:
                 runs.append((supervised, []))
             runs[-1][1].append(token)
-        text = "".join(_paint(printable(tokenizer.decode(ids)), supervised, colour) for supervised, ids in runs)
-        count = int((item["labels"] >= 0).sum())
-        rows.append(f"--- example {index + 1}: {len(item['input_ids'])} tokens, {count} supervised\n{text}")
+        text = "".join(_paint(printable(tokenizer.decode(part)), supervised, colour) for supervised, part in runs)
+        about = note or f"{dataset.n_supervised()[index]} supervised"
+        rows.append(f"--- example {index + 1}: {len(ids)} tokens, {about}\n{text}")
     legend = _paint("supervised", True, colour) + " " + _paint("masked", False, colour)
     return "\n".join([*rows, f"--- {legend}"])
 
@@ -172,3 +185,92 @@ def _paint(text: str, supervised: bool, colour: bool) -> str:
     if colour:
         return f"\x1b[{'32' if supervised else '90'}m{text}\x1b[0m"
     return f"⟦{text}⟧" if supervised else text
+
+
+def size(n_bytes: float) -> str:
+    """
+    >>> size(2_464_100_352), size(81_000_000)
+    ('2.46 GB', '81 MB')
+    """
+    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
+
+
+def plan_text(plan: "Plan") -> str:
+    """What `hone plan` prints: what trains, how long, in how much memory, on how much disk, and what to lower."""
+    schedule, disk = plan.schedule, plan.disk
+    about = "" if schedule.exact else "about "
+    parts = [
+        f"model: {plan.model}, method {plan.method}, on {plan.device}",
+        group_table(plan),
+        f"data: {about}{schedule.n_examples:,} examples, {about}{schedule.epoch_tokens:,} tokens an epoch, "
+        f"{schedule.supervised_tokens:,} supervised; {schedule.validation_tokens:,} tokens to measure ({schedule.how})",
+        f"steps: {schedule.steps:,} in {schedule.epochs:.4g} epochs, {schedule.steps_per_epoch:,} an epoch; "
+        f"{about}{schedule.tokens:,} tokens; the fullest micro-batch has {schedule.largest:,}",
+        _memory_text(plan),
+        f"disk: {size(disk.total)} at most: model {size(disk.model)}, checkpoints {disk.kept} x "
+        f"{size(disk.checkpoint)}; free: {size(disk.free)}"
+        + ("" if disk.total <= disk.free else "  NOT ENOUGH: lower save_total_limit"),
+        _time_text(plan),
+    ]
+    return "\n\n".join(parts)
+
+
+def group_table(plan: "Plan") -> str:
+    """Groups of tensors that train, then those that are frozen."""
+    rows, side = [], None
+    for group in plan.groups:
+        mark = "" if group.trains == side else "trains" if group.trains else "frozen"
+        side = group.trains
+        rows.append(
+            [mark, group.name, f"{group.n_tensors}", f"{group.n_parameters:,}", f"{group.share:.4%}", group.note]
+        )
+    total = sum(group.n_parameters for group in plan.groups)
+    trained = sum(group.n_parameters for group in plan.groups if group.trains)
+    summary = f"{trained:,} of {total:,} parameters train ({trained / total:.4%})"
+    return table(["", "", "tensors", "parameters", "share", ""], rows) + "\n" + summary
+
+
+def _memory_text(plan: "Plan") -> str:
+    memory = plan.memory
+    parts = [("weights", memory.weights), ("gradients", memory.gradients), ("optimizer", memory.optimizer)]
+    if memory.activations is not None and memory.logits is not None:
+        parts += [("activations", memory.activations), ("logits and loss", memory.logits)]
+    times = [("a training step", memory.training), ("an evaluation", memory.evaluation), ("loading", memory.loading)]
+    rows = [[name, size(value)] for name, value in [*parts, *((f"in all, at once, in {n}", v) for n, v in times if v)]]
+    lines = [table(["memory", "at the fullest"], rows)]
+    if memory.untraced:
+        lines.append(
+            f"at least: the step of this model cannot be followed ({memory.untraced}), activations come on top"
+        )
+    verdict = "it fits" if memory.fits else "IT DOES NOT FIT"
+    lines.append(f"needed {size(memory.total)}, free {size(memory.free)}: {verdict}")
+    for change in plan.changes:
+        settings = " ".join(
+            f"{key}={str(value).lower() if value is True else value}" for key, value in change.settings.items()
+        )
+        lines.append(f"  {size(change.total):>9}{'  fits' if change.fits else '      '}  with {settings}")
+    if plan.changes and not plan.changes[-1].fits:
+        lines.append(
+            "  no setting makes it fit here: take a smaller model, shorter rows (max_length), or another machine"
+        )
+    return "\n".join(lines)
+
+
+def _time_text(plan: "Plan") -> str:
+    timing = plan.timing
+    if timing is None:
+        return "time: not measured; --measure takes two real steps"
+    total = timing.train_s + timing.evaluations * timing.evaluation_s
+    return (
+        f"time: about {duration(total)}: {plan.schedule.steps:,} steps of {timing.step_s:.2f} s at "
+        f"{timing.tokens_per_s:,.0f} tokens/s ({duration(timing.train_s)}), {timing.evaluations} evaluations of about "
+        f"{duration(timing.evaluation_s)}; generations and saving come on top\n"
+        f"memory of the two steps, measured: {size(timing.peak_memory)}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 3725 -> '1:02:05'."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"

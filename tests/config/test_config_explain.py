@@ -48,11 +48,13 @@ def test_explain_unknown_key(key: str) -> None:
 def test_the_recipes() -> None:
     assert recipe_names() == [
         "book",
+        "classify",
         "code-from-scratch",
         "instruct-gpt2",
         "light-lab",
         "qwen2-lora-cpu",
         "qwen2-lora-gpu",
+        "summarize-code",
     ]
     assert all(20 < len(recipe_title(name)) < 90 for name in recipe_names())
     with pytest.raises(HoneError, match="there are: book"):

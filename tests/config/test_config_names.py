@@ -50,6 +50,8 @@ VALUES: dict[str, Any] = {
     "method": "lora",
     "num_unfrozen_layers": 3,
     "lora_r": 4,
+    "lora_layers_to_transform": [0, 1],
+    "lora_modules_to_save": ["lm_head"],
     "learning_rate": 0.25,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.5,

@@ -151,6 +151,8 @@ ALIASES: dict[str, Alias] = {
     "r": Alias("lora_r"),
     "lora_target": Alias("lora_target_modules", "a list, or all-linear", _targets),
     "target_modules": Alias("lora_target_modules", "a list, or all-linear", _targets),
+    "layers_to_transform": Alias("lora_layers_to_transform"),
+    "modules_to_save": Alias("lora_modules_to_save"),
     "lora_target_linear": Alias("lora_target_modules", "true is all-linear", _all_linear),
     # train
     "lr": Alias("learning_rate"),

@@ -39,6 +39,7 @@ def conflicts(config: "Config") -> list[Conflict]:
     return [
         *_model_conflicts(config),
         *_data_conflicts(config),
+        *_task_conflicts(config),
         *_train_conflicts(config),
         *_schedule_conflicts(config),
         *_generate_conflicts(config),
@@ -130,6 +131,29 @@ def _data_conflicts(config: "Config") -> Iterator[Conflict]:
             yield Conflict(
                 (name,), f"{name} is set without dataset_name", f"set dataset_name, or remove {name} (files need none)"
             )
+
+
+def _task_conflicts(config: "Config") -> Iterator[Conflict]:
+    """One row is one example for classification and seq2seq: nothing is packed, and nothing split."""
+    task, data = config.method.task, config.data
+    if task == "causal":
+        return
+    if data.batching in ("packed", "windows"):
+        yield Conflict(
+            ("batching", "task"),
+            f"batching: {data.batching} is for task: causal, not {task}",
+            "remove batching: rows are padded to the longest of their batch",
+        )
+    if data.on_long_row == "split":
+        yield Conflict(
+            ("on_long_row", "task"),
+            f"on_long_row: split is for task: causal, not {task}",
+            "write on_long_row: truncate, or drop",
+        )
+    if data.template == "chat" or (task == "classification" and data.template != "auto"):
+        yield Conflict(
+            ("template", "task"), f"template: {data.template} cannot spell rows of task: {task}", "remove template"
+        )
 
 
 def _train_conflicts(config: "Config") -> Iterator[Conflict]:
@@ -270,6 +294,12 @@ def as_paths(value: Path | list[Path] | None) -> list[Path]:
 
 # leaf -> (controlling leaf, the values with which it has an effect)
 _ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
+    "batching": ("task", ("causal",)),
+    "completion_only_loss": ("task", ("causal",)),
+    "append_eos": ("task", ("causal",)),
+    "class_weights": ("task", ("classification",)),
+    "max_target_length": ("task", ("seq2seq",)),
+    "eval_generate_samples": ("task", ("seq2seq",)),
     "num_unfrozen_layers": ("method", ("freeze",)),
     "unfreeze_head": ("method", ("freeze",)),
     "unfreeze_embeddings": ("method", ("freeze",)),
@@ -277,6 +307,8 @@ _ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
     "lora_alpha": ("method", ("lora",)),
     "lora_dropout": ("method", ("lora",)),
     "lora_target_modules": ("method", ("lora",)),
+    "lora_layers_to_transform": ("method", ("lora",)),
+    "lora_modules_to_save": ("method", ("lora",)),
     "use_rslora": ("method", ("lora",)),
     "on_long_row": ("batching", ("flat", "packed", "padded")),
     "logging_steps": ("logging_strategy", ("steps",)),

@@ -129,7 +129,7 @@ def _flat_union(annotation: Any) -> list[Any]:
 
 
 def _plural(words: str) -> str:
-    return {"a path": "paths", "text": "texts"}.get(words, words)
+    return {"a path": "paths", "text": "texts", "a whole number": "whole numbers"}.get(words, words)
 
 
 def _bounds(rules: list[Any]) -> list[str]:

@@ -4,6 +4,7 @@
     packed    whole examples packed into rows of at most max_length; the same isolation
     padded    one example a row, padded on the right to the longest; the mask marks padding by position, never by id
     windows   rows of equal length: `padded` with nothing to pad
+    labelled, pairs   texts with a class, sources with a target: padded as well
 
 transformers builds the block-diagonal mask from restarting position ids (`masking_utils.find_packed_sequence_indices`)
 when no attention mask is given; `training/verify.py` checks on the first batch that a model really heeds it.
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hone.data.labels import LabelledItem
+from hone.data.seq2seq import PairItem
 from hone.data.views import IGNORE_INDEX, Item, TokenDataset
 
 if TYPE_CHECKING:
@@ -81,6 +84,50 @@ def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, "torch.Tensor 
         mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
     return batch
+
+
+def by_length(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
+    """Indices of examples of like length, longest first, at most `tokens_per_batch` padded tokens together."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, at = [], 0
+    while at < len(order):
+        n = max(1, tokens_per_batch // int(lengths[order[at]]))
+        batches.append(order[at : at + n])
+        at += n
+    return batches
+
+
+def padded_texts(rows: Sequence[np.ndarray], pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """Ids (T,) each, one a row, padded on the right: input_ids and attention_mask (B, T), the mask by position."""
+    import torch
+
+    lengths = np.array([len(row) for row in rows])
+    ids = np.full((len(rows), lengths.max()), pad_token_id, dtype=np.int64)
+    for line, row in zip(ids, rows, strict=True):
+        line[: len(row)] = row
+    mask = np.arange(ids.shape[1]) < lengths[:, None]
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+
+def labelled(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+    """Texts and their classes: input_ids, attention_mask (B, T); labels (B,)."""
+    import torch
+
+    return {
+        **padded_texts([item["input_ids"] for item in items], pad_token_id),
+        "labels": torch.tensor([item["labels"] for item in items]),
+        "num_tokens": sum(len(item["input_ids"]) for item in items),
+    }
+
+
+def pairs(items: Sequence[PairItem], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+    """Sources and targets: input_ids, attention_mask (B, S); labels (B, T), -100 where nothing is to be written."""
+    targets = padded_texts([item["labels"] for item in items], IGNORE_INDEX)
+    return {
+        **padded_texts([item["input_ids"] for item in items], pad_token_id),
+        "labels": targets["input_ids"],
+        "num_tokens": sum(len(item["input_ids"]) + len(item["labels"]) for item in items),
+    }
 
 
 class PackedDataset:

@@ -41,12 +41,13 @@ class EncodeRule:
 class Encoded(NamedTuple):
     """One example, or one piece of a text too big to hold at once (`ends` is True for its last piece).
 
-    ids: (T,) int64. supervised: (T,) bool, True where the token counts in the loss.
+    ids: (T,) int64. supervised: (T,) bool, True where the token counts in the loss. label: the number of its class.
     """
 
     ids: np.ndarray
     supervised: np.ndarray
     ends: bool
+    label: int | None = None
 
 
 def encode(

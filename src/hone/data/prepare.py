@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
 from hone.config.sections.data import DataSection
-from hone.data.encode import Encoded, EncodeRule, encode
+from hone.data.encode import Encoded
+from hone.data.labels import LabelledDataset
 from hone.data.records import detect_form, examples
+from hone.data.seq2seq import PairDataset
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
 from hone.data.store import (
     FORMAT,
@@ -36,13 +38,17 @@ from hone.data.store import (
     split_bin,
     write_store,
 )
+from hone.data.tasks import TASK_DATA, Reading, refuse_one_class
 from hone.data.templates import resolve_template
-from hone.data.views import LongRow, TokenDataset, view
+from hone.data.views import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Dataset = TokenDataset | LabelledDataset | PairDataset
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,16 @@ class Prepared:
     """
 
     store: Store
-    train: TokenDataset
-    validation: TokenDataset
+    train: Any  # Dataset: the task says which
+    validation: Any
     template: str
     cached: bool
     seconds: float
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes, in their order; empty where rows have none."""
+        return list(getattr(self.train, "names", ()))
 
 
 def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
@@ -70,19 +81,20 @@ def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
     began = time.perf_counter()
     data = config.data
     store, cached = _from_bin(config, tokenizer) if _is_bin(data.train_file) else _from_rows(config, tokenizer)
-    rule: LongRow = "windows" if data.batching == "windows" else data.on_long_row
-    train = view(store.train, data.max_length, rule).head(data.max_train_samples)
+    train, validation = TASK_DATA[config.method.task].views(config, store, tokenizer)
+    train, validation = train.head(data.max_train_samples), validation.head(data.max_eval_samples)
     if not len(train):
         raise HoneError(
             f"no example is left to train on with max_length {data.max_length}: {_reasons(train.left_out)}",
             where=config.where("max_length"),
             fix="every text is shorter than one window: lower max_length, or set batching: flat"
-            if rule == "windows"
+            if data.batching == "windows"
             else "raise max_length: a row needs room for its prompt and some of its answer",
         )
-    # a pure text is measured whole, in pieces; a row with a prompt is measured as it is trained
-    whole = store.val.supervised is None or rule == "windows"
-    validation = view(store.val, data.max_length, "split" if whole else rule).head(data.max_eval_samples)
+    if isinstance(train, LabelledDataset):
+        with placed(config.where("train_file") or config.where("dataset_name")):
+            refuse_one_class(train)
+        validation = validation.with_common(int(train.counts().argmax()))
     if not len(validation) and (data.validation_file or data.dataset_validation_split):
         raise HoneError(
             f"no validation row is left to measure: {_reasons({**_dropped(store), **validation.left_out})}",
@@ -118,29 +130,17 @@ def cache_folder(data: DataSection) -> Path:
 
 
 def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
-    data = config.data
-    sources = _fingerprints(config)
-    settings = {
-        "column_mapping": data.column_mapping,
-        "template": data.template,
-        "completion_only_loss": data.completion_only_loss,
-        "append_eos": data.append_eos,
-        "on_bad_row": data.on_bad_row,
-        "deduplicate": data.deduplicate,
-        "validation_split_percentage": data.validation_split_percentage,
-        "split_seed": data.split_seed,
-    }
-    identity = {"format": FORMAT, "sources": sources, "tokenizer": tokenizer_fingerprint(tokenizer), **settings}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
-    folder = cache_folder(data) / key
+    data, task = config.data, config.method.task
+    folder, sources, settings = store_place(config, tokenizer)
     if (folder / "meta.json").is_file():
         return open_store(folder), True
 
     dropped = Dropped()
-    form, template, rows = _encoded(config, "train", tokenizer, dropped)
+    names: list[str] = []  # of classes: filled while the rows are consumed, as the counts of `dropped` are
+    form, template, rows = _encoded(config, "train", tokenizer, dropped, names)
     validation = None
     if data.validation_file or data.dataset_validation_split:
-        _, other, validation = _encoded(config, "validation", tokenizer, dropped)
+        _, other, validation = _encoded(config, "validation", tokenizer, dropped, names)
         if other != template:
             raise HoneError(
                 f"validation rows are spelled by the template '{other}', training rows by '{template}'",
@@ -152,12 +152,39 @@ def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[St
             folder,
             rows,
             validation,
-            SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate),
+            SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate, task == "causal"),
             vocab_size=len(tokenizer),
             dropped=dropped,
-            meta={"form": form, "template": template, "sources": sources, "settings": settings},
+            meta={"form": form, "template": template, "sources": sources, "settings": settings}
+            | ({"label_names": names} if task == "classification" else {}),
         )
     return store, False
+
+
+def store_place(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The folder of the token store of this data, whether it is there or not; what the data is; and the settings."""
+    data, task = config.data, config.method.task
+    sources = _fingerprints(config)
+    settings: dict[str, Any] = {
+        "column_mapping": data.column_mapping,
+        "template": data.template,
+        "completion_only_loss": data.completion_only_loss,
+        "append_eos": data.append_eos,
+        "on_bad_row": data.on_bad_row,
+        "deduplicate": data.deduplicate,
+        "validation_split_percentage": data.validation_split_percentage,
+        "split_seed": data.split_seed,
+    }
+    if task != "causal":
+        settings["task"] = task
+    identity = {"format": FORMAT, "sources": sources, "tokenizer": tokenizer_fingerprint(tokenizer), **settings}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder(data) / key, sources, settings
+
+
+def is_prepared(config: Config, tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether `prepare` would find the tokens on the disk, and need not tokenise."""
+    return _is_bin(config.data.train_file) or (store_place(config, tokenizer)[0] / "meta.json").is_file()
 
 
 @contextmanager
@@ -172,28 +199,27 @@ def _rare_collections() -> Iterator[None]:
 
 
 def _encoded(
-    config: Config, side: str, tokenizer: "PreTrainedTokenizerBase", dropped: Dropped
+    config: Config, side: str, tokenizer: "PreTrainedTokenizerBase", dropped: Dropped, names: list[str]
 ) -> tuple[str, str, Iterator[Encoded]]:
     """The form of one side's rows, the template they resolve to, and the encoded rows (read as they are consumed)."""
-    data = config.data
+    data, task = config.data, TASK_DATA[config.method.task]
     found = examples(
         _rows(config, side, dropped),
         column_mapping=data.column_mapping,
         on_bad_row=data.on_bad_row,
         on_skip=dropped.add,
+        forms=task.forms,
     )
     first = next(found, None)
     if first is None:
         raise HoneError(f"no {side} rows", where=config.where(f"{side}_file"), fix=dropped.summary())
-    form = detect_form(first[0].columns, data.column_mapping)
-    with placed(config.where("template")):
-        template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
-    rule = EncodeRule(template, data.completion_only_loss, data.append_eos)
-    return (
-        form,
-        template,
-        encode(itertools.chain([first], found), tokenizer, rule, on_drop=dropped.add, on_bad_row=data.on_bad_row),
-    )
+    form = detect_form(first[0].columns, data.column_mapping, task.forms)
+    template = "plain"
+    if config.method.task == "causal" or data.template != "auto":
+        with placed(config.where("template")):
+            template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    reading = Reading(data, tokenizer, template, dropped.add, names, names_are_fixed=side == "validation")
+    return form, template, task.encode(itertools.chain([first], found), reading)
 
 
 def _rows(config: Config, side: str, dropped: Dropped) -> Iterator[Row]:
@@ -253,6 +279,12 @@ def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
 def _from_bin(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
     """Token files of another tool, used where they lie."""
     data = config.data
+    if config.method.task != "causal":
+        raise HoneError(
+            f"token files (.bin) have no rows for task: {config.method.task}",
+            where=config.where("train_file"),
+            fix="name rows of text+label or source+target, e.g. a .jsonl file",
+        )
     train_paths, val_paths = _paths(data.train_file), _paths(data.validation_file)
     if len(train_paths) != 1 or len(val_paths) > 1 or not _is_bin(data.validation_file or train_paths):
         raise HoneError(
@@ -282,9 +314,11 @@ def _from_bin(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sto
 
 def describe(data: Prepared, batching: str) -> list[str]:
     """What was read, kept and dropped, a line each."""
+    told = f"({int(data.train.n_supervised().sum()):,} supervised), template {data.template}, batches {batching}"
+    if not isinstance(data.train, TokenDataset):
+        told = f"and {data.train.described()}"
     lines = [
-        f"data: {len(data.train):,} training examples, {data.train.n_tokens:,} tokens "
-        f"({int(data.train.n_supervised().sum()):,} supervised), template {data.template}, batches {batching}"
+        f"data: {len(data.train):,} training examples, {data.train.n_tokens:,} tokens {told}"
         + (" (from the token cache)" if data.cached else f" (tokenised in {data.seconds:.1f} s)"),
         f"data: {len(data.validation):,} validation examples from {data.store.val.n_documents:,} documents, "
         f"{data.validation.n_tokens:,} tokens",

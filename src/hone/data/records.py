@@ -9,7 +9,7 @@ labelled row may train a causal model is the caller's decision.
 [Instruction(instruction='Add.', input='1 2', output='3')]
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -91,19 +91,21 @@ REQUIRED: dict[Form, tuple[str, ...]] = {
 OPTIONAL: dict[Form, tuple[str, ...]] = {"instruction": ("input",)}
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES: dict[str, Role] = {**ROLES, "human": "user", "gpt": "assistant"}
-ACCEPTED_FORMS = ", ".join("+".join(columns) for columns in REQUIRED.values())
 
 
 class BadRow(HoneError):
     """One row cannot be used. `what` says why; the caller knows where, and whether it may be skipped."""
 
 
-def detect_form(columns: Iterable[str], column_mapping: Mapping[str, str]) -> Form:
+def detect_form(
+    columns: Iterable[str], column_mapping: Mapping[str, str], forms: Collection[Form] = tuple(REQUIRED)
+) -> Form:
     """Name the form that these columns make.
 
     Args:
         columns: the row's own column names.
         column_mapping: our name -> their name, for example {"text": "content"}. A form must use every mapped name.
+        forms: those that the task can use.
 
     Raises:
         HoneError: no form fits, or the mapping names a column that is not ours or not there.
@@ -119,13 +121,16 @@ def detect_form(columns: Iterable[str], column_mapping: Mapping[str, str]) -> Fo
             fix=f"columns found: {_listed(found)}",
         )
     for form, required in REQUIRED.items():
+        if form not in forms:
+            continue
         uses_mapping = set(column_mapping) <= set(_columns_of(form))
         if uses_mapping and all(column_mapping.get(name, name) in found for name in required):
             return form
+    example = "{prompt: question, completion: answer}" if "pair" in forms else "{text: headline, label: category}"
     raise HoneError(
         f"no known form in columns: {_listed(found)}",
-        fix=f"accepted: {ACCEPTED_FORMS}; other names can be mapped, e.g. column_mapping: {{prompt: question, "
-        "completion: answer}",
+        fix=f"accepted: {', '.join('+'.join(REQUIRED[form]) for form in REQUIRED if form in forms)}; other names can "
+        f"be mapped, e.g. column_mapping: {example}",
     )
 
 
@@ -171,6 +176,7 @@ def examples(
     column_mapping: Mapping[str, str],
     on_bad_row: OnBadRow,
     on_skip: Callable[[str, str], None],
+    forms: Collection[Form] = tuple(REQUIRED),
 ) -> Iterator[tuple[Row, Example]]:
     """Turn rows into examples; the first row's form is held for all of them.
 
@@ -182,7 +188,7 @@ def examples(
     for row in rows:
         if form is None:
             try:
-                form = detect_form(row.columns, column_mapping)
+                form = detect_form(row.columns, column_mapping, forms)
             except HoneError as error:
                 raise HoneError(error.what, where=row.where, fix=error.fix) from None
         try:

@@ -6,6 +6,7 @@ the encode rule, the split). It holds two splits, `train` and `val`, each as
     train.bin       tokens end to end, uint16 or uint32, little-endian (nanoGPT's layout)
     train.mask      one byte a token, 1 = supervised; absent when every token is
     train.docs.npy  (documents + 1,) int64, where each document starts, and where the last one ends
+    train.labels.npy  (documents,) int32, the number of each document's class; only where rows are labelled
     meta.json       format, dtype, counts of everything read, dropped and why
 
 It is written under a temporary name and renamed when complete: an interrupted run leaves nothing that looks finished.
@@ -68,11 +69,13 @@ class Split:
 
     tokens: (T,) uint16 or uint32. supervised: (T,) uint8 or None when every token is supervised.
     starts: (documents + 1,) int64; document d is tokens[starts[d]:starts[d + 1]].
+    labels: (documents,) int32, or None where rows have no classes.
     """
 
     tokens: np.ndarray
     supervised: np.ndarray | None
     starts: np.ndarray
+    labels: np.ndarray | None = None
 
     @property
     def n_documents(self) -> int:
@@ -103,7 +106,7 @@ class TokenWriter:
 
     def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
         self.folder, self.name, self.dtype = folder, name, dtype
-        self.starts, self.digests = array("q", [0]), array("Q")
+        self.starts, self.digests, self.labels = array("q", [0]), array("Q"), array("i")
         self.n_tokens = self.n_supervised = 0
         self._bin: BinaryIO = (folder / f"{name}.bin").open("wb")
         self._mask: BinaryIO = (folder / f"{name}.mask").open("wb")
@@ -132,6 +135,9 @@ class TokenWriter:
             self._hash.update(mask_bytes[start:end])
             if row.ends:
                 self.starts.append(self.n_tokens + end)
+                if row.label is not None:
+                    self.labels.append(row.label)
+                    self._hash.update(row.label.to_bytes(4, "little"))
                 self.digests.append(int.from_bytes(self._hash.digest(), "little"))
                 self._hash = hashlib.blake2b(digest_size=8)
             start = end
@@ -153,8 +159,12 @@ class TokenWriter:
             file.close()
         if self.n_supervised == self.n_tokens:
             self.path("mask").unlink()
-        np.save(self.path("docs.npy"), np.frombuffer(self.starts, dtype=np.int64))
-        fsync_path(self.path("docs.npy"))
+        indices = {"docs.npy": np.frombuffer(self.starts, dtype=np.int64)}
+        if self.labels:
+            indices["labels.npy"] = np.frombuffer(self.labels, dtype=np.int32)
+        for suffix, values in indices.items():
+            np.save(self.path(suffix), values)
+            fsync_path(self.path(suffix))
 
     def flush(self) -> None:
         self._write_waiting()
@@ -201,12 +211,13 @@ class SplitRule:
     """How documents are shared between train and val.
 
     percentage: of the distinct documents held out when no validation rows are given (a single document is cut by
-    position instead). deduplicate: keep only the first of equal training documents.
+    position instead, if it is `continuous`). deduplicate: keep only the first of equal training documents.
     """
 
     percentage: float
     seed: int
     deduplicate: bool
+    continuous: bool = True
 
 
 def write_store(
@@ -299,7 +310,7 @@ def _assign(
         dropped.add_many("also in the validation data (left out of training)", int(shared.sum()))
     elif len(digests) > 1:
         sides[choose_validation(digests, rule.percentage, rule.seed) & (sides == TRAIN)] = VAL
-    elif rule.percentage > 0:  # one document: its end is held out, as nanoGPT does
+    elif rule.percentage > 0 and rule.continuous:  # one document: its end is held out, as nanoGPT does
         cut = starts[1] - round(int(starts[1]) * rule.percentage / 100)
         starts, sides = np.array([0, cut, starts[1]]), np.array([TRAIN, VAL], dtype=np.int8)
     if not (sides == TRAIN).any():
@@ -313,6 +324,8 @@ def _copy(everything: TokenWriter, starts: np.ndarray, sides: np.ndarray, train:
     for side, writer in writers.items():
         sizes = np.diff(starts)[sides == side]
         writer.starts.frombytes((np.cumsum(sizes) + writer.n_tokens).astype(np.int64).tobytes())
+        if everything.labels:
+            writer.labels.frombytes(np.frombuffer(everything.labels, np.int32)[sides == side].tobytes())
     with everything.path("bin").open("rb") as bin_file, everything.path("mask").open("rb") as mask_file:
         for at in range(0, int(starts[-1]), COPY_TOKENS):
             ids = np.frombuffer(bin_file.read(COPY_TOKENS * everything.dtype.itemsize), dtype=everything.dtype)
@@ -365,11 +378,16 @@ def _open_split(folder: Path, name: str, dtype: np.dtype[Any], meta: dict[str, A
     starts = np.load(folder / f"{name}.docs.npy", allow_pickle=False)
     if starts.ndim != 1 or starts[0] != 0 or starts[-1] != n_tokens:
         raise _damaged(folder / f"{name}.docs.npy", "the index does not fit the tokens")
-    mask = folder / f"{name}.mask"
+    mask, labels = folder / f"{name}.mask", None
+    if "label_names" in meta:
+        labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
+        if labels.shape != (len(starts) - 1,) or not 0 <= labels.min() <= labels.max() < len(meta["label_names"]):
+            raise _damaged(folder / f"{name}.labels.npy", "the labels do not fit the documents")
     return Split(
         tokens=np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r"),
         supervised=np.memmap(mask, dtype=np.uint8, mode="r") if mask in sizes else None,
         starts=starts,
+        labels=labels,
     )
 
 

@@ -10,7 +10,7 @@ A view is one training example: a range of one document. Nothing is copied; this
 
 import mmap
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from hone.data.store import Split
 IGNORE_INDEX = -100  # PyTorch's cross-entropy skips this label
 COUNTED_AT_ONCE = 1 << 19  # tokens: bounds memory
 LongRow = Literal["truncate", "drop", "split", "windows"]
+
+
+class Preview(NamedTuple):
+    """One example for people: its ids (T,), which of them are supervised (T,) bool, and a word beside them."""
+
+    ids: np.ndarray
+    supervised: np.ndarray
+    note: str = ""
 
 
 class Item(TypedDict):
@@ -70,10 +78,18 @@ class TokenDataset:
         """(n,) int64: labels that count, for each example."""
         if self.split.supervised is None:
             return np.maximum(self.lengths - 1, 0)
-        return _count_ones(self.split.supervised, self.starts + 1, self.starts + np.maximum(self.lengths, 1))
+        return count_ones(self.split.supervised, self.starts + 1, self.starts + np.maximum(self.lengths, 1))
+
+    def preview(self, index: int) -> Preview:
+        item = self[index]
+        supervised: np.ndarray = item["labels"] >= 0
+        # the first token has no label because nothing precedes it; it is shown as what the mask says of it
+        if len(supervised) > 1 and self.split.supervised is None:
+            supervised[0] = supervised[1]
+        return Preview(item["input_ids"], supervised)
 
 
-def _count_ones(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def count_ones(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Ones of mask[starts[i]:ends[i]], (n,) int64; `mask` (T,) uint8 may be mapped and larger than the memory."""
     counts = np.zeros(len(starts), dtype=np.int64)
     order = np.argsort(starts, kind="stable")  # the ranges do not overlap: their ends are sorted, too

@@ -7,7 +7,7 @@ from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation.before_after import evaluate_model as measure_model
-from hone.models.load import check_vocabulary, load_finished
+from hone.models.load import check_vocabulary, load_finished, task_of
 
 
 def evaluate_model(name: str, config: Config) -> dict[str, Any]:
@@ -32,5 +32,11 @@ def evaluate_model(name: str, config: Config) -> dict[str, Any]:
         )
     model = load_finished(name, trust_remote_code=config.model.trust_remote_code)
     check_vocabulary(model, tokenizer)
+    if (found := task_of(name, trust_remote_code=config.model.trust_remote_code)) != config.method.task:
+        raise HoneError(
+            f"the config is of task: {config.method.task}, and this model of {found}",
+            where=name,
+            fix=f"measure it with task={found} and rows of that kind",
+        )
     result, _ = measure_model(model, tokenizer, data.validation, config)
     return result

@@ -17,7 +17,7 @@ def sample_prompts(
 ) -> list[tuple[list[int], dict[str, Any]]]:
     """Prompts from evenly spaced held-out examples, as (ids, {"item", "prompt", "reference"})."""
     prompts = []
-    for index in np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int).tolist():
+    for index in evenly_spaced(len(dataset), n):
         item = dataset[index]
         ids = item["input_ids"]
         if dataset.split.supervised is None:
@@ -31,6 +31,16 @@ def sample_prompts(
         }
         prompts.append((ids[:cut].tolist(), about))
     return prompts
+
+
+def evenly_spaced(n_items: int, n: int) -> list[int]:
+    """At most n indices below n_items, the first and the last among them.
+
+    >>> evenly_spaced(9, 3)
+    [0, 4, 8]
+    """
+    indices: list[int] = np.linspace(0, n_items - 1, min(n, n_items)).round().astype(int).tolist()
+    return indices
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.data.batches import padded
+from hone.data.batches import by_length, padded
 from hone.data.views import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
 from hone.evaluation.statistics import Interval, ratio_interval
@@ -34,6 +34,10 @@ class ItemLosses:
     n_tokens: np.ndarray
     n_bytes: np.ndarray
     kind: str
+
+    def as_dict(self) -> dict[str, Any]:
+        lists = {"nll": self.nll.tolist(), "n_tokens": self.n_tokens.tolist(), "n_bytes": self.n_bytes.tolist()}
+        return {"kind": self.kind, **lists}
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def item_losses(
     training = model.training
     model.eval()
     with torch.inference_mode():
-        for indices in _batches(dataset.lengths, min(tokens_per_batch, LOGIT_ELEMENTS // vocabulary)):
+        for indices in by_length(dataset.lengths, min(tokens_per_batch, LOGIT_ELEMENTS // vocabulary)):
             batch = padded([dataset[i] for i in indices], pad_token_id=0)
             ids, labels = torch.as_tensor(batch["input_ids"]), torch.as_tensor(batch["labels"])
             logits = model(input_ids=ids.to(model.device), use_cache=False).logits  # (B, T, V)
@@ -90,17 +94,6 @@ def item_losses(
     documents, group = np.unique(dataset.documents, return_inverse=True)
     sums = [np.bincount(group, weights=values, minlength=len(documents)) for values in (nll, n_tokens, n_bytes)]
     return ItemLosses(sums[0], sums[1].astype(int), sums[2].astype(int), "document")
-
-
-def _batches(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
-    """Indices of examples of like length, longest first, at most `tokens_per_batch` padded tokens together."""
-    order = np.argsort(-lengths, kind="stable")
-    batches, at = [], 0
-    while at < len(order):
-        n = max(1, tokens_per_batch // int(lengths[order[at]]))
-        batches.append(order[at : at + n])
-        at += n
-    return batches
 
 
 def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perplexity:

@@ -83,3 +83,15 @@ def ratio_interval(
         if np.isfinite(result.low) and np.isfinite(result.high):
             return Interval(value, float(result.low), float(result.high), n)
     return Interval(value, None, None, n)
+
+
+def wilson_interval(n_right: int, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of a share of n independent yes-or-no items (Wilson 1927): sensible also at 0, at 1 and for few items.
+
+    >>> [round(x, 3) for x in (wilson_interval(8, 10).low, wilson_interval(8, 10).high)]
+    [0.49, 0.943]
+    """
+    from scipy import stats
+
+    bounds = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    return Interval(n_right / n, float(bounds.low), float(bounds.high), n)

@@ -1,63 +1,133 @@
-"""Sampling from a model: ids in, ids out; and the command's text in, text out.
+"""Answers of a model: prompts in, texts out, many at once, or piece by piece while they grow.
 
->>> generate_ids(model, tokenizer, [15496], max_new_tokens=8)      # doctest: +SKIP
+An answer is a function of the model, the prompt, the settings and the seed alone: not of the prompts beside it in a
+batch or a file, nor of other random draws (up to rounding: a batch adds numbers in another order). Only these settings
+count; a sampling habit in the model's own generation_config.json, such as a repetition penalty, does not.
+
+>>> settings = chosen_settings("runs/light-lab", {"temperature": 0.8})                   # doctest: +SKIP
+>>> for texts in generate_texts(model, tokenizer, ["def add(a, b):"], settings, "plain"): print(texts)  # doctest: +SKIP
 """
 
-from dataclasses import dataclass
+import hashlib
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.errors import HoneError
+from hone.config.sections.generate import GenerateSection
+from hone.data.records import Example
+from hone.data.tokenizer import load_tokenizer
+from hone.errors import HoneError, placed
+from hone.files import read_json
+from hone.inference.prompts import prompt_ids, turn_end
+from hone.inference.stream import Answer, AnswerRule
+from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ROWS_PER_BATCH = 16
+COLDEST = 1e-4  # below this temperature the scores overflow, and the likeliest token has all the probability anyway
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose tokens: temperature 0 is greedy; top_k 0 and top_p 1 keep every token."""
 
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    n: int = 1
-    seed: int = 0
-    stop: list[str] | None = None
+def trained_template(model: str | Path) -> str | None:
+    """The template a run or one of its checkpoints was trained with, None for any other model."""
+    path = Path(model) / "template.json"
+    return str(read_json(path)["template"]) if path.is_file() else None
+
+
+def ready_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Model and tokenizer of a run, an adapter, a model folder or a hub name, on the best device there is.
+
+    Raises:
+        HoneError: it does not load, or the two do not belong together.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    check_source(name)  # a missing model is better news than a missing tokenizer
+    model = load_finished(name)
+    tokenizer = load_tokenizer(name)
+    if not model.can_generate():
+        raise HoneError("this model classifies texts, it writes none", where=name, fix=f"use `hone predict {name}`")
+    check_vocabulary(model, tokenizer)
+    return model.to(best_device()), tokenizer
+
+
+def chosen_template(
+    model: str | Path, given: str | None, tokenizer: "PreTrainedTokenizerBase", *, talking: bool = False
+) -> str:
+    """The template given, or that of the training, or "plain"; when `talking`, "chat" if the tokenizer has one.
+
+    Raises:
+        HoneError: no such template, or the tokenizer has none for "chat".
+    """
+    if given not in (None, "plain", "instruction", "chat"):
+        raise HoneError(f"unknown template '{given}'", fix="use plain, instruction or chat")
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    template = given or trained_template(model) or ("chat" if talking and has_chat else "plain")
+    if template == "chat" and not has_chat:
+        fix = "use --template plain or instruction, or put the base model's chat_template.jinja into the folder"
+        raise HoneError("the tokenizer has no chat template", where=str(model), fix=fix)
+    return template
+
+
+def chosen_settings(model: str | Path, given: Mapping[str, Any]) -> GenerateSection:
+    """The section `generate` of a run's configuration (the defaults for any other model), with `given` values over it.
+
+    A given None is as good as not given.
+
+    Raises:
+        HoneError: a value is out of its bounds, or two contradict each other.
+    """
+    from hone.config.load import load_config
+    from hone.runs import RESOLVED
+
+    chosen = {key: value for key, value in given.items() if value is not None}
+    folder = Path(model)
+    own = next((path for path in (folder / RESOLVED, folder.parent / RESOLVED) if path.is_file()), None)
+    section = load_config(own).generate if own and trained_template(model) else GenerateSection()
+    return load_config({"generate": {**section.model_dump(), **chosen}}).generate
 
 
 def generate_texts(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompt: str, sampling: Sampling, template: str
-) -> list[str]:
-    """Answers to one prompt, spelled and tokenised exactly as in training.
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Example | str],
+    settings: GenerateSection,
+    template: str,
+    places: Sequence[str | None] | None = None,
+) -> Iterator[list[str]]:
+    """The answers to each prompt, `num_return_sequences` of them, in the order given.
+
+    Args:
+        places: names the prompts in messages, e.g. `prompts.jsonl:3`.
 
     Raises:
-        HoneError: the prompt fills the model's window.
+        HoneError: a prompt cannot be spelled or fills the model's window; before anything is generated.
     """
-    from hone.data.templates import render_prompt
-    from hone.data.tokenizer import adds_bos, start_ids
-    from hone.models.load import max_positions
-
-    chat = template == "chat"
-    ids = start_ids(tokenizer, [render_prompt(prompt, template, tokenizer)], special=chat)[0]
-    if not chat and adds_bos(tokenizer):
-        ids = [tokenizer.bos_token_id, *ids]
-    window = max_positions(model)
-    if window is not None and len(ids) >= window:
-        raise HoneError(f"the prompt has {len(ids)} tokens, the model's window {window}", fix="shorten the prompt")
-    room = sampling.max_new_tokens if window is None else min(sampling.max_new_tokens, window - len(ids))
-    rows = generate_ids(
-        model,
-        tokenizer,
-        ids,
-        max_new_tokens=room,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        n=sampling.n,
-        seed=sampling.seed,
-    )
-    texts = [tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False) for row in rows]
-    return [cut_at_stop(str(text), sampling.stop or []) for text in texts]
+    ids: list[list[int]] = []
+    for prompt, where in zip(prompts, places or [None] * len(prompts), strict=True):
+        with placed(where):
+            ids.append(fitting_ids(model, tokenizer, prompt, template))
+    rules = [answer_rule(model, tokenizer, template, settings, len(row)) for row in ids]
+    n, copies = settings.num_return_sequences, 1
+    if settings.temperature == 0:
+        n, copies = 1, n  # greedy answers are all the same
+    rows = [(row, rule, j) for row, rule in zip(ids, rules) for j in range(n)]
+    texts: list[str] = []
+    for batch in _batches(model, rows):
+        answers = [Answer(tokenizer, [] if reads_source(model) else row, rule) for row, rule, _ in batch]
+        decode(model, answers, [row for row, _, _ in batch], settings, [j for _, _, j in batch])
+        for answer in answers:
+            texts += [answer.text] * copies
+            if len(texts) == n * copies:
+                yield texts
+                texts = []
 
 
 def generate_ids(
@@ -77,42 +147,198 @@ def generate_ids(
     Args:
         temperature: logits are divided by it. top_k: keep the k likeliest tokens, 0 for all. top_p: keep the smallest
             set of tokens whose probability reaches it (Holtzman et al. 2020, arXiv 1904.09751).
-        seed: the same seed gives the same text on the same machine.
+        seed: the same seed gives the same tokens on the same machine.
+    """
+    settings = GenerateSection(
+        max_new_tokens=max_new_tokens, temperature=float(temperature), top_k=top_k, top_p=float(top_p)
+    )
+    settings.sampling_seed = seed
+    row = prompt_ids or [_start_id(tokenizer)]
+    rule = AnswerRule(special_ends(model, tokenizer), [], max_new_tokens)
+    rows: list[list[int]] = []
+    while len(rows) < (n if temperature > 0 else 1):
+        answers = [Answer(tokenizer, row, rule) for _ in range(min(ROWS_PER_BATCH, n - len(rows)))]
+        numbers = list(range(len(rows), len(rows) + len(answers)))
+        decode(model, answers, [row] * len(answers), settings, numbers)
+        rows += [answer.ids for answer in answers]
+    return rows if temperature > 0 else [list(rows[0]) for _ in range(n)]
+
+
+def fitting_ids(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompt: Example | str, template: str
+) -> list[int]:
+    """What the model is given for a prompt: its ids, or the framed source of an encoder-decoder; never empty.
+
+    Raises:
+        HoneError: the prompt cannot be spelled, or leaves no room in the model's window.
+    """
+    ids = prompt_ids(prompt, template, tokenizer, framed=reads_source(model)) or [_start_id(tokenizer)]
+    window = max_positions(model)
+    if window is not None and len(ids) >= window:
+        raise HoneError(f"the prompt has {len(ids)} tokens, the model's window {window}", fix="shorten the prompt")
+    return ids
+
+
+def reads_source(model: "PreTrainedModel") -> bool:
+    """Is this an encoder-decoder? Its answer does not continue the prompt and has a window of its own."""
+    return bool(model.config.is_encoder_decoder)
+
+
+def _start_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+    for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if isinstance(start, int):
+            return start
+    raise HoneError("the prompt is empty and the tokenizer has no start token", fix="give a prompt")
+
+
+def answer_rule(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    settings: GenerateSection,
+    prompt_length: int,
+) -> AnswerRule:
+    """What ends an answer: end tokens, what a chat template writes behind each answer, stop texts, the window."""
+    ends, stop = set(special_ends(model, tokenizer)), list(settings.stop)
+    if template == "chat" and (marker := turn_end(tokenizer)):
+        first = tokenizer.encode(marker, add_special_tokens=False)[0]
+        if first in tokenizer.added_tokens_decoder:
+            ends.add(first)
+        else:
+            stop.append(marker)
+    window = max_positions(model)
+    left = None if window is None else window - (0 if reads_source(model) else prompt_length)
+    room = settings.max_new_tokens if left is None else min(settings.max_new_tokens, left)
+    return AnswerRule(frozenset(ends), stop, room, trim=template == "chat")
+
+
+def special_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokenizer's end token, and those special tokens that the model's generation_config names beside it."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    named = found if isinstance(found, list) else [found]
+    ends = {token for token in named if token in tokenizer.added_tokens_decoder}
+    return frozenset(token for token in {*ends, tokenizer.eos_token_id} if token is not None)
+
+
+Row = tuple[list[int], AnswerRule, int]  # prompt, what ends the answer, which of the prompt's answers it is
+
+
+def _batches(model: "PreTrainedModel", rows: list[Row]) -> Iterator[list[Row]]:
+    """Neighbours that may share a batch: equal room, since a row that is done goes on until all are; and equal length
+    where the model counts positions by itself, padding included."""
+    body = model.get_base_model() if hasattr(model, "get_base_model") else model
+    told_positions = "position_ids" in inspect.signature(body.forward).parameters
+    batch: list[Row] = []
+    for row in rows:
+        fits = batch and batch[0][1].room == row[1].room and (told_positions or len(batch[0][0]) == len(row[0]))
+        if batch and (not fits or len(batch) == ROWS_PER_BATCH):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def decode(
+    model: "PreTrainedModel",
+    answers: Sequence[Answer],
+    prompts: Sequence[Sequence[int]],
+    settings: GenerateSection,
+    numbers: Sequence[int],
+    on_text: Callable[[str], None] | None = None,
+) -> None:
+    """Let the answers grow, together, until each has ended.
+
+    Args:
+        prompts: ids, one row for each answer, of any lengths; none empty. The answers must have equal room.
+        numbers: which of its prompt's answers each one is; with the seed and the prompt it decides the draws.
+        on_text: called with every piece of text of any answer. What it raises (so also Ctrl-C) ends the decoding and
+            leaves the answers as far as they came.
     """
     import torch
     from transformers import GenerationConfig
 
-    if not prompt_ids:
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if start is None:
-            raise HoneError("the prompt is empty and the tokenizer has no start token", fix="give a prompt")
-        prompt_ids = [start]
-    sampling: dict[str, Any] = (
-        {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p} if temperature > 0 else {}
-    )
-    end = tokenizer.eos_token_id
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        num_return_sequences=n if temperature > 0 else 1,
-        eos_token_id=end,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0),
-        **sampling,
-    )
-    ids = torch.tensor([prompt_ids], device=model.device)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        torch.manual_seed(seed)
-        output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
-    rows = [row[len(prompt_ids) :].tolist() for row in output]
-    rows = [row[: row.index(end)] if end in row else row for row in rows]
-    return rows if temperature > 0 else rows * n
+    width = max(map(len, prompts))
+    ids = torch.zeros((len(prompts), width), dtype=torch.long)  # what stands under the padding is never looked at
+    mask = torch.zeros_like(ids)
+    for i, prompt in enumerate(prompts):
+        ids[i, width - len(prompt) :] = torch.tensor(prompt)
+        mask[i, width - len(prompt) :] = 1
+
+    def all_ended(ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
+        for answer, token in zip(answers, ids[:, -1].tolist()):
+            if answer.ended is None and (text := answer.push(token)) and on_text:
+                on_text(text)
+        return torch.tensor([answer.ended is not None for answer in answers], device=ids.device)
+
+    draws = [_random(settings.sampling_seed, number, prompt) for number, prompt in zip(numbers, prompts)]
+    room = max(answer.room for answer in answers)
+    with torch.inference_mode(), _without_habits(model) as plain:
+        plain.generate(
+            ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            generation_config=GenerationConfig(
+                max_new_tokens=room,
+                do_sample=False,
+                use_cache=True,
+                decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+            ),
+            logits_processor=_choice(settings, draws),
+            stopping_criteria=[all_ended],
+        )
 
 
-def cut_at_stop(text: str, stop: list[str]) -> str:
-    """The text before the first stop string.
+def _random(seed: int, number: int, prompt: Sequence[int]) -> random.Random:
+    """Draws that depend on the prompt too: equal luck for all prompts would make their answers fail together."""
+    text = f"{seed} {number} {' '.join(map(str, prompt))}"
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]))
 
-    >>> cut_at_stop("a\\n\\ndef b", ["\\ndef ", "\\n\\n"])
-    'a'
-    """
-    ends = [text.find(s) for s in stop if s and s in text]
-    return text[: min(ends)] if ends else text
+
+@contextmanager
+def _without_habits(model: "PreTrainedModel") -> "Iterator[PreTrainedModel]":
+    """The model without PEFT's wrapping, and without settings of its own to fill in what ours leave open."""
+    from transformers import GenerationConfig
+
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = plain.generation_config
+    plain.generation_config = GenerationConfig()
+    try:
+        yield plain
+    finally:
+        plain.generation_config = before
+
+
+def _choice(settings: GenerateSection, draws: Sequence[random.Random]) -> list[Callable[..., Any]]:
+    """Logits processors that leave exactly one token in each row, the one to take."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    if settings.temperature == 0:
+        return [_only_numbers]
+    chain: list[Callable[..., Any]] = [
+        _only_numbers,
+        TemperatureLogitsWarper(max(float(settings.temperature), COLDEST)),
+    ]
+    if settings.top_k:
+        chain.append(TopKLogitsWarper(settings.top_k))
+    if settings.top_p < 1:
+        chain.append(TopPLogitsWarper(float(settings.top_p)))
+
+    def draw(ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
+        reached = scores.to(exact).softmax(-1).cumsum(-1)  # (rows, vocabulary)
+        aims = torch.tensor([[one.random()] for one in draws], dtype=exact, device=scores.device) * reached[:, -1:]
+        chosen = torch.searchsorted(reached, aims, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+    return [*chain, draw]
+
+
+def _only_numbers(ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+    if scores.isnan().any():
+        raise HoneError(
+            "the model's scores are not numbers (NaN)",
+            fix="its weights are damaged, or overflow in half precision: train it again with a lower learning_rate",
+        )
+    return scores

@@ -4,12 +4,14 @@
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, placed
+from hone.files import read_json
+from hone.models.heads import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,14 +20,38 @@ Where = Callable[[str], str | None]  # config key -> the line it was given on
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 ADAPTER = "adapter_config.json"
+AUTO_CLASS = {  # task -> the class of transformers that builds and loads its models
+    "causal": "AutoModelForCausalLM",
+    "classification": "AutoModelForSequenceClassification",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
+MAPPING = {  # task -> the architectures that it has
+    "causal": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "seq2seq": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+}
+KINDS = {
+    "causal": ("decoder (causal language model)", "gpt2 or llama"),
+    "classification": ("model that can classify", "bert, gpt2 or llama"),
+    "seq2seq": ("encoder-decoder", "t5 or bart"),
+}
+ADAPTER_TASKS = {"CAUSAL_LM": "causal", "SEQ_CLS": "classification", "SEQ_2_SEQ_LM": "seq2seq"}
 
 
 def load_model(
-    section: ModelSection, tokenizer: "PreTrainedTokenizerBase", *, seed: int, where: Where = lambda key: None
+    section: ModelSection,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    seed: int,
+    where: Where = lambda key: None,
+    task: str = "causal",
+    labels: Sequence[str] = (),
+    pad_token_id: int | None = None,
 ) -> "PreTrainedModel":
     """The model that training starts from, on the CPU, in evaluation mode.
 
     Args:
+        labels: names of the classes, for classification. pad_token_id: for tasks whose models have to know it.
         seed: initial weights of a from-scratch model are a pure function of its config and this seed.
         where: names the line of a key in messages (`Config.where`).
 
@@ -39,9 +65,14 @@ def load_model(
             dtype=section.dtype,
             attn_implementation=section.attn_implementation,
             trust_remote_code=section.trust_remote_code,
+            task=task,
+            labels=labels,
+            seed=seed,
         )
     else:
-        model = _from_scratch(section, tokenizer, seed, where)
+        model = _from_scratch(section, tokenizer, seed, where, task, labels, pad_token_id)
+    if pad_token_id is not None and (task == "classification" or model.config.pad_token_id is None):
+        set_padding(model, pad_token_id)
     if "vocab_size" in section.config_overrides:
         with placed(where("config_overrides")):
             check_vocabulary(model, tokenizer, fix="remove vocab_size from config_overrides: the tokenizer decides it")
@@ -52,17 +83,69 @@ def load_model(
 
 def load_finished(folder: str, *, trust_remote_code: bool = False) -> "PreTrainedModel":
     """A saved model for use: a run folder, an adapter, any model folder, or a hub name; in its own dtype."""
-    return _load_pretrained(folder, None, "auto", None, trust_remote_code).eval()
+    check_source(folder)
+    task = task_of(folder, trust_remote_code=trust_remote_code)
+    if task == "classification" and (Path(folder) / ADAPTER).is_file():
+        return _load_classifier_adapter(Path(folder), trust_remote_code).eval()
+    return _load_pretrained(folder, None, "auto", None, trust_remote_code, task=task).eval()
+
+
+def task_of(name: str, *, trust_remote_code: bool = False) -> str:
+    """What a saved model is for, by its config's `architectures` (or its adapter's `task_type`); causal if unsaid."""
+    from transformers import AutoConfig
+
+    folder = Path(name)
+    if (folder / ADAPTER).is_file():
+        return ADAPTER_TASKS.get(str(read_json(folder / ADAPTER).get("task_type")), "causal")
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except Exception:  # loading the model will say what is wrong, in full
+        return "causal"
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        return "classification"
+    return "seq2seq" if config.is_encoder_decoder and type(config) in _architectures("seq2seq") else "causal"
+
+
+def _architectures(task: str) -> Any:
+    import transformers
+
+    return getattr(transformers, MAPPING[task])
+
+
+def _load_classifier_adapter(folder: Path, trust_remote_code: bool) -> "PreTrainedModel":
+    """Base, head and adapter: a head is no adapter matrix, so PEFT's own loader has to put it in place."""
+    from peft import PeftModel
+
+    about = adapter_labels(folder)
+    base_name = read_json(folder / ADAPTER)["base_model_name_or_path"]
+    base = _load_pretrained(
+        base_name, None, "auto", None, trust_remote_code, task="classification", labels=about["labels"]
+    )
+    set_padding(base, about["pad_token_id"])
+    return PeftModel.from_pretrained(base, str(folder))
 
 
 def _load_pretrained(
-    name: str, revision: str | None, dtype: str, attn_implementation: str | None, trust_remote_code: bool
+    name: str,
+    revision: str | None,
+    dtype: str,
+    attn_implementation: str | None,
+    trust_remote_code: bool,
+    *,
+    task: str = "causal",
+    labels: Sequence[str] = (),
+    seed: int = 0,
 ) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     check_source(name)
+    extra = label_maps(labels) if labels else {}
+    known = _trained_classes(name, revision, trust_remote_code) if labels else []
+    if labels:  # what the files lack of the head is drawn by the loader
+        transformers.set_seed(seed)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = getattr(transformers, AUTO_CLASS[task]).from_pretrained(
             name,
             revision=revision or "main",
             dtype=dtype,
@@ -71,20 +154,42 @@ def _load_pretrained(
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # reported below, by name
             output_loading_info=True,
+            **extra,
         )
     except Exception as error:  # OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError
         raise HoneError(
-            f"cannot load the model: {first_line(error)}", where=name, fix=_loading_fix(name, first_line(error))
+            f"cannot load the model: {first_line(error)}", where=name, fix=_loading_fix(name, first_line(error), task)
         ) from error
+    if labels:  # a head may be new
+        report["mismatched_keys"] = [key for key in report["mismatched_keys"] if not is_head_weight(model, key[0])]
+        report["missing_keys"] = [key for key in report["missing_keys"] if not is_head_weight(model, key)]
     _refuse_holes(name, report)
+    if labels:
+        fit_head(model, labels, known=known, seed=seed)
     return model
 
 
-def _loading_fix(name: str, reason: str) -> str:
+def _trained_classes(name: str, revision: str | None, trust_remote_code: bool) -> list[str]:
+    """The classes that a model's head was trained for; none where it is no classifier."""
+    from transformers import AutoConfig
+
+    if (Path(name) / ADAPTER).is_file():
+        raise HoneError(
+            "an adapter cannot be trained further into a classifier", where=name, fix="name its base model, or merge it"
+        )
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+    except Exception:  # loading the model will say what is wrong, in full
+        return []
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    return [str(config.id2label[i]) for i in sorted(config.id2label)] if "SequenceClass" in architecture else []
+
+
+def _loading_fix(name: str, reason: str, task: str = "causal") -> str:
     if "attn" in reason or "ttention" in reason:
         return "set attn_implementation to sdpa or eager"
     if "Unrecognized configuration class" in reason:
-        return "only decoders (causal language models) can be trained; name another model"
+        return f"task: {task} needs a {KINDS[task][0]}, such as {KINDS[task][1]}; name another model, or set task"
     if Path(name).is_dir():
         return "the folder is damaged or incomplete: copy or download it again, config.json and safetensors together"
     return (
@@ -138,6 +243,9 @@ def _check_folder(folder: Path) -> None:
         if (folder / "status.json").is_file():
             what = "this run has no model yet: it has not been trained to its end"
             fix = "finish it with the `hone train` it was begun with, or name one of its checkpoint-N folders"
+        elif (folder / "hparams.json").is_file():
+            what = "these are OpenAI's raw GPT-2 files, not a model folder"
+            fix = f"convert them once: hone convert {folder} {folder}-hf"
         else:
             what, fix = "not a model folder: it has no config.json", "name a run folder, a model folder or a hub name"
         raise HoneError(what, where=str(folder), fix=fix)
@@ -153,13 +261,20 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_scratch(
-    section: ModelSection, tokenizer: "PreTrainedTokenizerBase", seed: int, where: Where
+    section: ModelSection,
+    tokenizer: "PreTrainedTokenizerBase",
+    seed: int,
+    where: Where,
+    task: str,
+    labels: Sequence[str],
+    pad_token_id: int | None,
 ) -> "PreTrainedModel":
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    import transformers
+    from transformers import AutoConfig, set_seed
 
     with placed(where("model_type")):
-        defaults = _default_config(str(section.model_type))
+        defaults = _default_config(str(section.model_type), task)
     for key in section.config_overrides:
         if not hasattr(defaults, key):
             near = difflib.get_close_matches(key, [name for name in vars(defaults) if name[0] != "_"], n=1)
@@ -169,6 +284,10 @@ def _from_scratch(
                 fix=f"did you mean '{near[0]}'?" if near else f"see the fields of {type(defaults).__name__}",
             )
     special: dict[str, Any] = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    if task != "causal":
+        special |= {"pad_token_id": pad_token_id, **(label_maps(labels) if labels else {})}
+    if task == "seq2seq":
+        special |= _decoder_ends(defaults, tokenizer.eos_token_id, pad_token_id)
     try:
         config = AutoConfig.for_model(
             section.model_type, **{"vocab_size": vocabulary_size(tokenizer), **special, **section.config_overrides}
@@ -176,7 +295,7 @@ def _from_scratch(
         if getattr(config, "num_hidden_layers", 1) < 1:
             raise ValueError(f"{config.num_hidden_layers} layers")
         set_seed(seed)
-        return AutoModelForCausalLM.from_config(
+        return getattr(transformers, AUTO_CLASS[task]).from_config(
             config,
             dtype=getattr(torch, section.dtype),
             attn_implementation=section.attn_implementation,
@@ -187,21 +306,30 @@ def _from_scratch(
         raise HoneError(
             f"cannot build a {section.model_type} model: {reason}",
             where=where("config_overrides") or where("model_type"),
-            fix=_loading_fix("", reason) if "attn" in reason else "check the sizes in config_overrides",
+            fix=_loading_fix("", reason, task) if "attn" in reason else "check the sizes in config_overrides",
         ) from error
 
 
-def _default_config(model_type: str) -> Any:
-    """The published configuration of a decoder."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+def _decoder_ends(defaults: Any, eos_token_id: int | None, pad_token_id: int | None) -> dict[str, Any]:
+    """What a new decoder starts with: the end token where the architecture does (BART), else padding (T5)."""
+    started = getattr(defaults, "decoder_start_token_id", None)
+    starts_with_end = started is not None and started == defaults.eos_token_id
+    ends = {"decoder_start_token_id": eos_token_id if starts_with_end else pad_token_id}
+    return ends | ({"forced_eos_token_id": eos_token_id} if hasattr(defaults, "forced_eos_token_id") else {})
 
+
+def _default_config(model_type: str, task: str) -> Any:
+    """The published configuration of an architecture that can do the task."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    kind, examples = KINDS[task]
     if model_type not in CONFIG_MAPPING:
         near = difflib.get_close_matches(model_type, CONFIG_MAPPING.keys(), n=1)
-        fix = f"did you mean '{near[0]}'?" if near else "use one that transformers knows, such as gpt2 or llama"
+        fix = f"did you mean '{near[0]}'?" if near else f"use one that transformers knows, such as {examples}"
         raise HoneError(f"unknown model_type '{model_type}'", fix=fix)
     defaults = AutoConfig.for_model(model_type)
-    if type(defaults) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise HoneError(f"model_type '{model_type}' is no decoder (causal language model)", fix="use gpt2 or llama")
+    if type(defaults) not in _architectures(task):
+        raise HoneError(f"model_type '{model_type}' is no {kind}", fix=f"use {examples}")
     return defaults
 
 

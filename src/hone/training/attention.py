@@ -77,7 +77,7 @@ def segment_attention(
 
     if attention_mask is not None or position_ids is None or query.shape[2] != key.shape[2]:
         return attend(query, key, value), None
-    rows = []
+    rows: list[torch.Tensor | None] = []
     for row, positions in enumerate(position_ids.expand(query.shape[0], -1)):
         starts = torch.nonzero(positions == 0).flatten().tolist()  # of the examples in this row
         if starts == [0]:

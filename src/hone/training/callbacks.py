@@ -127,9 +127,9 @@ class MetricsLog(TrainerCallback):
         elif "eval_loss" in logs:
             line = {"step": state.global_step, "epoch": state.epoch, **logs}
             self._write(state, line)
-            loss, perplexity = logs["eval_loss"], logs.get("eval_perplexity", math.nan)
-            log.info("step %d  validation loss %.4f  perplexity %.2f", state.global_step, loss, perplexity)
-            refuse_bad_loss(loss, state.global_step)
+            told = [f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in logs.items() if k[:5] == "eval_"]
+            log.info("step %d  validation %s", state.global_step, "  ".join(told))
+            refuse_bad_loss(logs["eval_loss"], state.global_step)
         elif "train_loss" in logs:  # the mean over the run, said at its end: a short run may log nothing else
             refuse_bad_loss(logs["train_loss"], state.global_step)
 

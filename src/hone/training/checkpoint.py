@@ -8,6 +8,8 @@ from hone.config.schema import Config
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.models.heads import CLASSIFIER, LABELS, architecture, class_names
+from hone.models.lora import BASE, base_identity
 from hone.runs import COMPLETE, Run
 from hone.training.loss import refuse_diverged
 
@@ -57,6 +59,11 @@ def save_model(model: Any, tokenizer: "PreTrainedTokenizerBase", template: str, 
             model.save_pretrained(temporary, safe_serialization=True)
             save_tokenizer(tokenizer, temporary)
             write_json_atomic(temporary / "template.json", {"template": template})
+            if architecture(model).endswith(CLASSIFIER):
+                about = {"labels": class_names(model), "pad_token_id": model.config.pad_token_id}
+                write_json_atomic(temporary / LABELS, about)
+            if hasattr(model, "peft_config"):
+                write_json_atomic(temporary / BASE, base_identity(model))
             files = sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors")
             for path in files:
                 fsync_path(path)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
 from hone.data.batches import PackedDataset, flat, packed, padded
+from hone.data.frame import padding_id
 from hone.data.prepare import Prepared
 from hone.errors import HoneError
-from hone.evaluation.before_after import loss_only
+from hone.evaluation.tasks import TASKS
 from hone.models.load import best_device
 from hone.runs import Run
 
@@ -39,6 +40,7 @@ def build_trainer(
     from hone.training.trainer import HoneTrainer
     from hone.training.verify import heeds_logits_to_keep
 
+    task = TASKS[config.method.task]
     dataset, collate = layout(config, tokenizer, model, data)
     measured = len(data.validation) > 0
     args = training_arguments(config, run, has_validation=measured)
@@ -64,12 +66,16 @@ def build_trainer(
         train_dataset=dataset,
         tokenizer=tokenizer,
         collate=collate,
-        measure=functools.partial(loss_only, tokenizer=tokenizer, validation=data.validation, config=config)
+        inputs=task.inputs,
+        loss=task.loss(config, data),
+        measure=functools.partial(task.watch, tokenizer=tokenizer, validation=data.validation, config=config)
         if measured
         else None,
         keep_checkpoints=config.train.save_total_limit,
         progress=progress,
-        scored_rows_only=config.train.scored_rows_only and heeds_logits_to_keep(model, data.train),
+        scored_rows_only=config.method.task == "causal"
+        and config.train.scored_rows_only
+        and heeds_logits_to_keep(model, data.train),
         callbacks=callbacks,
     )
     return trainer, stopper
@@ -79,6 +85,9 @@ def layout(
     config: Config, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", data: Prepared
 ) -> tuple[Any, Callable[[Sequence[Any]], dict[str, Any]]]:
     """Dataset and collator of `data.batching`; flat and packed step aside where the model would mix examples."""
+
+    if (collated := TASKS[config.method.task].collate) is not None:
+        return data.train, functools.partial(collated, pad_token_id=padding_id(tokenizer))
     batching = config.data.batching
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     if batching in ("flat", "packed") and not _isolated(config, model, data.train):

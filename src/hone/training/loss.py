@@ -5,6 +5,7 @@ many there are, whatever the number of micro-batches or processes they are sprea
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hone.data.views import IGNORE_INDEX
@@ -20,11 +21,18 @@ def token_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
     logits: (B, T, V), logits[:, t] scores the token at t + 1. labels: (B, T), aligned with the input.
     Returns (B, T - 1).
     """
+    return target_nll(logits[:, :-1], labels[:, 1:])
+
+
+def target_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
+    """-log p of each label, in float32; 0 where it is -100. Nothing is shifted: a decoder's inputs were.
+
+    logits: (..., V), labels: (...). Returns (...).
+    """
     from torch.nn import functional as F
 
-    logits, labels = logits[:, :-1].float(), labels[:, 1:]
     return F.cross_entropy(
-        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
+        logits.float().reshape(-1, logits.size(-1)), labels.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
     ).view(labels.shape)
 
 
@@ -50,6 +58,30 @@ def causal_lm_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int 
     if num_items is None:
         num_items = (labels[:, 1:] != IGNORE_INDEX).sum().clamp(min=1)
     return total / num_items
+
+
+def seq2seq_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int | None" = None) -> "Tensor":
+    """As `causal_lm_loss`, for logits (B, T, V) that score labels (B, T) place by place."""
+    if num_items is None:
+        num_items = (labels != IGNORE_INDEX).sum().clamp(min=1)
+    return target_nll(logits, labels).sum() / num_items
+
+
+def classification_loss(
+    logits: "Tensor",
+    labels: "Tensor",
+    num_items: "Tensor | int | None" = None,
+    class_weights: "Sequence[float] | None" = None,
+) -> "Tensor":
+    """Sum of -log p of the true classes over `num_items`, the rows of the whole optimizer step.
+
+    logits: (B, classes). labels: (B,). class_weights: (classes,), what a row of each class counts; the sum is still
+    divided by the number of rows, so that weights of mean 1 over the data keep the scale of the loss.
+    """
+    nll = target_nll(logits, labels)
+    if class_weights is not None:
+        nll = nll * nll.new_tensor(class_weights)[labels]
+    return nll.sum() / (len(labels) if num_items is None else num_items)
 
 
 def refuse_bad_loss(loss: float, step: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hone.config.checks import require_training
 from hone.config.schema import Config
+from hone.data.frame import padding_id
 from hone.data.prepare import Prepared, describe, prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
@@ -64,7 +65,7 @@ def train(config: Config) -> Run:
                 "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
             )
         if run.status.get("stage") != "saved":
-            model = build_model(config, tokenizer)
+            model = _build(config, tokenizer, data)
             refuse_foreign_ids(config, model, data)
             log.info("%s", describe_model(config, model))
             if config.eval.eval_base:
@@ -88,8 +89,15 @@ def _rehearse(config: Config) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     _quiet_libraries()
     tokenizer = _load_tokenizer(config)
-    prepare(config, tokenizer)
-    build_model(config, tokenizer)
+    _build(config, tokenizer, prepare(config, tokenizer))
+
+
+def _build(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared) -> "PreTrainedModel":
+    """The model for this data; where it pads, the tokenizer saved with it pads alike."""
+    if config.method.task == "causal":
+        return build_model(config, tokenizer)
+    tokenizer.pad_token_id, tokenizer.padding_side = padding_id(tokenizer), "right"
+    return build_model(config, tokenizer, data.labels, padding_id(tokenizer))
 
 
 def _load_tokenizer(config: Config) -> "PreTrainedTokenizerBase":

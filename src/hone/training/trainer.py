@@ -1,13 +1,14 @@
 """The engine: transformers' Trainer with four rules of its own, each in one method.
 
     data        micro-batches are a pure function of (seed, epoch, index)       get_train_dataloader
-    loss        sum over supervised tokens / their number in the whole step     `loss.causal_lm_loss`
+    loss        sum over supervised tokens / their number in the whole step     `loss.py`
     evaluation  exact loss over documents, not a mean of batch means            evaluate
     saving      a checkpoint counts only when complete; the oldest go last      _save_checkpoint
 
 Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's.
 """
 
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +33,11 @@ from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
-from hone.training.loss import causal_lm_loss, refuse_diverged, scored_positions
+from hone.training.loss import refuse_diverged, scored_positions
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
+Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
+Loss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
 
 
 class HoneTrainer(Trainer):
@@ -42,6 +45,7 @@ class HoneTrainer(Trainer):
 
     Args:
         collate: examples -> batch with input_ids, labels and `num_tokens`, the real tokens in it.
+        inputs: model, batch -> what the model is called with. loss: logits, labels, supervised items of the step.
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
         scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
@@ -56,6 +60,8 @@ class HoneTrainer(Trainer):
         train_dataset: "Dataset[Any]",
         tokenizer: PreTrainedTokenizerBase,
         collate: Callable[[Sequence[Any]], dict[str, Any]],
+        inputs: Inputs,
+        loss: Loss,
         measure: Measure | None,
         keep_checkpoints: int | None,
         progress: Progress,
@@ -70,7 +76,7 @@ class HoneTrainer(Trainer):
             eval_dataset=train_dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
             data_collator=collate,
             processing_class=tokenizer,
-            compute_loss_func=_loss_of_outputs,
+            compute_loss_func=functools.partial(_loss_of_outputs, loss=loss),
         )
         # The printing and progress-bar callbacks are replaced by ours; the user's trackers (report_to) stay, and ours
         # come after DefaultFlowCallback, whose decisions they may overrule.
@@ -78,7 +84,8 @@ class HoneTrainer(Trainer):
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
         self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
-        self.scored_rows_only = scored_rows_only
+        self.scored_rows_only, self.inputs = scored_rows_only, inputs
+        self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
 
     # ---- data -----------------------------------------------------------------------------------------------------
@@ -115,11 +122,11 @@ class HoneTrainer(Trainer):
         return batches, num_items
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the key-value cache off: it would switch the detection of packed examples off.
+        """The Trainer's, with the task's inputs.
 
         Where the model can (`scored_rows_only`), the head computes logits only where a label follows.
         """
-        inputs = {**inputs, "use_cache": False}
+        inputs = self.inputs(self.model, inputs)
         if self.scored_rows_only:
             inputs["logits_to_keep"] = scored_positions(inputs["labels"])
         return super().compute_loss(model, inputs, *args, **kwargs)
@@ -186,8 +193,8 @@ class _SetEpoch(TrainerCallback):
         self.batches.set_epoch(int((state.epoch or 0) + 1e-9))
 
 
-def _loss_of_outputs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    return causal_lm_loss(outputs.logits, labels, num_items_in_batch)
+def _loss_of_outputs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, loss: Loss) -> torch.Tensor:
+    return loss(outputs.logits, labels, num_items_in_batch)
 
 
 def _prints(callback: TrainerCallback) -> bool:

@@ -82,7 +82,8 @@ class DataSection(Section):
         {},
         what="Your column names for ours: {ours: yours}, e.g. {text: content} or {prompt: question}.",
         why="The form of a row is recognised by its columns, and yours may have other names.",
-        how="Ours: text; prompt, completion; messages; instruction, input, output; conversations.",
+        how="Ours: text; prompt, completion; messages; instruction, input, output; conversations; text, label; source, "
+        "target.",
         benefit="No copy of the data with renamed columns.",
         tradeoff="A name that no row has is an error with file and line. A wrong pair trains the wrong text.",
         cpu="{}",
@@ -137,6 +138,19 @@ class DataSection(Section):
         "generations do not stop.",
         cpu="128 to 512",
         gpu="1024 to 4096",
+        maps_to=None,
+        ge=2,
+    )
+    max_target_length: int = key(
+        128,
+        what="With task: seq2seq: the longest target in tokens; max_length is then that of the source.",
+        why="Source and target meet in different halves of the model, and often differ much in length.",
+        how="What is longer is treated as on_long_row says (truncate or drop); a cut target gets no end token.",
+        benefit="Short targets keep the decoder, and generation, cheap.",
+        tradeoff="Too high: memory, and slow generation when the model does not stop. Too low: targets are cut, and "
+        "the model does not learn to end them.",
+        cpu="32 to 128",
+        gpu="64 to 512",
         maps_to=None,
         ge=2,
     )

@@ -56,6 +56,18 @@ class EvalSection(Section):
         maps_to=None,
         ge=100,
     )
+    eval_generate_samples: int = key(
+        100,
+        what="With task: seq2seq: for how many validation rows targets are generated and compared with the true ones.",
+        why="Loss looks at one token at a time, with the true tokens before it; a generated text shows what users get.",
+        how="Greedy, on evenly spaced rows, the same for base and tuned: exact match, chrF, BLEU, ROUGE-L. 0 is off.",
+        benefit="Numbers that other people's papers report, beside the loss.",
+        tradeoff="Too high: minutes of generation before and after each run. Too low: wide intervals.",
+        cpu="50 to 200",
+        gpu="500 or more",
+        maps_to=None,
+        ge=0,
+    )
     sample_prompts: int = key(
         2,
         what="How many validation prompts are continued greedily by base and tuned.",

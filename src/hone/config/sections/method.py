@@ -10,16 +10,32 @@ from hone.config.keys import Section, key
 class MethodSection(Section):
     """Full training, the top blocks only, or low-rank adapters."""
 
-    task: Literal["causal"] = key(
+    task: Literal["causal", "classification", "seq2seq"] = key(
         "causal",
-        what="What the model learns: causal predicts the next token.",
+        what="What the model learns: the next token (causal), the class of a text (classification), or a text from "
+        "another one (seq2seq).",
         why="The task decides the head of the model, the shape of the rows and the loss.",
-        how="Cross-entropy of each supervised token given the tokens before it.",
-        benefit="One task covers plain text, code, instructions and conversations.",
-        tradeoff="A causal model gives text, not class probabilities; a label has to be generated and read.",
+        how="causal: any rows, a decoder. classification: rows of text + label, a new head on a decoder or an encoder. "
+        "seq2seq: source + target (or prompt + completion, instruction + output), an encoder-decoder such as T5.",
+        benefit="One engine: precision, LoRA, resuming and the before-and-after comparison work alike for each.",
+        tradeoff="A causal model gives text, not class probabilities. A classifier knows only its classes. seq2seq "
+        "needs an encoder-decoder, of which there are fewer.",
         cpu="causal",
         gpu="causal",
         maps_to="peft.LoraConfig.task_type",
+    )
+    class_weights: Literal["none", "balanced"] = key(
+        "none",
+        what="With classification: whether rows of rare classes count more in the training loss.",
+        why="Where one class has 95 % of the rows, always answering it is 95 % accurate and useless.",
+        how="balanced multiplies the loss of each row by rows / (classes x rows of its class), so every class weighs "
+        "the same. Measured losses and metrics are never weighted.",
+        benefit="Higher balanced accuracy and macro F1 on uneven classes.",
+        tradeoff="balanced: probabilities of rare classes come out too high, and accuracy may fall. none: rare classes "
+        "may never be answered; look at the confusion matrix.",
+        cpu="none; balanced from 10:1 on",
+        gpu="none; balanced from 10:1 on",
+        maps_to=None,
     )
     method: Literal["full", "freeze", "lora"] = key(
         "full",
@@ -37,7 +53,8 @@ class MethodSection(Section):
         2,
         what="With freeze: how many blocks are trained, counted from the top; the final norm is trained with them.",
         why="The lower blocks hold general language, the upper ones turn it into the answer.",
-        how="Blocks below get no gradient and no optimizer values, so each frozen block saves time and memory.",
+        how="Blocks below get no gradient and no optimizer values, so each frozen block saves time and memory. "
+        "In an encoder-decoder the trained blocks are the decoder's; its encoder stays frozen.",
         benefit="4 of 24 blocks of gpt2-medium cost about half the time of full training.",
         tradeoff="Too many: slower, and few rows are learned by heart. Too few (0 or 1): the loss falls for some "
         "steps, then stays flat above what full training reaches.",
@@ -120,6 +137,32 @@ class MethodSection(Section):
         cpu="[q_proj, v_proj] or [c_attn]",
         gpu="all-linear",
         maps_to="peft.LoraConfig.target_modules",
+    )
+    lora_layers_to_transform: Annotated[list[int], Field(min_length=1)] | None = key(
+        None,
+        what="With lora: which blocks get an adapter, counted from 0 at the input; null takes all.",
+        why="Upper blocks change what is said, lower ones how text is read.",
+        how="[8, 9, 10, 11] adapts the last four blocks of gpt2; the backward pass then ends at block 8. An "
+        "encoder-decoder counts in both its stacks.",
+        benefit="Fewer trained weights, and less time and memory a step.",
+        tradeoff="Few upper blocks: fast, but the loss stops above that of all blocks. Only lower blocks: the whole "
+        "backward pass is paid for little.",
+        cpu="null; the upper half when time is short",
+        gpu="null",
+        maps_to="peft.LoraConfig.layers_to_transform",
+    )
+    lora_modules_to_save: list[str] = key(
+        [],
+        what="With lora: modules that train whole, beside the adapters, and are saved with them.",
+        why="New tokens need new embeddings and output scores, which no low-rank matrix can give.",
+        how="Names as printed by the model, e.g. [embed_tokens, lm_head]. Each is copied: where head and embeddings "
+        "were one tensor, the copies part, and `hone merge` keeps both.",
+        benefit="A vocabulary of your own with an adapter of moderate size.",
+        tradeoff="Each costs its full size in weight, gradient and optimizer, and trains in the model's dtype. A name "
+        "the model does not have is an error at the start.",
+        cpu="[]",
+        gpu="[]; [embed_tokens, lm_head] after adding tokens",
+        maps_to="peft.LoraConfig.modules_to_save",
     )
     use_rslora: bool = key(
         False,

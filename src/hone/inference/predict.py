@@ -1,0 +1,112 @@
+"""Classes of texts: probabilities of a classifier, each text alone or in batches with the same result.
+
+>>> predict(model, tokenizer, ["You will not believe this"])[0]["label"]           # doctest: +SKIP
+'clickbait'
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.config.load import load_config
+from hone.data.batches import by_length, padded_texts
+from hone.data.frame import frame, padding_id
+from hone.data.tokenizer import load_tokenizer, start_ids
+from hone.errors import HoneError
+from hone.models.heads import CLASSIFIER, architecture, class_names, set_padding
+from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions
+from hone.runs import RESOLVED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENS_PER_BATCH = 4096
+
+
+def predict(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int | None = None
+) -> list[dict[str, Any]]:
+    """For each text its most probable class, that probability, those of all classes, and whether it was cut.
+
+    Args:
+        max_length: tokens that the model was trained to read at most; never more than its positions.
+
+    Raises:
+        HoneError: `model` is no classifier.
+    """
+    require_classifier(model)
+    if model.config.pad_token_id is None:
+        set_padding(model, padding_id(tokenizer))
+    around, window = frame(tokenizer), max_positions(model)
+    limit = min([n for n in (max_length, window) if n is not None], default=None)
+    room = None if limit is None else limit - around.size
+    ids = start_ids(tokenizer, list(texts), special=False)
+    if any(not around.size and not row for row in ids):
+        raise HoneError("a text is empty", fix="leave it out: there is nothing to classify")
+    rows = [around.around(np.array(row[:room], np.int64)) for row in ids]
+    names, logs = class_names(model), class_log_probabilities(model, rows, tokens_per_batch=TOKENS_PER_BATCH)
+    return [
+        {
+            "label": names[int(row.argmax())],
+            "probability": float(np.exp(row.max())),
+            "probabilities": {name: float(p) for name, p in zip(names, np.exp(row), strict=True)},
+            "truncated": room is not None and len(tokens) > room,
+        }
+        for row, tokens in zip(logs, ids, strict=True)
+    ]
+
+
+def ready_classifier(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Classifier and tokenizer of a run, an adapter, a model folder or a hub name, on the best device there is.
+
+    Raises:
+        HoneError: it does not load, is no classifier, or the two do not belong together.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    check_source(name)
+    tokenizer, model = load_tokenizer(name), load_finished(name)
+    require_classifier(model, name)
+    check_vocabulary(model, tokenizer)
+    return model.to(best_device()), tokenizer
+
+
+def trained_length(folder: Path) -> int | None:
+    """The longest example, in tokens, that the run in `folder` was trained on; None for other models."""
+    path = folder / RESOLVED
+    return load_config(path).data.max_length if path.is_file() else None
+
+
+def require_classifier(model: "PreTrainedModel", name: str | None = None) -> None:
+    """Raise a HoneError unless `model` gives one score for each class of a text."""
+    if not architecture(model).endswith(CLASSIFIER):
+        raise HoneError(
+            f"{architecture(model)} is no classifier: it has no classes to choose from",
+            where=name,
+            fix="name a run of task: classification; texts are continued by `hone generate`",
+        )
+
+
+def class_log_probabilities(
+    model: "PreTrainedModel", rows: Sequence[np.ndarray], *, tokens_per_batch: int
+) -> np.ndarray:
+    """log p of each class, (n, classes) float64, for framed ids (T,) each; without gradients or dropout.
+
+    Rows of like length share a batch, padded on the right; the mask hides padding by position.
+    """
+    import torch
+
+    out = np.zeros((len(rows), len(class_names(model))))
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for indices in by_length(np.array([len(row) for row in rows]), tokens_per_batch):
+            batch = padded_texts([rows[i] for i in indices], model.config.pad_token_id)
+            scores = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
+            out[indices] = scores.double().log_softmax(-1).cpu().numpy()
+    model.train(training)
+    return out

@@ -1,0 +1,118 @@
+"""One answer while it grows: tokens in, text out as soon as it is certain.
+
+Text is handed on only when its characters are whole (a character may take several tokens) and cannot be the beginning
+of a stop text. What was handed on, joined, is exactly `text` at the end: streaming shows what non-streaming returns.
+Knows nothing of models.
+
+>>> answer = Answer(tokenizer, prompt_ids, AnswerRule(end_ids={0}, stop=["\\n\\n"], room=64))     # doctest: +SKIP
+>>> for token in tokens: print(answer.push(token), end="")                                     # doctest: +SKIP
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CONTEXT = 8  # tokens of the prompt decoded before the answer: SentencePiece drops the space of a text's first token
+UNFINISHED = "\ufffd"  # what the bytes of half a character decode to
+
+
+@dataclass(frozen=True)
+class AnswerRule:
+    """What ends an answer: one of these tokens, one of these texts, or its length in tokens.
+
+    trim: leave out white space at the start, as chat templates do with every turn.
+    """
+
+    end_ids: Collection[int]
+    stop: Sequence[str]
+    room: int
+    trim: bool = False
+
+
+class Answer:
+    """The answer to one prompt.
+
+    ids: its tokens, without the end token. text: what has been handed on. ended: why it ended, None while it grows.
+    room: how many tokens it may have.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", prompt_ids: Sequence[int], rule: AnswerRule) -> None:
+        self.ids: list[int] = []
+        self.text = ""
+        self.ended: Literal["end token", "stop text", "length"] | None = None
+        self.room = rule.room
+        self._tokenizer, self._rule = tokenizer, rule
+        self._recent = list(prompt_ids[-CONTEXT:])  # tokens that are decoded together; the first `_known` were before
+        self._known = len(self._recent)
+        self._held = ""  # whole characters that may still be cut off
+
+    def push(self, token: int) -> str:
+        """Take the next token; the text that has become certain, often "" and sometimes several characters."""
+        assert self.ended is None, "the answer has ended"
+        if token in self._rule.end_ids:
+            self.ended = "end token"
+            return self.finish()
+        self.ids.append(token)
+        self._recent.append(token)
+        given = self._hand_on(self._decoded(whole=True))
+        if self.ended is None and len(self.ids) >= self._rule.room:
+            self.ended = "length"
+            given += self.finish()
+        return given
+
+    def finish(self) -> str:
+        """What is still held back, when no more tokens come."""
+        given = self._hand_on(self._decoded(whole=False))
+        if self.ended != "stop text":
+            given += self._held
+            self.text += self._held
+        self._held = ""
+        return given
+
+    def _decoded(self, *, whole: bool) -> str:
+        """The text of the tokens since the last call that gave any; `whole`: "" while a character is unfinished."""
+        before, now = (
+            str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            for ids in (self._recent[: self._known], self._recent)
+        )
+        if len(now) <= len(before) or (whole and now.endswith(UNFINISHED)):
+            return ""
+        self._recent = self._recent[self._known :]  # what was known is context enough for what comes
+        self._known = len(self._recent)
+        return now[len(before) :]
+
+    def _hand_on(self, new: str) -> str:
+        """Hold back what a stop text might begin with; end at a stop text."""
+        if not new or self.ended == "stop text":
+            return ""
+        text = self._held + new
+        if self._rule.trim and not self.text:
+            text = text.lstrip()
+        if (cut := first_stop(text, self._rule.stop)) is not None:
+            self.ended, self._held, certain = "stop text", "", text[:cut]
+        else:
+            keep = max((_overlap(text, stop) for stop in self._rule.stop), default=0)
+            certain, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        self.text += certain
+        return certain
+
+
+def first_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first of the stop texts begins, None if there is none.
+
+    >>> first_stop("a\\n\\ndef b", ["\\ndef ", "\\n\\n"])
+    1
+    """
+    return min((text.find(end) for end in stop if end and end in text), default=None)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` `stop` may begin with.
+
+    >>> _overlap("x = 1\\nde", "\\ndef ")
+    3
+    """
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

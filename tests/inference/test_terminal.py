@@ -1,0 +1,195 @@
+"""`hone chat` as it is met: at a pseudo-terminal, with Ctrl-C as a real signal, and behind a pipe."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hone.cli import app
+from hone.data.tokenizer import save_tokenizer
+from hone.inference.terminal import line_reader, piece_writer
+from hone.tables import printable
+
+pytest_plugins = ["talking"]
+posix = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Any], chat_tokenizer: Any) -> Path:
+    """A chat model that never comes to its end token, with room for some ten thousand tokens."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("talker")
+    model = tiny_model("llama", vocab_size=len(chat_tokenizer), max_position_embeddings=20_000)
+    with torch.no_grad():
+        for end in (0, *chat_tokenizer.all_special_ids):
+            model.lm_head.weight[end] = 0.0
+        model.lm_head.weight[chat_tokenizer.encode("fox")] *= 3.0
+    model.save_pretrained(folder)
+    save_tokenizer(chat_tokenizer, folder)
+    return folder
+
+
+class Terminal:
+    """A program at a pseudo-terminal."""
+
+    def __init__(self, *command: str) -> None:
+        import pty
+
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.environ.update(TERM="xterm", PYTHONUNBUFFERED="1")
+            os.execv(command[0], command)
+        self.seen = ""
+
+    def until(self, pattern: str, seconds: float = 60.0) -> str:
+        """What was written up to the next match of `pattern`, which is taken away with it."""
+        import select
+
+        deadline = time.monotonic() + seconds
+        while not (match := re.search(pattern, self.seen)):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.seen[-2000:]!r}"
+            if select.select([self._fd], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self._fd, 65536).decode("utf-8", "replace")
+                except OSError:  # the program has gone
+                    assert re.search(pattern, self.seen), f"ended without {pattern!r}: {self.seen[-2000:]!r}"
+        before, self.seen = self.seen[: match.end()], self.seen[match.end() :]
+        return before
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def press_ctrl_c(self, pattern: str) -> str:
+        """Until `pattern` comes; a second time if need be, since readline misses a signal just before it waits."""
+        for seconds in (5.0, 60.0):
+            self.type("\x03")
+            with suppress(AssertionError):
+                return self.until(pattern, seconds)
+        raise AssertionError(f"Ctrl-C does not lead to {pattern!r}: {self.seen[-2000:]!r}")
+
+    def wait(self) -> int:
+        """The exit code, when the program has ended by itself."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self._fd)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+        raise AssertionError(f"still running: {self.seen[-2000:]!r}")
+
+
+@pytest.fixture
+def terminal(talker: Path) -> Iterator[Callable[..., Terminal]]:
+    started: list[Terminal] = []
+
+    def start(*options: str) -> Terminal:
+        started.append(Terminal(sys.executable, "-m", "hone", "chat", str(talker), *options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        try:
+            if os.waitpid(one.pid, os.WNOHANG)[0] == 0:
+                os.kill(one.pid, 9)
+                os.waitpid(one.pid, 0)
+        except ChildProcessError:  # ended and waited for
+            pass
+
+
+@posix
+def test_ctrl_c_in_the_middle_of_an_answer(terminal: Callable[..., Terminal]) -> None:
+    here = terminal("--max-new-tokens", "15000")
+    here.until(r"the model sees the whole conversation")
+    here.until(r"> ")
+    here.type("Hello\n")
+    here.until(r"Hello\r\n")
+    here.until(r"\S{5}")  # the answer has begun
+    stopped = here.press_ctrl_c(r"\[(\d+) tokens, [\d.]+ tokens/s; stopped\]")
+    assert "Traceback" not in stopped
+    assert int(re.findall(r"\[(\d+) tokens", stopped)[0]) < 15000
+    here.until(r"> ")
+    here.type("/set max_new_tokens=3\n")
+    here.until(r"> ")
+    here.type("Bonjour é\n")
+    here.until(r"\[3 tokens, [\d.]+ tokens/s; cut off")
+    here.until(r"> ")
+    here.press_ctrl_c(r"Ctrl-C once more")
+    here.until(r"> ")
+    assert "Traceback" not in here.press_ctrl_c(r"bye")
+    assert here.wait() == 0
+
+
+@posix
+def test_one_ctrl_c_after_a_stopped_answer_and_ctrl_d(terminal: Callable[..., Terminal]) -> None:
+    here = terminal("--max-new-tokens", "15000", "--system", "Be a fox.")
+    here.until(r"> ")
+    here.type("Hello\n")
+    here.until(r"Hello\r\n")
+    here.until(r"\S{5}")
+    here.press_ctrl_c(r"stopped\]")
+    here.until(r"> ")
+    here.press_ctrl_c(r"bye")
+    assert here.wait() == 0
+    other = terminal()
+    other.until(r"> ")
+    other.type("\x04")
+    other.until(r"bye")
+    assert other.wait() == 0
+
+
+def test_a_pipe(talker: Path) -> None:
+    """Bytes in, answers out: no marks, no speed; a line that is no UTF-8 is reported and the next one answered."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hone", "chat", str(talker), "--max-new-tokens", "4"],
+        input=b"Hello\ncaf\xe9\n/nonsense\nTsch\xc3\xbcss\r\n",
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"\n") >= 2 and b"> " not in done.stdout and b"tokens/s" not in done.stdout
+    assert b"not UTF-8" in done.stderr and b"unknown command /nonsense" in done.stderr
+    runner = CliRunner()
+    same = runner.invoke(app, ["chat", str(talker), "--max-new-tokens", "4"], input="Hello\nTschüss\n")
+    assert same.stdout == done.stdout.decode()
+    nothing = runner.invoke(app, ["chat", str(talker)], input="")
+    assert nothing.exit_code == 0 and nothing.stdout == ""
+    bad = runner.invoke(app, ["chat", str(talker), "--top-p", "0"], input="")
+    assert bad.exit_code == 1 and "top_p" in bad.stderr
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_model_output_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Tty()
+    monkeypatch.setattr(sys, "stdout", screen)
+    piece_writer(printable)("a\x1b[2J\n\tb\x07")
+    assert screen.getvalue() == "a\\x1b[2J\n\tb\\x07"
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    piece_writer(printable)("a\x1b[2J")
+    assert file.getvalue() == "a\x1b[2J", "what goes to a file is left as it is"
+
+
+def test_halves_of_characters_typed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hone.errors import HoneError
+
+    monkeypatch.setattr(sys, "stdin", Tty("caf\udce9\nnext\n"))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    read = line_reader()
+    with pytest.raises(HoneError, match="not UTF-8"):
+        read()
+    assert read() == "next"
+    assert read() is None

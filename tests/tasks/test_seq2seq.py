@@ -1,0 +1,224 @@
+"""Encoder-decoders: ids of both halves by hand, the loss, generated texts and their scores."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hone
+from hone.data.batches import pairs
+from hone.data.frame import Frame, closed_frame, padding_id
+from hone.evaluation.seq2seq import decoder_inputs, rouge_l, text_scores, until_end, write_targets
+from hone.training.loss import seq2seq_loss
+from tiny_tasks import BART, QUIET, T5, framed_tokenizer, pair_rows
+
+KINDS = {  # tokenizer's frame, the architecture, what its decoder starts with, how it spells a target "c d"
+    "t5": (("", "</s>"), T5, 1, [6, 7, 2]),
+    "bart": (("<s>", "</s>"), BART, 2, [0, 6, 7, 2]),
+}
+
+
+def prepared(
+    kind: str, tmp_path: Path, write_rows: Any, rows: list[dict[str, Any]], **more: Any
+) -> tuple[Any, Any, Any]:
+    """Data, tokenizer and model of a from-scratch `kind`."""
+    from hone.models.build import build_model
+
+    around, overrides, _, _ = KINDS[kind]
+    tokenizer = framed_tokenizer(*around)
+    tokenizer.save_pretrained(tmp_path / "tok")
+    config = hone.load_config(
+        {
+            **QUIET,
+            "task": "seq2seq",
+            "model_type": kind,
+            "config_overrides": overrides,
+            "tokenizer_name_or_path": str(tmp_path / "tok"),
+            "train_file": str(write_rows("train.jsonl", rows)),
+            "validation_split_percentage": 0.0,
+            "max_target_length": 32,
+            **more,
+        }
+    )
+    data = hone.prepare(config)
+    return data, tokenizer, build_model(config, tokenizer, (), padding_id(tokenizer))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_of_both_halves_by_hand(kind: str, tmp_path: Path, write_rows: Any) -> None:
+    _, _, start, target = KINDS[kind]
+    head = [0] if kind == "bart" else []
+    rows = [{"source": "a b", "target": "c d"}, {"source": "a b a", "target": "e"}]
+    data, tokenizer, model = prepared(kind, tmp_path, write_rows, rows)
+    assert data.train[0]["input_ids"].tolist() == [*head, 4, 5, 2]
+    assert data.train[0]["labels"].tolist() == target
+    batch = pairs([data.train[0], data.train[1]], padding_id(tokenizer))
+    batch.pop("num_tokens")
+    assert batch["input_ids"].tolist() == [[*head, 4, 5, 2, 1], [*head, 4, 5, 4, 2]]
+    assert batch["attention_mask"].tolist() == [[1] * (len(head) + 3) + [0], [1] * (len(head) + 4)]
+    assert batch["labels"].tolist() == [target, [*head, 8, 2, -100]]
+    inputs = decoder_inputs(model, batch)
+    assert inputs["decoder_input_ids"].tolist() == [[start, *target[:-1]], [start, *head, 8, 2]]
+    assert model.config.decoder_start_token_id == start
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_is_that_of_plain_transformers(kind: str, tmp_path: Path, write_rows: Any) -> None:
+    rows = [{"source": "a b", "target": "c d"}, {"source": "a b a c", "target": "e"}, {"source": "", "target": "a a a"}]
+    data, tokenizer, model = prepared(kind, tmp_path, write_rows, rows)
+    batch = pairs([data.train[i] for i in range(3)], padding_id(tokenizer))
+    batch.pop("num_tokens")
+    plain = model(**batch).loss
+    inputs = decoder_inputs(model, dict(batch))
+    labels = inputs.pop("labels")
+    ours = seq2seq_loss(model(**inputs).logits, labels)
+    assert math.isclose(float(plain.detach()), float(ours.detach()), rel_tol=1e-6)
+    alone = [
+        seq2seq_loss(model(**_alone(model, data.train[i], tokenizer)).logits, _labels(data.train[i]), 1)
+        for i in range(3)
+    ]
+    n = sum(len(data.train[i]["labels"]) for i in range(3))
+    assert math.isclose(float(sum(alone).detach()) / n, float(ours.detach()), rel_tol=1e-5), "padding is invisible"
+
+
+def _labels(item: Any) -> Any:
+    import torch
+
+    return torch.tensor(item["labels"])[None]
+
+
+def _alone(model: Any, item: Any, tokenizer: Any) -> dict[str, Any]:
+    inputs = decoder_inputs(model, {**pairs([item], padding_id(tokenizer))})
+    return {k: v for k, v in inputs.items() if k not in ("labels", "num_tokens")}
+
+
+def test_lengths_are_cut_apart_and_a_cut_target_has_no_end(tmp_path: Path, write_rows: Any) -> None:
+    rows = [
+        {"source": "a a a a", "target": "b b b b"},
+        {"source": "a", "target": "b b b"},
+        {"source": "c", "target": "d"},
+    ]
+    data, _, _ = prepared("bart", tmp_path, write_rows, rows, max_length=5, max_target_length=5)
+    assert data.train[0]["input_ids"].tolist() == [0, 4, 4, 4, 2], "a cut source is closed all the same"
+    assert data.train[0]["labels"].tolist() == [0, 5, 5, 5, 5]
+    assert data.train[1]["labels"].tolist() == [0, 5, 5, 5, 2]
+    assert data.train.n_supervised().tolist() == [5, 5, 3]
+    assert data.train.lengths.tolist() == [10, 8, 6]
+    assert data.train.left_out == {
+        "sources longer than 5 tokens, truncated": 1,
+        "targets longer than 5 tokens, truncated": 1,
+    }
+    dropped, _, _ = prepared("bart", tmp_path, write_rows, rows, max_length=5, max_target_length=5, on_long_row="drop")
+    assert len(dropped.train) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [
+        ({"prompt": "a b", "completion": "c"}, [4, 5, 2]),
+        ({"instruction": "a", "input": "b", "output": "c"}, [4, 5, 2]),
+        ({"source": "a b", "target": "c", "text": "e", "label": 1}, [4, 5, 2]),
+    ],
+)
+def test_forms_of_rows(row: dict[str, Any], source: list[int], tmp_path: Path, write_rows: Any) -> None:
+    data, _, _ = prepared(
+        "t5", tmp_path, write_rows, [row, {**row, **{k: "d" for k in ("completion", "output", "target") if k in row}}]
+    )
+    assert data.train[0]["input_ids"].tolist() == source
+    assert data.train[0]["labels"].tolist() == [6, 2]
+
+
+def test_byte_level_tokenizers_get_an_end_token_on_both_sides(tokenizer: Any) -> None:
+    assert closed_frame(tokenizer) == Frame((), (0,))
+    assert until_end([5, 6, 0, 7], 0) == [5, 6]
+    assert until_end([5, 6], 0) == [5, 6]
+
+
+# ---- scores of texts ----------------------------------------------------------------------------------------------
+
+
+def test_rouge_l_by_hand() -> None:
+    assert rouge_l("the cat sat", "The cat, on the mat, sat!") == pytest.approx(2 * 3 / (3 + 6))
+    assert rouge_l("x y z", "a b") == 0.0
+    assert rouge_l("", "") == 0.0
+    assert rouge_l("b a", "a b") == pytest.approx(0.5), "order counts"
+
+
+def test_text_scores_are_sacrebleus() -> None:
+    import sacrebleu
+
+    texts = ["the cat sat on the mat", "a dog", " exactly this one here "] * 4
+    references = ["the cat is on the mat", "the dog ran away", "exactly this one here"] * 4
+    scores, each = text_scores(texts, references, 0.95, 200)
+    stripped = [t.strip() for t in texts]
+    assert scores["chrf"] == sacrebleu.corpus_chrf(stripped, [references]).score
+    assert scores["bleu"] == sacrebleu.corpus_bleu(stripped, [references]).score
+    assert scores["exact_match"] == pytest.approx(1 / 3)
+    assert each["exact_match"] == [0.0, 0.0, 1.0] * 4
+    low, high = scores["exact_match_interval"]
+    assert low < 1 / 3 < high
+    assert scores["rouge_l"] == pytest.approx(np.mean(each["rouge_l"]))
+
+
+# ---- whole runs ---------------------------------------------------------------------------------------------------
+
+
+def overfit(kind: str, overrides: dict[str, Any], tmp_path: Path, tokenizer: Any, write_rows: Any, **more: Any) -> Any:
+    tokenizer.save_pretrained(tmp_path / "tok")
+    config = {
+        **QUIET,
+        "task": "seq2seq",
+        "model_type": kind,
+        "config_overrides": overrides,
+        "tokenizer_name_or_path": str(tmp_path / "tok"),
+        "train_file": str(write_rows("train.jsonl", pair_rows(32))),
+        "validation_file": str(write_rows("val.jsonl", pair_rows(36)[32:])),
+        "max_target_length": 24,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 5e-3,
+        "lr_scheduler_type": "linear",
+        "eval_strategy": "no",
+        "logging_steps": 50,
+        "output_dir": str(tmp_path / "run"),
+        **more,
+    }
+    return hone.train(hone.load_config(config))
+
+
+def test_32_rows_are_learned_by_heart(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
+    """A T5 from scratch writes every one of its training targets, with the model loaded from its files."""
+    run = overfit("t5", T5, tmp_path, tokenizer, write_rows, num_train_epochs=150.0)
+    model, saved = hone.load(run)
+    config = hone.load_config(run.folder / "config.resolved.yaml")
+    data = hone.prepare(config)
+    texts = write_targets(model, saved, [data.train[i]["input_ids"] for i in range(32)], config)
+    assert sum(text == row["target"] for text, row in zip(texts, pair_rows(32), strict=True)) == 32
+
+
+def test_numbers_of_a_run(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
+    """Measured from the files by plain transformers: the mean loss of the held-out targets, row by row."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    run = overfit(
+        "bart", BART, tmp_path, tokenizer, write_rows, num_train_epochs=2.0, sample_prompts=1, eval_strategy="epoch"
+    )
+    tuned = run.read_eval("tuned")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(run.folder).eval()
+    saved = AutoTokenizer.from_pretrained(run.folder)
+    nats, tokens = 0.0, 0
+    for row in pair_rows(36)[32:]:
+        ids, labels = (torch.tensor([[*saved(row[k])["input_ids"], saved.eos_token_id]]) for k in ("source", "target"))
+        with torch.no_grad():
+            nats += float(plain(input_ids=ids, labels=labels).loss) * labels.shape[1]
+        tokens += labels.shape[1]
+    assert tuned["n_tokens"] == tokens
+    assert math.isclose(tuned["loss"], nats / tokens, rel_tol=1e-5)
+    assert tuned["n_bytes"] == sum(len(row["target"]) for row in pair_rows(36)[32:])
+    assert tuned["n_written"] == 4
+    assert {"exact_match_difference", "chrf_mean_difference", "loss_difference"} <= set(run.read_eval("compare"))
+    watched = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
+    assert math.isclose(watched[-1], tuned["loss"], rel_tol=1e-5)
+    assert type(hone.load(run)[0]).__name__ == "BartForConditionalGeneration"
