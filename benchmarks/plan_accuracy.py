@@ -113,9 +113,7 @@ def compare(title: str, config: dict[str, Any], folder: Path, number: int) -> di
         "sample_prompts": 0,
         "eval_tokens_per_batch": 1024,
         "use_cpu": True,
-        "output_dir": str(
-            folder / "runs" / str(len(list((folder / "runs").glob("*"))) if (folder / "runs").exists() else 0)
-        ),
+        "output_dir": str(folder / "runs" / str(number)),
     }
     plan, run = child("plan", settings), child("train", settings)
     return {

@@ -13,7 +13,20 @@ from typer.testing import CliRunner
 from conftest import pairs
 from hone.cli import app
 
-COMMANDS = ["demo", "init", "doctor", "check", "explain", "prepare", "train", "eval", "generate", "runs", "convert"]
+COMMANDS = [
+    "demo",
+    "init",
+    "doctor",
+    "check",
+    "explain",
+    "prepare",
+    "train",
+    "eval",
+    "generate",
+    "chat",
+    "runs",
+    "convert",
+]
 
 
 def invoke(*arguments: str, **options: Any) -> Any:

@@ -155,13 +155,14 @@ def generate_ids(
     settings.sampling_seed = seed
     row = prompt_ids or [_start_id(tokenizer)]
     rule = AnswerRule(special_ends(model, tokenizer), [], max_new_tokens)
+    wanted = n if temperature > 0 else 1  # greedy answers are all the same
     rows: list[list[int]] = []
-    while len(rows) < (n if temperature > 0 else 1):
-        answers = [Answer(tokenizer, row, rule) for _ in range(min(ROWS_PER_BATCH, n - len(rows)))]
+    while len(rows) < wanted:
+        answers = [Answer(tokenizer, row, rule) for _ in range(min(ROWS_PER_BATCH, wanted - len(rows)))]
         numbers = list(range(len(rows), len(rows) + len(answers)))
         decode(model, answers, [row] * len(answers), settings, numbers)
         rows += [answer.ids for answer in answers]
-    return rows if temperature > 0 else [list(rows[0]) for _ in range(n)]
+    return [list(rows[i % wanted]) for i in range(n)]
 
 
 def fitting_ids(
