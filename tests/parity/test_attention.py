@@ -11,6 +11,7 @@ import torch
 from test_batching import make_items
 
 from hone.data.batches import flat, packed, padded
+from hone.training import attention
 from hone.training.attention import NAME, use_segments
 from hone.training.loss import causal_lm_loss
 
@@ -23,8 +24,12 @@ def loss_and_gradients(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor,
     return logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("longest_product", [0, 20, 512])  # the fused kernel, either of both, products
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "mistral", "gpt_neox"])
-def test_equals_masked_attention(architecture: str, tiny_model: Any, tokenizer: Any) -> None:
+def test_equals_masked_attention(
+    architecture: str, longest_product: int, tiny_model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LONGEST_PRODUCT", longest_product)
     model = tiny_model(architecture)
     items = make_items(len(tokenizer), [5, 17, 9, 30, 2])
     whole = make_items(len(tokenizer), [12, 12, 12], seed=4)
@@ -69,3 +74,27 @@ def test_saved_config_names_no_attention_of_ours(tiny_model: Any, tmp_path: Any)
     assert use_segments(model, 64)
     model.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()
+
+
+def test_products_in_bfloat16_stay_as_close_to_float32_as_the_fused_kernel() -> None:
+    torch.manual_seed(0)
+    lengths = [40, 1, 23]
+    exact = [torch.randn(1, heads, 64, 16, requires_grad=True) for heads in (4, 2, 2)]  # two heads share each key
+    weights = torch.randn(1, 64, 4, 16)
+
+    def fused(q: Any, k: Any, v: Any) -> torch.Tensor:
+        parts = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), strict=True)
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return torch.cat([attend(*part, is_causal=True, enable_gqa=True) for part in parts], dim=2).transpose(1, 2)
+
+    def products(q: Any, k: Any, v: Any) -> torch.Tensor:
+        return attention.segment_products(q, k, v, lengths)
+
+    want = torch.autograd.grad((fused(*exact) * weights).sum(), exact)
+    torch.testing.assert_close(products(*exact), fused(*exact), atol=1e-5, rtol=1e-4)
+    errors = {}
+    for way in (fused, products):
+        rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+        got = torch.autograd.grad((way(*rounded) * weights).sum(), rounded)
+        errors[way] = [float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True)]
+    assert all(mine < 1.5 * theirs + 1e-3 for mine, theirs in zip(errors[products], errors[fused], strict=True)), errors

@@ -49,17 +49,22 @@ class EpochBatches:
             yield order[at : at + self.batch_size].tolist()
 
 
-def flat(items: Sequence[Item]) -> dict[str, "torch.Tensor | int"]:
-    """Examples end to end: input_ids, labels, position_ids (1, sum T). Each example's first label is -100 already."""
+def flat(items: Sequence[Item], multiple: int = 1) -> dict[str, "torch.Tensor | int"]:
+    """Examples end to end: input_ids, labels, position_ids (1, sum T). Each example's first label is -100 already.
+
+    multiple: of tokens in the row, reached by an example of token 0 without a label at its end. Libraries prepare
+    themselves for every new shape of a product; so there are few.
+    """
     import torch
 
     lengths = [len(item["input_ids"]) for item in items]
-    positions = np.concatenate([np.arange(n) for n in lengths])
+    rest = -sum(lengths) % multiple
+    positions = np.concatenate([np.arange(n) for n in (*lengths, rest)])
     ids = np.concatenate([item["input_ids"] for item in items])
     labels = np.concatenate([item["labels"] for item in items])
     return {
-        "input_ids": torch.from_numpy(ids)[None],
-        "labels": torch.from_numpy(labels)[None],
+        "input_ids": torch.from_numpy(np.pad(ids, (0, rest)))[None],
+        "labels": torch.from_numpy(np.pad(labels, (0, rest), constant_values=IGNORE_INDEX))[None],
         "position_ids": torch.from_numpy(positions)[None],
         "num_tokens": sum(lengths),
     }

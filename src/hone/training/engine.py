@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hone")
 
+ROW_MULTIPLE = 32  # tokens: a flat row is filled up to one, see `batches.flat`
+
 
 def build_trainer(
     run: Run,
@@ -34,6 +36,8 @@ def build_trainer(
     import torch
     from transformers import EarlyStoppingCallback
 
+    from hone.training.activations import fuse_gelu
+    from hone.training.allocator import keep_freed_memory
     from hone.training.arguments import training_arguments
     from hone.training.callbacks import MetricsLog, Progress, Stopper, peak_memory_bytes
     from hone.training.flops import flops_per_token, matmul_gflops
@@ -41,10 +45,17 @@ def build_trainer(
     from hone.training.verify import heeds_logits_to_keep
 
     task = TASKS[config.method.task]
+    if config.train.keep_freed_memory and best_device(config.train.use_cpu) == "cpu":
+        keep_freed_memory()
+    if config.train.fused_gelu:
+        fuse_gelu(model)
     dataset, collate = layout(config, tokenizer, model, data)
     measured = len(data.validation) > 0
     args = training_arguments(config, run, has_validation=measured)
     compute = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+    scored = (
+        config.method.task == "causal" and config.train.scored_rows_only and heeds_logits_to_keep(model, data.train)
+    )
     size = 1024 if args.device.type == "cpu" else 8192
     progress, stopper = Progress(), Stopper(request, config.train.max_train_seconds)
     callbacks = [
@@ -73,9 +84,8 @@ def build_trainer(
         else None,
         keep_checkpoints=config.train.save_total_limit,
         progress=progress,
-        scored_rows_only=config.method.task == "causal"
-        and config.train.scored_rows_only
-        and heeds_logits_to_keep(model, data.train),
+        scored_rows_only=scored,
+        head=_fused_head(config, args, model, data) if scored else None,
         callbacks=callbacks,
     )
     return trainer, stopper
@@ -94,7 +104,7 @@ def layout(
         log.warning("%s lets examples of one row see each other: batching padded instead", type(model).__name__)
         batching = "padded"
     if batching == "flat":
-        return data.train, flat
+        return data.train, functools.partial(flat, multiple=ROW_MULTIPLE)
     if batching == "packed":
         rows = PackedDataset(data.train, config.data.max_length)
         return rows, functools.partial(packed, max_length=config.data.max_length, pad_token_id=pad)
@@ -112,6 +122,27 @@ def _isolated(config: Config, model: "PreTrainedModel", dataset: Any) -> bool:
             return True
         model.set_attn_implementation("sdpa")
     return keeps_examples_apart(model, dataset)
+
+
+def _fused_head(config: Config, args: Any, model: "PreTrainedModel", data: Prepared) -> Any:
+    """The fused head where it applies and agrees with the plain loss; None otherwise, with the reason said."""
+    from hone.training.head import FusedHead
+    from hone.training.verify import head_difference
+
+    if (
+        not config.train.fused_head or args.fp16 or args.fsdp
+    ):  # loss scaling comes too late; shards have no whole matrix
+        return None
+    head = FusedHead.of(model)
+    if head is None:
+        log.info("%s has no plain output layer: its loss is computed as it is", type(model).__name__)
+        return None
+    if difference := head_difference(model, head, data.train):
+        log.info(
+            "%s does more than one product in its output layer (%s): left as it is", type(model).__name__, difference
+        )
+        return None
+    return head
 
 
 def refuse_missing_trackers(config: Config) -> None:

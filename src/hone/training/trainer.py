@@ -8,6 +8,7 @@
 Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's.
 """
 
+import contextlib
 import functools
 import shutil
 import time
@@ -33,6 +34,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
+from hone.training.head import FusedHead
 from hone.training.loss import refuse_diverged, scored_positions
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
@@ -49,6 +51,7 @@ class HoneTrainer(Trainer):
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
         scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
+        head: computes output layer and loss together, instead of `loss`; needs scored_rows_only.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class HoneTrainer(Trainer):
         keep_checkpoints: int | None,
         progress: Progress,
         scored_rows_only: bool,
+        head: FusedHead | None,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.control = TrainerControl()
@@ -76,7 +80,7 @@ class HoneTrainer(Trainer):
             eval_dataset=train_dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
             data_collator=collate,
             processing_class=tokenizer,
-            compute_loss_func=functools.partial(_loss_of_outputs, loss=loss),
+            compute_loss_func=functools.partial(_loss_of_outputs, loss=head.loss if head else loss),
         )
         # The printing and progress-bar callbacks are replaced by ours; the user's trackers (report_to) stay, and ours
         # come after DefaultFlowCallback, whose decisions they may overrule.
@@ -84,7 +88,7 @@ class HoneTrainer(Trainer):
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
         self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
-        self.scored_rows_only, self.inputs = scored_rows_only, inputs
+        self.scored_rows_only, self.inputs, self.head = scored_rows_only, inputs, head
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
 
@@ -129,7 +133,8 @@ class HoneTrainer(Trainer):
         inputs = self.inputs(self.model, inputs)
         if self.scored_rows_only:
             inputs["logits_to_keep"] = scored_positions(inputs["labels"])
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        with self.head.skipped() if self.head else contextlib.nullcontext():
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,10 @@ from hone.data.views import TokenDataset
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hone.training.head import FusedHead
+
 PROBE_TOKENS = 48  # of each of three examples: enough to see a leak, too few to cost anything
+SMALL = 1 << 20  # elements of a parameter whose gradient is compared
 TOLERANCE = {
     "float32": 2e-3,
     "bfloat16": 0.15,
@@ -82,6 +85,45 @@ def heeds_logits_to_keep(model: "PreTrainedModel", dataset: TokenDataset) -> boo
     if some.shape != every[chosen].shape:
         return False
     return bool((some - every[chosen]).abs().max() <= TOLERANCE[_dtype(model)] * every.std().clamp(min=1e-6))
+
+
+def head_difference(model: "PreTrainedModel", head: "FusedHead", dataset: TokenDataset) -> str | None:
+    """How the fused loss of a real example and its gradients differ from the plain ones; None if they agree."""
+    import torch
+
+    from hone.training.loss import causal_lm_loss, scored_positions
+
+    batch = padded([dataset[0]], pad_token_id=0)
+    ids, labels = (torch.as_tensor(batch[name])[:, :PROBE_TOKENS].to(model.device) for name in ("input_ids", "labels"))
+    if not bool(scored_positions(labels).any()):
+        labels = ids.clone()
+    trained = [p for p in model.parameters() if p.requires_grad and p.numel() <= SMALL][-8:]
+    trained += [head.linear.weight] if head.linear.weight.requires_grad else []
+    training = model.training
+    model.eval()
+
+    def keep() -> "torch.Tensor":
+        return model(input_ids=ids, use_cache=False, logits_to_keep=scored_positions(labels)).logits
+
+    try:
+        with head.skipped():
+            hidden = keep()
+        if hidden.shape[-1] != head.linear.in_features:
+            return "it is called in another way"
+        fused = head.loss(hidden, labels)
+        got = [fused, *torch.autograd.grad(fused, trained, allow_unused=True)]
+        del hidden
+        plain = causal_lm_loss(keep(), labels)
+        want = [plain, *torch.autograd.grad(plain, trained, allow_unused=True)]
+    finally:
+        model.train(training)
+    tolerance = TOLERANCE[_dtype(model)]
+    for name, a, b in zip(("the loss", *("a gradient" for _ in trained)), got, want, strict=True):
+        if (a is None) != (b is None):
+            return f"{name} is missing"
+        if a is not None and not bool((a - b).float().norm() <= tolerance * b.float().norm() + 1e-6):
+            return f"{name} differs"
+    return None
 
 
 def _takes(model: "PreTrainedModel", parameter: str) -> bool:

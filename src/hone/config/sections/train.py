@@ -1,13 +1,15 @@
 """The section `train`: the optimizer, its schedule, the batch, precision, and when to log, measure and save.
 
-Names and meanings are those of transformers.TrainingArguments, except max_train_seconds and early_stopping_patience.
+Names and meanings are those of transformers.TrainingArguments, except max_train_seconds, early_stopping_patience and
+the keys of `speed.py`.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hone.config.keys import Number, Section, key
+from hone.config.keys import Number, key
+from hone.config.sections.speed import SpeedKeys
 
 # the schedules that need no arguments of their own
 Schedule = Literal[
@@ -36,7 +38,7 @@ Optimizer = Literal[
 _ARGUMENTS = "transformers.TrainingArguments."
 
 
-class TrainSection(Section):
+class TrainSection(SpeedKeys):
     """The training loop."""
 
     learning_rate: float = key(
@@ -204,28 +206,6 @@ class TrainSection(Section):
         gpu="4 to 64",
         maps_to=_ARGUMENTS + "per_device_train_batch_size",
         ge=1,
-    )
-    scored_rows_only: bool = key(
-        True,
-        what="Whether the output layer is computed only at the positions whose next token is supervised.",
-        why="The output layer is a third of a small model's work, and prompts and padding never need it.",
-        how="The loss and its gradients are the same; before the first step this is checked on a real example, and a "
-        "model that cannot do it computes every position.",
-        benefit="Fewer operations and less memory, in proportion to the share of tokens that are masked.",
-        tradeoff="None known; turn it off to compare, or where torch_compile needs fixed shapes.",
-        cpu="true",
-        gpu="true",
-    )
-    segment_attention: bool = key(
-        True,
-        what="Whether attention on the CPU runs on each example of a flat or packed row alone, without a mask.",
-        why="With a mask the CPU computes every pair of tokens of the whole row, also across examples.",
-        how="The result is the same; before the first step this is checked on real examples. No effect on a GPU, with "
-        "batching padded or windows, or on models with capped scores or attention code of their own.",
-        benefit="Attention costs the sum of the squared lengths instead of the square of their sum.",
-        tradeoff="None known; turn it off to compare.",
-        cpu="true",
-        gpu="no effect",
     )
     gradient_accumulation_steps: int = key(
         1,

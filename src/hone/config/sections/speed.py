@@ -1,0 +1,66 @@
+"""The keys of section `train` that make a step cheaper and change nothing that is learned.
+
+Each turns one module of `training/` off; each is checked against the plain computation before the first step.
+"""
+
+from hone.config.keys import Section, key
+
+
+class SpeedKeys(Section):
+    """What makes a step cheaper."""
+
+    scored_rows_only: bool = key(
+        True,
+        what="Whether the output layer is computed only at the positions whose next token is supervised.",
+        why="The output layer is a third of a small model's work, and prompts and padding never need it.",
+        how="The loss and its gradients are the same; before the first step this is checked on a real example, and a "
+        "model that cannot do it computes every position.",
+        benefit="Fewer operations and less memory, in proportion to the share of tokens that are masked.",
+        tradeoff="None known; turn it off to compare, or where torch_compile needs fixed shapes.",
+        cpu="true",
+        gpu="true",
+    )
+    segment_attention: bool = key(
+        True,
+        what="Whether attention on the CPU runs on each example of a flat or packed row alone, without a mask.",
+        why="With a mask the CPU computes every pair of tokens of the whole row, also across examples.",
+        how="The result is the same; before the first step this is checked on real examples. No effect on a GPU, with "
+        "batching padded or windows, or on models with capped scores or attention code of their own.",
+        benefit="Attention costs the sum of the squared lengths instead of the square of their sum.",
+        tradeoff="None known; turn it off to compare.",
+        cpu="true",
+        gpu="no effect",
+    )
+    fused_head: bool = key(
+        True,
+        what="Whether output layer and loss are computed as one operation, a block of rows at a time.",
+        why="Logits of a whole vocabulary, their soft-max and their gradient are the largest tensors of a small model.",
+        how="The gradients are made in the forward pass, while a block is in the cache; the soft-max is float32. A "
+        "tied embedding adds its gradient to the output layer's. Needs scored_rows_only. Checked against the plain loss "
+        "and gradients before the first step, and left alone where they differ (capped or scaled logits) or where an "
+        "adapter is on the output layer.",
+        benefit="Three matrix products and a few megabytes instead of several copies of all logits.",
+        tradeoff="None known; turn it off to compare.",
+        cpu="true",
+        gpu="true",
+    )
+    fused_gelu: bool = key(
+        True,
+        what="Whether the tanh form of GELU is computed by PyTorch's one operation.",
+        why="GPT-2's activation is written out as eight operations in transformers.",
+        how="The module is replaced while training; the function is the same up to rounding.",
+        benefit="One pass over the widest activations instead of eight.",
+        tradeoff="Differences in the last digit; turn it off to compare.",
+        cpu="true",
+        gpu="true",
+    )
+    keep_freed_memory: bool = key(
+        True,
+        what="Whether memory that a step frees stays with the process for the next one, on the CPU.",
+        why="glibc gives large blocks back at once, and the kernel clears every page again at the next step.",
+        how="Three settings of mallopt, for the whole process; no effect on a GPU, on macOS and on Windows.",
+        benefit="A step of a small model takes a third less time.",
+        tradeoff="The process holds its peak memory until it ends, in a notebook too.",
+        cpu="true",
+        gpu="no effect",
+    )
