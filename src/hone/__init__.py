@@ -40,6 +40,9 @@ def prepare(config: "Config") -> "Prepared":
 
 def train(config: "Config") -> "Run":
     """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder."""
+    from hone.machine import calm_threads
+
+    calm_threads()
     from hone.training.train import train as train_run
 
     return train_run(config)

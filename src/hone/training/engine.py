@@ -126,22 +126,22 @@ def _isolated(config: Config, model: "PreTrainedModel", dataset: Any) -> bool:
 
 def _fused_head(config: Config, args: Any, model: "PreTrainedModel", data: Prepared) -> Any:
     """The fused head where it applies and agrees with the plain loss; None otherwise, with the reason said."""
+    import torch
+
     from hone.training.head import FusedHead
     from hone.training.verify import head_difference
 
-    if (
-        not config.train.fused_head or args.fp16 or args.fsdp
-    ):  # loss scaling comes too late; shards have no whole matrix
+    if not config.train.fused_head or args.fp16 or args.fsdp:  # loss scaling comes too late; a shard is no whole matrix
         return None
     head = FusedHead.of(model)
     if head is None:
         log.info("%s has no plain output layer: its loss is computed as it is", type(model).__name__)
         return None
     if difference := head_difference(model, head, data.train):
-        log.info(
-            "%s does more than one product in its output layer (%s): left as it is", type(model).__name__, difference
-        )
+        log.info("%s: output layer and loss are left as they are (fused, %s)", type(model).__name__, difference)
         return None
+    if args.bf16:
+        head.dtype = torch.bfloat16  # accelerate's autocast ends with the model, and makes its outputs float32
     return head
 
 

@@ -37,10 +37,13 @@ class FusedHead:
 
     Attributes:
         linear: (V, d) weight, with or without bias. embedding: the tied input embedding, or None.
+        dtype: of the products; None: autocast's where it is on, else the hidden states'.
     """
 
-    def __init__(self, linear: nn.Linear, embedding: nn.Embedding | None) -> None:
-        self.linear, self.embedding = linear, embedding
+    def __init__(
+        self, linear: nn.Linear, embedding: nn.Embedding | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.linear, self.embedding, self.dtype = linear, embedding, dtype
         self._pending: list[Tensor] = []  # dW on its way from the output layer's backward to the embedding's
 
     @classmethod
@@ -72,8 +75,16 @@ class FusedHead:
         if num_items is None:
             num_items = max(1, len(targets))
         pending = self._pending if self._shares_gradient() else None
+        kind = hidden.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         loss: Tensor = _LinearCrossEntropy.apply(
-            hidden, self.linear.weight, self.linear.bias, targets, 1.0 / float(num_items), pending
+            hidden,
+            self.linear.weight,
+            self.linear.bias,
+            targets,
+            1.0 / float(num_items),
+            self.dtype or autocast,
+            pending,
         )
         return loss
 
@@ -100,12 +111,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         scale: float,
+        dtype: torch.dtype,
         pending: list[Tensor] | None,
     ) -> Tensor:
-        kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False):
             h, w = hidden.to(dtype), weight.to(dtype)
             total = hidden.new_zeros((), dtype=torch.float32)
             d_hidden = torch.empty_like(h) if need_hidden else None
@@ -142,7 +152,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_weight = None
         elif d_weight is not None:
             d_weight = d_weight.to(weight_type)
-        return d_hidden, d_weight, None if d_bias is None else d_bias.to(weight_type), None, None, None
+        return d_hidden, d_weight, None if d_bias is None else d_bias.to(weight_type), None, None, None, None
 
 
 class _TiedEmbedding(torch.autograd.Function):
