@@ -23,12 +23,9 @@ SCRATCH = {  # an encoder of some 0.9 million weights beside its embeddings
     "intermediate_size": 512,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
-    "max_position_embeddings": 64,
 }
 COMMON = {
     "task": "classification",
-    "max_length": 64,
-    "per_device_train_batch_size": 32,
     "warmup_steps": 0.06,
     "logging_steps": 200,
     "eval_strategy": "no",
@@ -47,7 +44,7 @@ def main() -> None:
         lines = (json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
         (options.out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"{len(train):,} training rows, {len(test):,} test rows\n")
-    results = [*baselines(train, test), *runs(options, [text for text, _ in train])]
+    results = [*baselines(train, test, options.balanced), *runs(options, [text for text, _ in train])]
     print("| classifier | trained weights | time | accuracy | macro F1 | against the better baseline |")
     print("| --- | --- | --- | --- | --- | --- |")
     best = max(results[:2], key=lambda result: result["accuracy"])
@@ -62,6 +59,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and runs")
     parser.add_argument("--epochs", type=float, default=3.0, help="passes over the training rows (default 3)")
     parser.add_argument("--test-share", type=float, default=0.2, help="share of the rows that is tested (default 0.2)")
+    parser.add_argument("--max-length", type=int, default=64, help="tokens of a text that hone reads (default 64)")
+    parser.add_argument("--batch", type=int, default=32, help="rows of a step (default 32)")
+    parser.add_argument(
+        "--balanced", action="store_true", help="rare classes weigh more in training, in every classifier"
+    )
     parser.add_argument("--vocabulary", type=int, default=4000, help="tokens of the from-scratch model (default 4,000)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -83,7 +85,7 @@ def split(rows: list[tuple[str, str]], share: float, seed: int) -> tuple[list[An
     return rows[n_test:], rows[:n_test]
 
 
-def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]], balanced: bool) -> list[dict[str, Any]]:
     """TF-IDF and logistic regression with scikit-learn's own settings: of words and pairs of them in lower case, and of
     up to five characters as they are written, which see capitals and endings as a subword model does.
     """
@@ -97,7 +99,9 @@ def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]]) -> list
     results = []
     for name, features in (("words", words), ("characters", characters)):
         began = time.perf_counter()
-        model = make_pipeline(features, LogisticRegression(max_iter=1000))
+        model = make_pipeline(
+            features, LogisticRegression(max_iter=1000, class_weight="balanced" if balanced else None)
+        )
         model.fit([text for text, _ in train], [label for _, label in train])
         seconds = time.perf_counter() - began
         weights = int(model[-1].coef_.size + model[-1].intercept_.size)
@@ -110,7 +114,8 @@ def runs(options: argparse.Namespace, texts: list[str]) -> list[dict[str, Any]]:
     from hone.data.tokenizer import save_tokenizer, train_bpe
 
     save_tokenizer(train_bpe(texts, vocab_size=options.vocabulary), options.out / "tokenizer")
-    scratch = {"model_type": "bert", "config_overrides": SCRATCH}
+    shape = {**SCRATCH, "max_position_embeddings": options.max_length}
+    scratch = {"model_type": "bert", "config_overrides": shape}
     plans = [("from scratch", {**scratch, "tokenizer_name_or_path": str(options.out / "tokenizer")}, 5e-4)]
     plans += [(f"{Path(name).name}, full", {"model_name_or_path": name}, 1e-3) for name in options.model]
     plans += [
@@ -135,9 +140,14 @@ def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[st
         for kind, side in (("train_file", "train"), ("validation_file", "test"))
     }
     out = {"output_dir": str(options.out / name.replace(", ", "-").replace(" ", "-")), "overwrite": True}
-    config = hone.load_config(
-        {**COMMON, **keys, **files, **out, "num_train_epochs": options.epochs, "seed": options.seed}
-    )
+    given = {
+        "num_train_epochs": options.epochs,
+        "max_length": options.max_length,
+        "per_device_train_batch_size": options.batch,
+        "class_weights": "balanced" if options.balanced else "none",
+        "seed": options.seed,
+    }
+    config = hone.load_config({**COMMON, **keys, **files, **out, **given})
     began = time.perf_counter()
     done = hone.train(config)
     seconds = time.perf_counter() - began

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,34 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def strict_box() -> Iterator[Any]:
+    """A box for programs, checked once. Skips where the machine allows none; fails where one is there and leaks."""
+    from hone.evaluation.sandbox.errors import IsolationError
+    from hone.evaluation.sandbox.selftest import ready
+
+    with ExitStack() as stack:
+        try:
+            box = stack.enter_context(ready("strict"))
+        except IsolationError as error:
+            if "a program in the box could" in str(error) or "a known program got" in str(error):
+                raise
+            pytest.skip(f"no isolation here: {error.what}")
+        yield box
+
+
+@pytest.fixture(params=["strict", "none"])
+def any_box(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Both kinds of box; `none` is there on every machine."""
+    from hone.evaluation.sandbox.layers import boxes
+
+    if request.param == "strict":
+        yield request.getfixturevalue("strict_box")
+    else:
+        with boxes("none") as box:
+            yield box
+
+
 def pairs(n: int) -> list[dict[str, Any]]:
     """n prompt/completion rows of uneven length, all different."""
     return [
@@ -99,3 +128,9 @@ def pairs(n: int) -> list[dict[str, Any]]:
         }
         for i in range(n)
     ]
+
+
+@pytest.fixture(autouse=True)
+def _float32_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bf16: null` means float32 here: equalities are stated for it, and must not depend on the processor."""
+    monkeypatch.setattr("hone.training.precision.bf16_pays", lambda device, folder: False)

@@ -39,6 +39,71 @@ def test_prepare_data_prints_a_table(model_folder: Path) -> None:
     assert "300 rows" in tables[6] and "900 rows" in tables[7]
 
 
+@pytest.mark.slow
+def test_speed_trains_the_same_rows_and_prints_tables(model_folder: Path, write_rows: Callable[..., Path]) -> None:
+    rows = [{"instruction": f"add {i}", "input": "to it" * (i % 2), "output": f"{i}! " * (i + 1)} for i in range(9)]
+    path = write_rows("rows.jsonl", [*rows, {**rows[0]}, {"instruction": "nothing", "input": "", "output": " "}])
+    told = path.with_name("told.json")
+    command = ["benchmarks/speed.py", "tiny", "--data", str(path), "--tokenizer", str(model_folder), "--only"]
+    options = ["trainer,expert,hone", "--rounds", "1", "--steps", "3", "--patience", "0", "--json", str(told)]
+    done = subprocess.run([sys.executable, *command, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    setups = json.loads(told.read_text())["setups"]
+    losses = np.array([[*setup["warm_up_losses"], *setup["turns"][0]["losses"]] for setup in setups.values()])
+    assert losses.shape == (3, 4) and np.ptp(losses, axis=0).max() < 1e-3, losses
+    assert (losses[:, 0] > losses[:, -1]).all(), "trained"
+    for name, setup in setups.items():
+        turn = setup["turns"][0]
+        assert turn["tokens"] == setups["hone"]["turns"][0]["tokens"] > 100  # hone's own count is compared on the way
+        assert turn["seconds"] > 0 and 0 < setup["baseline"] < setup["peak"] and turn["rates"][0]["bfloat16"] > 0
+        assert turn["first_step_s"] > setup["set_up_s"][0] > 0
+        assert f"| {name} | " in done.stdout
+
+
+def test_speed_counts_the_operations_that_a_method_needs(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from speed.flops import training_flops
+    from speed.peers import apply_method
+
+    from hone.training.flops import flops_per_token
+
+    model = tiny_model("gpt2")
+    block = sum(p.numel() for p in model.transformer.h[0].parameters() if p.dim() == 2)
+    head = model.lm_head.weight.numel()
+    assert training_flops(model) == flops_per_token(model) == 6 * (2 * block + head)
+    apply_method(model, {"method": "freeze", "num_unfrozen_layers": 1})
+    assert training_flops(model) == 2 * block + 6 * block + 4 * head
+    lora = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_target_modules": ["q_proj", "v_proj"]}
+    adapted = apply_method(tiny_model("llama"), {"method": "lora", **lora})
+    first = adapted.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.base_layer").weight
+    assert training_flops(adapted) == flops_per_token(adapted) - 2 * first.numel()  # nothing below it needs a gradient
+
+
+def test_speed_sees_a_flat_row_whose_examples_see_each_other(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import torch
+    from speed.peers import assert_isolated
+    from transformers import DataCollatorWithFlattening
+
+    examples = [{"input_ids": list(range(n, 3 * n)), "labels": list(range(n, 3 * n))} for n in (9, 20, 30)]
+    model, flatten = tiny_model("gpt2"), DataCollatorWithFlattening()
+    with pytest.raises(AssertionError, match="see each other"):
+        assert_isolated(model, flatten, examples)  # its cache, on by default, turns the mask between examples off
+    model.config.use_cache = False
+    assert_isolated(model, flatten, examples)
+
+    def leaking(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        batch = flatten(rows)
+        return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}  # so does any mask
+
+    with pytest.raises(AssertionError, match="see each other"):
+        assert_isolated(model, leaking, examples)
+
+
 def sample_rows() -> list[dict[str, str]]:
     """Three batches of rows, with copies, empty answers, characters beyond ASCII and special tokens spelled out."""
     choose = random.Random(0)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from hone.errors import HoneError
+from hone.machine import calm_threads
 
 app = typer.Typer(
     help="Fine-tune language models on the machine you have, and prove what that changed.",
@@ -43,6 +44,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows its code, not a traceback
             stream.reconfigure(errors="backslashreplace")
+    calm_threads()
     app()
 
 
@@ -376,6 +378,48 @@ def _texts_of(file: Path | None) -> list[str]:
     if not texts:
         raise HoneError("no texts", where=str(file or "stdin"), fix="give one text a line, or --text '…'")
     return texts
+
+
+@app.command()
+@guarded
+def grade(
+    tasks: Annotated[Path, typer.Argument(help="Tasks with tests: HumanEval's or MBPP's file, or your own.")],
+    samples: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSON lines of task_id and completion (or solution); without it, the tasks' own solutions."
+        ),
+    ] = None,
+    k: Annotated[str, typer.Option("--k", help="pass@k for these k.")] = "1,10,100",
+    workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: processors + 1.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a program may compute.")] = 3.0,
+    isolation: Annotated[str, typer.Option(help="strict, or none: programs then run as you do.")] = "strict",
+    as_json: AsJson = False,
+) -> None:
+    """Run generated programs against the tests of their tasks, isolated, and print pass@k."""
+    if isolation not in ("strict", "none"):
+        raise HoneError(f"unknown isolation '{isolation}'", where="--isolation", fix="use strict or none")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in k.split(",")):
+        raise HoneError(f"'{k}' is no list of numbers", where="--k", fix="for example --k 1,10")
+    from hone.evaluation.code_tasks import read_tasks
+    from hone.evaluation.grade import grade as grade_samples
+    from hone.evaluation.grade import read_samples, references, results_path, summary, write_results
+    from hone.tables import grades_text
+
+    known = read_tasks(tasks)
+    asked = read_samples(samples) if samples else references(known)
+    if not asked:
+        raise HoneError("no samples, and the tasks bring no solutions", where=str(tasks), fix="name a file of samples")
+    if isolation == "none":
+        typer.echo("warning: no isolation: the programs can read and change whatever you can", err=True)
+    results = grade_samples(known, asked, isolation=isolation, timeout=timeout, workers=workers)  # type: ignore[arg-type]
+    found = summary(results, map(int, k.split(",")), known)
+    if samples:
+        write_results(results_path(samples), results)
+    if as_json:
+        typer.echo(json.dumps({**found, "results": str(results_path(samples)) if samples else None}))
+    else:
+        typer.echo(grades_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
 
 
 @app.command(context_settings=KEYS)

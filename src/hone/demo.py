@@ -96,7 +96,7 @@ def _train_tokenizer(files: list[Path], folder: Path) -> None:
 
 def _settings(folder: Path, files: list[Path]) -> dict[str, dict[str, Any]]:
     data = resources.files("hone") / "assets" / "demo"
-    shared = {"bf16": _bf16_pays(), "seed": 0, "save_total_limit": 1, "lr_scheduler_type": "cosine"}
+    shared = {"seed": 0, "save_total_limit": 1, "lr_scheduler_type": "cosine"}
     pretrain = {
         **shared,
         "model_type": "gpt2",
@@ -139,15 +139,3 @@ def _settings(folder: Path, files: list[Path]) -> dict[str, dict[str, Any]]:
         "output_dir": str(folder / "functions"),
     }
     return {"pretrain": pretrain, "finetune": finetune}
-
-
-def _bf16_pays() -> bool:
-    """Is bf16 at least a quarter faster here than float32? Measured: without its instructions it can be far slower."""
-    import torch
-
-    from hone.models.load import best_device
-    from hone.training.flops import matmul_gflops
-
-    device = best_device()
-    size = 256 if device == "cpu" else 2048
-    return matmul_gflops(torch.bfloat16, device, size) > 1.25 * matmul_gflops(torch.float32, device, size)

@@ -69,8 +69,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file written by us.
+def read_json(path: Path, fix: str | None = None) -> Any:
+    """Read a JSON file written by us; `fix` is what to do about a damaged one.
 
     Raises:
         HoneError: the file is not JSON (damaged, or not ours).
@@ -78,4 +78,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise HoneError(f"not readable as JSON ({error})", where=str(path)) from error
+        raise HoneError(f"not readable as JSON ({error})", where=str(path), fix=fix) from error

@@ -195,6 +195,41 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
 
 
+def grades_text(summary: dict[str, Any]) -> str:
+    """pass@k with intervals, verdicts, how programs and tests were kept apart; of `hone.evaluation.grade.summary`."""
+    n = summary["n_samples"]
+    rows = [[printable(verdict), f"{count}", f"{count / n:.1%}"] for verdict, count in summary["verdicts"].items()]
+    lines = [_pass_at_k(summary["pass_at_k"]), table(["verdict", "samples", "share"], rows)]
+    notes = [f"{n:,} samples of {summary['n_tasks']:,} tasks; in brackets 95% intervals over tasks"]
+    if alone := summary["trust"].get("same-process"):
+        parts = [
+            f"{trust}: {_pass_at_k(found).replace(chr(10), ', ')}"
+            for trust, found in summary["pass_at_k_by_trust"].items()
+        ]
+        notes.append(
+            f"{alone} samples shared a process with their tests, which need the program's own objects: "
+            f"a program could fake that verdict\n  " + "\n  ".join(parts)
+        )
+    if missing := summary["tasks_without_samples"]:
+        names = ", ".join(map(printable, missing[:3])) + (" …" if len(missing) > 3 else "")
+        notes.append(f"note: {len(missing)} tasks have no sample and are not counted: {names}")
+    if "none" in summary["isolation"]:
+        notes.append("isolation: NONE: the programs ran as you")
+    return "\n\n".join([*lines, "\n".join(notes)])
+
+
+def _pass_at_k(found: dict[str, Any]) -> str:
+    lines = []
+    for k, item in found.items():
+        bounds = f" [{item['interval'][0]:.3f}, {item['interval'][1]:.3f}]" if item["interval"] else ""
+        text = "-" if item["value"] is None else f"{item['value']:.3f}{bounds}"
+        few = item["tasks_with_too_few_samples"]
+        lines.append(
+            f"pass@{k}: {text}" + (f" ({few} of {item['n_tasks']} tasks have fewer than {k} samples)" if few else "")
+        )
+    return "\n".join(lines)
+
+
 def plan_text(plan: "Plan") -> str:
     """What `hone plan` prints: what trains, how long, in how much memory, on how much disk, and what to lower."""
     schedule, disk = plan.schedule, plan.disk
@@ -237,6 +272,8 @@ def _memory_text(plan: "Plan") -> str:
         parts += [("activations", memory.activations), ("logits and loss", memory.logits)]
     times = [("a training step", memory.training), ("an evaluation", memory.evaluation), ("loading", memory.loading)]
     rows = [[name, size(value)] for name, value in [*parts, *((f"in all, at once, in {n}", v) for n, v in times if v)]]
+    if memory.gaps:
+        rows.append(["kept between the blocks", size(memory.gaps)])
     lines = [table(["memory", "at the fullest"], rows)]
     if memory.untraced:
         lines.append(

@@ -58,7 +58,7 @@ def test_a_label_the_model_does_not_know_at_eval(project: Path, hone: Any, refus
 
 def test_a_model_that_cannot_do_the_task(project: Path, hone: Any, refused: Any) -> None:
     write_lines(project / "train.jsonl", pair_rows(20))
-    refused(hone("train", "cfg.yaml", "task=seq2seq"), "task: seq2seq needs a encoder-decoder", "t5")
+    refused(hone("train", "cfg.yaml", "task=seq2seq"), "for task: seq2seq", "encoder-decoder, such as t5")
     scratch = ("model_name_or_path=null", "tokenizer_name_or_path=./model")
     refused(hone("train", "cfg.yaml", "task=seq2seq", "model_type=gpt2", *scratch), "'gpt2' is no encoder-decoder")
     refused(hone("predict", "model", "--text", "x"), "GPT2LMHeadModel is no classifier", "hone generate")

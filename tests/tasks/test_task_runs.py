@@ -59,7 +59,7 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
     config = settings(
         task, tmp_path, tokenizer, write_rows, n=60, num_train_epochs=4.0, per_device_train_batch_size=3,
         eval_strategy="steps", eval_steps=15, save_strategy="steps", save_steps=20, learning_rate=1e-3,
-        eval_generate_samples=2,
+        eval_generate_samples=2, bf16=False,
     )  # fmt: skip
     config["config_overrides"] = GPT2 if task == "classification" else {**T5, "dropout_rate": 0.1}
     path = tmp_path / "config.json"

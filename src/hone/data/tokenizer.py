@@ -249,7 +249,11 @@ def _load_gpt2(folder: Path, vocab_name: str, merges_name: str) -> "PreTrainedTo
     try:
         backend = Tokenizer(models.BPE.from_file(str(folder / vocab_name), str(folder / merges_name)))
     except Exception as error:  # the Rust library raises nothing more precise
-        raise HoneError(f"cannot read {vocab_name} and {merges_name}: {error}", where=str(folder)) from error
+        raise HoneError(
+            f"cannot read {vocab_name} and {merges_name}: {error}",
+            where=str(folder),
+            fix="one of them is damaged or was not copied whole: copy or download both again",
+        ) from error
     end_token = "<|endoftext|>"
     if backend.token_to_id(end_token) is None:
         fix = "add the tokenizer.json or tokenizer_config.json of the model it belongs to"

@@ -7,7 +7,7 @@ from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation.before_after import evaluate_model as measure_model
-from hone.models.load import check_vocabulary, load_finished, task_of
+from hone.models.load import check_vocabulary, load_finished, quiet_libraries, task_of
 
 
 def evaluate_model(name: str, config: Config) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def evaluate_model(name: str, config: Config) -> dict[str, Any]:
             where=str(config.source_path) if config.source_path else None,
             fix="name a config that has data, `hone eval MODEL cfg.yaml`; a run folder brings its own",
         )
+    quiet_libraries()
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
     data = prepare(config, tokenizer)
     if not len(data.validation):

@@ -23,7 +23,7 @@ from hone.errors import HoneError, placed
 from hone.files import read_json
 from hone.inference.prompts import prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
-from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions
+from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions, quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +45,7 @@ def ready_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     Raises:
         HoneError: it does not load, or the two do not belong together.
     """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_libraries()
     check_source(name)  # a missing model is better news than a missing tokenizer
     model = load_finished(name)
     tokenizer = load_tokenizer(name)

@@ -16,7 +16,7 @@ from hone.data.frame import frame, padding_id
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.errors import HoneError
 from hone.models.heads import CLASSIFIER, architecture, class_names, set_padding
-from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions
+from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions, quiet_libraries
 from hone.runs import RESOLVED
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def ready_classifier(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBa
     Raises:
         HoneError: it does not load, is no classifier, or the two do not belong together.
     """
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_libraries()
     check_source(name)
     tokenizer, model = load_tokenizer(name), load_finished(name)
     require_classifier(model, name)

@@ -40,16 +40,21 @@ def build_model(
         labels=labels,
         pad_token_id=pad_token_id,
     )
+    check_positions(config, model)
+    set_seed(config.train.seed)  # the adapter's initial weights
+    return apply_method(config, model)
+
+
+def check_positions(config: Config, model: "PreTrainedModel") -> None:
+    """Refuse examples longer than what the model has positions for."""
     positions = max_positions(model)
-    for key in ("max_length", "max_target_length") if method.task == "seq2seq" else ("max_length",):
+    for key in ("max_length", "max_target_length") if config.method.task == "seq2seq" else ("max_length",):
         if positions is not None and getattr(config.data, key) > positions:
             raise HoneError(
                 f"{key} is {getattr(config.data, key)}, but the model has {positions} positions",
                 where=config.where(key),
                 fix=f"set {key} to {positions} or less",
             )
-    set_seed(config.train.seed)  # the adapter's initial weights
-    return apply_method(config, model)
 
 
 def apply_method(config: Config, model: "PreTrainedModel") -> "PreTrainedModel":

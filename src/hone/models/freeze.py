@@ -118,7 +118,8 @@ def freeze(
     name, layers = blocks(model)
     if not 0 <= num_unfrozen_layers <= len(layers):
         raise HoneError(
-            f"num_unfrozen_layers is {num_unfrozen_layers}, but {type(model).__name__} has {len(layers)} blocks",
+            f"num_unfrozen_layers is {num_unfrozen_layers}, but {type(model).__name__} has {len(layers)} blocks "
+            f"({name})",
             fix=f"set num_unfrozen_layers to {len(layers)} or less (method: full trains everything)",
         )
     model.requires_grad_(False)

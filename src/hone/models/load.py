@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, placed
 from hone.files import read_json
+from hone.models.adapter import (
+    ADAPTER,
+    BASE_FIX,
+    COPY_AGAIN,
+    adapter_error,
+    base_of,
+    check_adapter,
+    check_base,
+    misfit,
+    refuse_adapter,
+)
 from hone.models.heads import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
 
 if TYPE_CHECKING:
@@ -19,7 +30,6 @@ if TYPE_CHECKING:
 Where = Callable[[str], str | None]  # config key -> the line it was given on
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-ADAPTER = "adapter_config.json"
 AUTO_CLASS = {  # task -> the class of transformers that builds and loads its models
     "causal": "AutoModelForCausalLM",
     "classification": "AutoModelForSequenceClassification",
@@ -59,6 +69,7 @@ def load_model(
         HoneError: no such model, no weights in the folder, unknown architecture key, or a tokenizer that does not fit.
     """
     if section.model_name_or_path:
+        refuse_adapter(section.model_name_or_path)
         model = _load_pretrained(
             section.model_name_or_path,
             revision=section.model_revision,
@@ -86,8 +97,12 @@ def load_finished(folder: str, *, trust_remote_code: bool = False) -> "PreTraine
     check_source(folder)
     task = task_of(folder, trust_remote_code=trust_remote_code)
     if task == "classification" and (Path(folder) / ADAPTER).is_file():
-        return _load_classifier_adapter(Path(folder), trust_remote_code).eval()
-    return _load_pretrained(folder, None, "auto", None, trust_remote_code, task=task).eval()
+        model = _load_classifier_adapter(Path(folder), trust_remote_code)
+    else:
+        model = _load_pretrained(folder, None, "auto", None, trust_remote_code, task=task)
+    if (Path(folder) / ADAPTER).is_file():
+        check_base(model, Path(folder), str(base_of(Path(folder))), BASE_FIX)
+    return model.eval()
 
 
 def task_of(name: str, *, trust_remote_code: bool = False) -> str:
@@ -96,7 +111,7 @@ def task_of(name: str, *, trust_remote_code: bool = False) -> str:
 
     folder = Path(name)
     if (folder / ADAPTER).is_file():
-        return ADAPTER_TASKS.get(str(read_json(folder / ADAPTER).get("task_type")), "causal")
+        return ADAPTER_TASKS.get(str(read_json(folder / ADAPTER, COPY_AGAIN).get("task_type")), "causal")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except Exception:  # loading the model will say what is wrong, in full
@@ -118,12 +133,13 @@ def _load_classifier_adapter(folder: Path, trust_remote_code: bool) -> "PreTrain
     from peft import PeftModel
 
     about = adapter_labels(folder)
-    base_name = read_json(folder / ADAPTER)["base_model_name_or_path"]
-    base = _load_pretrained(
-        base_name, None, "auto", None, trust_remote_code, task="classification", labels=about["labels"]
-    )
+    name = str(base_of(folder))
+    base = _load_pretrained(name, None, "auto", None, trust_remote_code, task="classification", labels=about["labels"])
     set_padding(base, about["pad_token_id"])
-    return PeftModel.from_pretrained(base, str(folder))
+    try:
+        return PeftModel.from_pretrained(base, str(folder))
+    except Exception as error:  # RuntimeError, KeyError, SafetensorError …
+        raise adapter_error(error, folder, name, BASE_FIX) from error
 
 
 def _load_pretrained(
@@ -157,8 +173,10 @@ def _load_pretrained(
             **extra,
         )
     except Exception as error:  # OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError
+        if (Path(name) / ADAPTER).is_file():
+            raise adapter_error(error, Path(name), str(base_of(Path(name))), BASE_FIX) from error
         raise HoneError(
-            f"cannot load the model: {first_line(error)}", where=name, fix=_loading_fix(name, first_line(error), task)
+            f"cannot load the model: {first_line(error)}", where=name, fix=loading_fix(name, first_line(error), task)
         ) from error
     if labels:  # a head may be new
         report["mismatched_keys"] = [key for key in report["mismatched_keys"] if not is_head_weight(model, key[0])]
@@ -173,10 +191,6 @@ def _trained_classes(name: str, revision: str | None, trust_remote_code: bool) -
     """The classes that a model's head was trained for; none where it is no classifier."""
     from transformers import AutoConfig
 
-    if (Path(name) / ADAPTER).is_file():
-        raise HoneError(
-            "an adapter cannot be trained further into a classifier", where=name, fix="name its base model, or merge it"
-        )
     try:
         config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
     except Exception:  # loading the model will say what is wrong, in full
@@ -185,11 +199,12 @@ def _trained_classes(name: str, revision: str | None, trust_remote_code: bool) -
     return [str(config.id2label[i]) for i in sorted(config.id2label)] if "SequenceClass" in architecture else []
 
 
-def _loading_fix(name: str, reason: str, task: str = "causal") -> str:
+def loading_fix(name: str, reason: str, task: str = "causal") -> str:
+    """What to do about a model that a library refused for `reason`."""
     if "attn" in reason or "ttention" in reason:
         return "set attn_implementation to sdpa or eager"
     if "Unrecognized configuration class" in reason:
-        return f"task: {task} needs a {KINDS[task][0]}, such as {KINDS[task][1]}; name another model, or set task"
+        return f"for task: {task} name another kind of model: {KINDS[task][0]}, such as {KINDS[task][1]}; or set task"
     if Path(name).is_dir():
         return "the folder is damaged or incomplete: copy or download it again, config.json and safetensors together"
     return (
@@ -202,6 +217,8 @@ def _refuse_holes(name: str, report: dict[str, Any]) -> None:
     """Weights that the files lack would be random, and nobody would know."""
     if mismatched := sorted(report["mismatched_keys"]):
         key, found, wanted = mismatched[0]
+        if (Path(name) / ADAPTER).is_file():
+            raise misfit(Path(name), key, found, wanted)
         raise HoneError(
             f"config.json and the weights differ: {key} is {tuple(found)} there, {tuple(wanted)} by config.json"
             + (f" ({len(mismatched)} such)" if len(mismatched) > 1 else ""),
@@ -238,6 +255,11 @@ def check_source(name: str) -> None:
 
 def _check_folder(folder: Path) -> None:
     if (folder / ADAPTER).is_file():
+        base = check_adapter(folder)
+        try:
+            check_source(base)
+        except HoneError as error:
+            raise HoneError(f"its base {base} is missing: {error.what}", where=str(folder), fix=BASE_FIX) from error
         return
     if not (folder / "config.json").is_file():
         if (folder / "status.json").is_file():
@@ -258,6 +280,18 @@ def _check_folder(folder: Path) -> None:
             if pickled
             else "copy the weights there, or name another folder",
         )
+
+
+def quiet_libraries() -> None:
+    """Our lines say what matters; the libraries' progress bars and advice would bury them."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*")
+    warnings.filterwarnings("ignore", message=".*is deprecated and will be removed in v6.*", category=FutureWarning)
 
 
 def _from_scratch(
@@ -306,7 +340,7 @@ def _from_scratch(
         raise HoneError(
             f"cannot build a {section.model_type} model: {reason}",
             where=where("config_overrides") or where("model_type"),
-            fix=_loading_fix("", reason, task) if "attn" in reason else "check the sizes in config_overrides",
+            fix=loading_fix("", reason, task) if "attn" in reason else "check the sizes in config_overrides",
         ) from error
 
 

@@ -4,9 +4,8 @@ The frozen weights keep the dtype they were loaded in; the adapter's matrices ar
 small updates are not rounded away. Modules trained whole (`lora_modules_to_save`, heads) keep the model's dtype.
 """
 
-import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hone.config.sections.method import MethodSection
@@ -14,14 +13,10 @@ from hone.errors import HoneError
 from hone.models.freeze import blocks
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 
 TASK_TYPES = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM"}
-BASE = "base.json"  # beside a saved adapter: which base it is for
-SAMPLED_VALUES = 4096  # of each adapted weight, for the identity of a base
 
 
 def add_lora(model: "PreTrainedModel", section: MethodSection, heads: Sequence[str] = ()) -> Any:
@@ -110,33 +105,3 @@ def _check_layers(model: "PreTrainedModel", wanted: list[int]) -> None:
             f"lora_layers_to_transform: there is no layer {wrong[0]}: {type(model).__name__} has {len(layers)}",
             fix=f"the layers of {name} count from 0 to {len(layers) - 1}",
         )
-
-
-# ---- which base an adapter is for ------------------------------------------------------------------------------------
-
-
-def base_identity(model: Any, dtype: "torch.dtype | None" = None) -> dict[str, str]:
-    """A hash of the frozen weights beside the adapter's matrices, and the dtype they were in.
-
-    An adapter fits any base of the same shape; this tells the one it was trained on from the others. It reads a sample
-    of each weight, which any further training changes.
-
-    Args:
-        dtype: round the weights to it first, to compare with a base that was loaded so.
-    """
-    digest = hashlib.sha256()
-    found = ""
-    for name, weight in adapted_weights(model):
-        flat = weight.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].cpu().to(dtype or weight.dtype)
-        found = str(sample.dtype).removeprefix("torch.")
-        digest.update(name.encode())
-        digest.update(sample.float().numpy().tobytes())
-    return {"sha256": digest.hexdigest(), "dtype": found}
-
-
-def adapted_weights(model: Any) -> "Iterator[tuple[str, Tensor]]":
-    """Names and frozen weights of the layers that an adapter was added to, in the order of the network."""
-    for name, module in model.named_modules():
-        if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
-            yield name.removeprefix("base_model.model."), module.base_layer.weight

@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic, write_text_atomic
+from hone.models.adapter import ADAPTER, adapter_error, check_adapter, check_base
 from hone.models.heads import adapter_labels
-from hone.models.load import ADAPTER, check_source, first_line, load_finished, load_model, max_positions, task_of
-from hone.models.lora import BASE, base_identity
+from hone.models.load import (
+    check_source,
+    first_line,
+    load_finished,
+    load_model,
+    max_positions,
+    quiet_libraries,
+    task_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 # sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.0125}
 DTYPES = tuple(TOLERANCE)
+FIX = "name the base that it was trained on with --base"
 PROBE_ROWS, PROBE_TOKENS = 2, 64
 
 
@@ -72,13 +81,14 @@ def merge_folders(
         HoneError: no adapter there, its base is missing or another one, `target` exists, or the reloaded model does
             not answer as base and adapter do; nothing is left at `target` then.
     """
+    quiet_libraries()
     about = read_adapter(source)
     _refuse_existing(target)
     name = base or str(about["base_model_name_or_path"])
     model = _load_base(name, about, source, tokenizer, trust_remote_code)
     saved_in = dtype or _stored_dtype(name, about.get("revision"), trust_remote_code)
     adapted = _add_adapter(model, source, name)
-    checked = _check_base(adapted, source, name)
+    checked = check_base(adapted, source, name, FIX)
     ids = probe_ids(adapted, tokenizer)
     before = logits_of(adapted, ids)
     merged = _merged(adapted, saved_in)
@@ -117,16 +127,15 @@ def read_adapter(source: Path) -> dict[str, Any]:
     """
     if not source.is_dir():
         raise HoneError("no such folder", where=str(source), fix="name a run folder or an adapter's folder")
-    check_source(str(source))
     if not (source / ADAPTER).is_file():
+        check_source(str(source))
         raise HoneError(
             f"no adapter here ({ADAPTER} is missing): there is nothing to merge",
             where=str(source),
             fix="a full or frozen training saves the whole model: use the folder as it is",
         )
-    about = read_json(source / ADAPTER)
-    if not isinstance(about, dict) or not about.get("base_model_name_or_path"):
-        raise HoneError("names no base model: it is damaged, or no adapter's", where=str(source / ADAPTER))
+    check_adapter(source)
+    about: dict[str, Any] = read_json(source / ADAPTER)
     return about
 
 
@@ -175,42 +184,22 @@ def _add_adapter(model: "PreTrainedModel", source: Path, name: str) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    fix = "name the base that it was trained on with --base"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they would say is checked below
             adapted = PeftModel.from_pretrained(model, str(source)).eval()
         stored = load_peft_weights(str(source), device="cpu")
     except Exception as error:  # ValueError, RuntimeError, KeyError, SafetensorError …
-        raise HoneError(
-            f"the adapter does not fit the base {name}: {first_line(error)}", where=str(source), fix=fix
-        ) from error
+        raise adapter_error(error, source, name, FIX) from error
     placed = get_peft_model_state_dict(adapted)
     if strangers := sorted(set(stored) ^ set(placed)):
         raise HoneError(
             f"the adapter does not fit the base {name}: {len(strangers)} tensors have no counterpart, such as "
             f"{strangers[0]}",
             where=str(source),
-            fix=fix,
+            fix=FIX,
         )
     return adapted
-
-
-def _check_base(adapted: Any, source: Path, name: str) -> bool:
-    """Refuse a base of the right shape with other weights; False where the adapter does not say which it was."""
-    import torch
-
-    path = source / BASE
-    if not path.is_file():
-        return False
-    expected = read_json(path)
-    if base_identity(adapted, getattr(torch, expected["dtype"]))["sha256"] != expected["sha256"]:
-        raise HoneError(
-            f"the adapter was trained on other weights than those of {name}",
-            where=str(source),
-            fix="name the base that it was trained on with --base: the same shape is not enough",
-        )
-    return True
 
 
 # ---- the same answers --------------------------------------------------------------------------------------------

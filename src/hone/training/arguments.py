@@ -31,6 +31,7 @@ def training_arguments(config: Config, run: Run, *, has_validation: bool) -> "Tr
     chooses_best = has_validation and (train.load_best_model_at_end or train.early_stopping_patience is not None)
     given |= {
         "output_dir": str(run.folder),
+        "bf16": bool(train.bf16),
         "use_cpu": train.use_cpu or not accelerator,
         "eval_strategy": train.eval_strategy if has_validation else "no",
         "load_best_model_at_end": has_validation and train.load_best_model_at_end,

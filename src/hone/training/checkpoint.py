@@ -1,6 +1,7 @@
 """Files of a run that must never be half: the final model, and which checkpoint to go on from."""
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,8 @@ from hone.config.schema import Config
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.models.adapter import BASE, base_identity
 from hone.models.heads import CLASSIFIER, LABELS, architecture, class_names
-from hone.models.lora import BASE, base_identity
 from hone.runs import COMPLETE, Run
 from hone.training.loss import refuse_diverged
 
@@ -31,9 +32,32 @@ def checkpoint_to_resume(run: Run, config: Config) -> Path | None:
                 where=config.where("resume_from_checkpoint"),
                 fix="name a checkpoint-N folder, or remove resume_from_checkpoint: the newest is found by itself",
             )
+        _refuse_damaged(Path(wanted))
         return Path(wanted)
     checkpoints = run.checkpoints()
-    return checkpoints[-1] if checkpoints else None
+    if not checkpoints:
+        return None
+    _refuse_damaged(checkpoints[-1])
+    return checkpoints[-1]
+
+
+def _refuse_damaged(checkpoint: Path) -> None:
+    """Raise a HoneError if a file of a complete checkpoint was cut off later; headers are read, not the weights."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="np"):
+                    pass
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):  # its list of contents is at its end
+                raise ValueError("not all of it is there")
+        except (SafetensorError, OSError, ValueError) as damage:
+            raise HoneError(
+                f"this checkpoint's file is damaged: {damage}",
+                where=str(path),
+                fix=f"delete {checkpoint}: the same command then goes on from the one before it, or from the start",
+            ) from damage
 
 
 def restore(run: Run, checkpoint: Path, progress: "Progress") -> None:

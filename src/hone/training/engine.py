@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hone.config.schema import Config
 from hone.data.batches import PackedDataset, flat, packed, padded
 from hone.data.frame import padding_id
-from hone.data.prepare import Prepared
+from hone.data.prepare import Prepared, cache_folder
 from hone.errors import HoneError
 from hone.evaluation.tasks import TASKS
 from hone.models.load import best_device
@@ -53,6 +53,7 @@ def build_trainer(
     measured = len(data.validation) > 0
     args = training_arguments(config, run, has_validation=measured)
     compute = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+    prefix, dataset, collate = _prefix_cache(config, model, data, dataset, collate, compute)
     scored = (
         config.method.task == "causal" and config.train.scored_rows_only and heeds_logits_to_keep(model, data.train)
     )
@@ -85,6 +86,7 @@ def build_trainer(
         keep_checkpoints=config.train.save_total_limit,
         progress=progress,
         scored_rows_only=scored,
+        prefix=prefix,
         head=_fused_head(config, args, model, data) if scored else None,
         callbacks=callbacks,
     )
@@ -122,6 +124,30 @@ def _isolated(config: Config, model: "PreTrainedModel", dataset: Any) -> bool:
             return True
         model.set_attn_implementation("sdpa")
     return keeps_examples_apart(model, dataset)
+
+
+def _prefix_cache(
+    config: Config, model: "PreTrainedModel", data: Prepared, dataset: Any, collate: Any, dtype: Any
+) -> tuple[Any, Any, Any]:
+    """The cache of a frozen bottom, and dataset and collator for it; None and those given where there is none."""
+    from hone.training.prefix_cache import Numbered, PrefixCache, numbered
+    from hone.training.verify import TOLERANCE
+
+    train = config.train
+    is_flat = isinstance(collate, functools.partial) and collate.func is flat
+    if not train.prefix_cache_gb or not is_flat or train.fp16:
+        return None, dataset, collate
+    cache = PrefixCache.open(
+        model,
+        dataset,
+        cache_folder(config.data) / "prefix",
+        limit_bytes=train.prefix_cache_gb * 1e9,
+        dtype=dtype,
+        keep=train.num_train_epochs > 1 and train.max_steps <= 0,
+    )
+    if cache is None or not cache.agrees(model, dataset, TOLERANCE[str(dtype).removeprefix("torch.")]):
+        return None, dataset, collate
+    return cache, Numbered(dataset), functools.partial(numbered, collate=collate)
 
 
 def _fused_head(config: Config, args: Any, model: "PreTrainedModel", data: Prepared) -> Any:

@@ -6,8 +6,10 @@ and asks `memory.py` what a step and an evaluation hold.
 >>> footprint(config, tokenizer, lengths, batch, None).memory.total          # doctest: +SKIP
 """
 
+import contextlib
 import functools
 import inspect
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,21 +17,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.batches import flat, packed, padded
+from hone.data.batches import by_length, flat, packed, padded
 from hone.data.estimate import Lengths
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared
 from hone.data.views import IGNORE_INDEX, Item
-from hone.errors import HoneError
+from hone.errors import HoneError, placed
 from hone.evaluation.perplexity import LOGIT_ELEMENTS
 from hone.evaluation.tasks import TASKS
 from hone.machine import read_cgroup, read_memory
-from hone.models.build import apply_method
+from hone.models.adapter import refuse_adapter
+from hone.models.build import apply_method, check_positions
 from hone.models.freeze import Group, groups
-from hone.models.load import best_device, check_source, check_vocabulary, first_line, load_model
+from hone.models.load import best_device, check_source, check_vocabulary, first_line, load_model, loading_fix
+from hone.training.engine import ROW_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hone.training.heap import Heap
 
 # Bytes that an optimizer keeps for a trained number: (multiples of the number's own size, further bytes).
 OPTIMIZER_STATE = {
@@ -46,14 +52,18 @@ OPTIMIZER_STATE = {
     "lion_32bit": (0, 4),
 }
 
+# Keys of configs that say the logits are more than one product: the fused head then steps aside.
+LOGITS_CHANGED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
 
 @dataclass(frozen=True)
 class Footprint:
     """Bytes. The parts are those at their largest; `training`, `evaluation` and `loading` are what there is at once,
-    and `total` is the most of them, beside what the process holds anyway.
+    and `total` is the most of them with the gaps, beside what the process holds anyway.
 
     trained: of the weights, those that train. activations, logits: None where the step could not be followed.
-    untraced: why, then. free: what this machine has free now, for this process.
+    untraced: why, then. gaps: what the allocator keeps between the blocks.
+    free: what this machine has free now, for this process.
     """
 
     weights: int
@@ -65,6 +75,7 @@ class Footprint:
     training: int
     evaluation: int
     loading: int
+    gaps: int
     total: int
     free: int
     process: int
@@ -93,13 +104,13 @@ def footprint(
     config: Config,
     tokenizer: "PreTrainedTokenizerBase",
     lengths: Lengths,
-    batch: list[np.ndarray],
+    batches: list[list[np.ndarray]],
     data: Prepared | None,
 ) -> Shape:
     """Memory of a config's training.
 
     Args:
-        batch: rows of the fullest micro-batch, each an array of examples (`plan.largest_batch`).
+        batches: micro-batches of the run, the fullest last (`plan.chosen_batches`): rows, each an array of examples.
         data: needed for tasks other than causal.
 
     Raises:
@@ -108,32 +119,49 @@ def footprint(
     import psutil
     import torch
 
-    from hone.training.memory import step_memory, without_memory
+    from hone.training.activations import fuse_gelu
+    from hone.training.memory import pass_memory, step_memory, weights_of, without_memory
 
     device = best_device(config.train.use_cpu)
     with torch.device("meta"):
         model = _skeleton(config, tokenizer, data)
+        if config.train.fused_gelu:
+            fuse_gelu(model)
         batching = _batching(config, model, device)
     fakes = without_memory(model, device)
     if config.train.gradient_checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable()
     model.train()
-    inputs = _batch(config, tokenizer, lengths, batch, data, batching)
+    inputs = [_batch(config, tokenizer, lengths, rows, data, batching) for rows in batches]
+    head = _fused_head(config, model)
     weights = sum(_bytes(t) for t in {id(t): t for t in [*model.parameters(), *model.buffers()]}.values())
     trained = sum(_bytes(p) for p in model.parameters() if p.requires_grad)
     optimizer = _optimizer_bytes(config, model)
-    held = weights + optimizer
-    step, untraced = None, None
-    repeats = 2 if config.train.gradient_accumulation_steps > 1 else 1  # the second meets the gradients of the first
-    evaluation = 0
+    heap = heap_of(config, device)
+    step, untraced, evaluation = None, None, 0
     try:
-        step = step_memory(fakes, model, [inputs] * repeats, _forward(config, device), _loss(config, data))
-        evaluation = held + _evaluation_bytes(config, fakes, model, lengths, device)
+        counted = weights_of(fakes, model, heap)
+        measure = _evaluation(config, tokenizer, model, lengths, data)
+        if measure is not None and config.eval.eval_base:
+            pass_memory(counted, model, measure)
+        loss = _loss(config, data) if head is None else functools.partial(head.loss, num_items=1)
+        step = step_memory(
+            counted,
+            model,
+            inputs,
+            _forward(config, device, head),
+            loss,
+            optimizer=optimizer,
+            accumulates=config.train.gradient_accumulation_steps > 1,
+        )
+        if measure is not None:  # beside the optimizer, as in the middle of a training
+            evaluation = weights + optimizer + pass_memory(counted, model, measure)
     except Exception as error:  # data decides the shapes of some architectures (experts): they cannot be followed
         untraced = first_line(error)
-    training = max(held + trained, optimizer + step.peak if step else 0)
+    training = max(weights + optimizer + trained, step.peak if step else 0)
     loading = weights if config.model.model_type else 2 * weights  # the file's pages are held while they are copied
+    live = max(training, evaluation, loading)
     return Shape(
         Footprint(
             weights=weights,
@@ -145,7 +173,8 @@ def footprint(
             training=training,
             evaluation=evaluation,
             loading=loading,
-            total=max(training, evaluation, loading),
+            gaps=max(0, heap.peak - live) if heap and not untraced else 0,
+            total=max(live, heap.peak if heap and not untraced else 0),
             free=free_memory(device),
             process=psutil.Process().memory_info().rss,
             untraced=untraced,
@@ -163,6 +192,13 @@ def free_memory(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     free, limit = read_memory()[1], read_cgroup().memory_free_bytes
     return free if limit is None else min(free, limit)
+
+
+def heap_of(config: Config, device: str) -> "Heap | None":
+    """How the C library's allocator will work in the training process; None where it is not glibc's."""
+    from hone.training.heap import Heap
+
+    return Heap(keep=config.train.keep_freed_memory) if device == "cpu" and platform.libc_ver()[0] == "glibc" else None
 
 
 def _bytes(tensor: Any) -> int:
@@ -193,8 +229,10 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     pad = None if task == "causal" else padding_id(tokenizer)
     if section.model_name_or_path is None:
         model = load_model(section, tokenizer, seed=0, where=config.where, task=task, labels=labels, pad_token_id=pad)
+        check_positions(config, model)
         return apply_method(config, model)
     name = section.model_name_or_path
+    refuse_adapter(name)
     check_source(name)
     remote = section.trust_remote_code
     try:
@@ -214,11 +252,13 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
         raise HoneError(
             f"cannot read the model's config: {first_line(error)}",
             where=config.where("model_name_or_path") or name,
-            fix="a folder needs its config.json; a hub name needs a network, or a model that was downloaded before",
+            fix=loading_fix(name, first_line(error), task),
         ) from error
     if pad is not None:
         model.config.pad_token_id = pad
-    check_vocabulary(model, tokenizer)
+    with placed(config.where("tokenizer_name_or_path") or config.where("model_name_or_path")):
+        check_vocabulary(model, tokenizer)
+    check_positions(config, model)
     return apply_method(config, model)
 
 
@@ -260,8 +300,9 @@ def _batch(
         if batching == "packed":
             batch = packed(items, max_length=config.data.max_length, pad_token_id=0)
         else:
-            layout = flat if batching == "flat" else functools.partial(padded, pad_token_id=0)
-            batch = layout([item for row in items for item in row])
+            items_of_all = [item for row in items for item in row]
+            flat_row = batching == "flat"
+            batch = flat(items_of_all, ROW_MULTIPLE) if flat_row else padded(items_of_all, pad_token_id=0)
     batch.pop("num_tokens")
     return batch
 
@@ -275,8 +316,21 @@ def _item(length: int, supervised: int) -> Item:
 # ---- the step ------------------------------------------------------------------------------------------------------
 
 
-def _forward(config: Config, device: str) -> Callable[[Any, dict[str, Any]], Any]:
-    """Model and batch -> logits, as the Trainer's compute_loss does it."""
+def _fused_head(config: Config, model: Any) -> Any:
+    """The output layer that the engine would join with the loss; None where the engine would leave it alone."""
+    from hone.training.head import FusedHead
+
+    train = config.train
+    if config.method.task != "causal" or not (train.scored_rows_only and train.fused_head) or train.fp16:
+        return None
+    text = model.config.get_text_config(decoder=True)
+    if not takes(model, "logits_to_keep") or any(getattr(text, key, None) not in (None, 1.0) for key in LOGITS_CHANGED):
+        return None
+    return FusedHead.of(model)
+
+
+def _forward(config: Config, device: str, head: Any = None) -> Callable[[Any, dict[str, Any]], Any]:
+    """Model and batch -> logits (or what the fused head takes instead), as the Trainer's compute_loss does it."""
     import torch
 
     from hone.training.loss import scored_positions
@@ -285,11 +339,14 @@ def _forward(config: Config, device: str) -> Callable[[Any, dict[str, Any]], Any
     dtype = torch.bfloat16 if train.bf16 else torch.float16
 
     def forward(model: Any, batch: dict[str, Any]) -> Any:
-        inputs = TASKS[task].inputs(model, batch)
+        inputs = TASKS[task].inputs(model, dict(batch))
         labels = inputs.pop("labels")
         if task == "causal" and train.scored_rows_only and takes(model, "logits_to_keep"):
             inputs["logits_to_keep"] = scored_positions(labels)
-        with torch.autocast(device, dtype, enabled=train.bf16 or train.fp16):
+        with (
+            torch.autocast(device, dtype, enabled=bool(train.bf16 or train.fp16)),
+            head.skipped() if head else contextlib.nullcontext(),
+        ):
             logits = model(**inputs).logits
         return logits.float()  # accelerate's mixed precision hands float32 out
 
@@ -302,26 +359,31 @@ def _loss(config: Config, data: Prepared | None) -> Callable[[Any, Any], Any]:
     return lambda logits, labels: loss(logits, labels, 1)
 
 
-def _evaluation_bytes(config: Config, fakes: Any, model: Any, lengths: Lengths, device: str) -> int:
-    """What measuring the longest validation batch holds beside the weights; 0 where the task is not causal."""
-    import torch
-
+def _evaluation(
+    config: Config, tokenizer: "PreTrainedTokenizerBase", model: Any, lengths: Lengths, data: Prepared | None
+) -> Callable[[Any], Any] | None:
+    """What measures the largest validation batch; None without one. Generated samples are not looked at."""
     from hone.training.loss import token_nll
-    from hone.training.memory import pass_memory
 
-    if config.method.task != "causal" or not len(lengths.validation):
-        return 0
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    longest = int(lengths.validation.max())
-    room = max(1, min(config.eval.eval_tokens_per_batch, LOGIT_ELEMENTS // vocabulary) // longest)
-    ids = torch.zeros(min(room, len(lengths.validation)), longest, dtype=torch.long)
+    if not len(lengths.validation):
+        return None
+    task, loss = TASKS[config.method.task], _loss(config, data)
+    budget = config.eval.eval_tokens_per_batch
+    if config.method.task != "classification":  # there the vocabulary's logits fill the memory first
+        budget = min(budget, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
+    chosen = max(by_length(lengths.validation, budget), key=lambda rows: len(rows) * int(lengths.validation[rows[0]]))
+    if task.collate is None:
+        batch = padded([_item(int(lengths.validation[i]), 1) for i in chosen], pad_token_id=0)
+        batch.pop("attention_mask", None)  # a causal model never looks right
+    else:
+        assert data is not None, "tasks with labels of their own are planned on prepared data"
+        batch = task.collate([data.validation[int(i)] for i in chosen], pad_token_id=padding_id(tokenizer))
+    batch.pop("num_tokens")
 
     def measure(model: Any) -> Any:
-        return token_nll(model(input_ids=ids, use_cache=False).logits, ids)
+        inputs = task.inputs(model, dict(batch))
+        labels = inputs.pop("labels")
+        logits = model(**inputs).logits
+        return token_nll(logits, labels) if task.collate is None else loss(logits, labels)
 
-    training = model.training
-    model.eval()
-    try:
-        return pass_memory(fakes, model, measure)
-    finally:
-        model.train(training)
+    return measure

@@ -9,6 +9,7 @@ from the real step run without numbers (`memory.py`) on the largest micro-batch 
 (3120562176, 9663676416)
 """
 
+import itertools
 import logging
 import math
 import shutil
@@ -24,13 +25,15 @@ from hone.config.schema import Config
 from hone.data.batches import EpochBatches, pack
 from hone.data.estimate import Lengths, counted_lengths, estimate_lengths
 from hone.data.frame import padding_id
-from hone.data.prepare import Prepared, is_prepared, prepare
+from hone.data.prepare import Prepared, cache_folder, is_prepared, prepare
 from hone.data.tokenizer import load_tokenizer
-from hone.errors import HoneError
 from hone.models.build import build_model
 from hone.models.freeze import Group
+from hone.models.load import quiet_libraries
 from hone.runs import Run
+from hone.training.engine import refuse_missing_trackers
 from hone.training.footprint import Footprint, footprint
+from hone.training.precision import resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,27 +125,22 @@ def make_plan(config: Config, *, measure: bool = False) -> Plan:
         HoneError: the config cannot be trained, or its model's config, tokenizer or data cannot be read.
     """
     require_training(config)
-    _quiet_libraries()
+    config = resolve_precision(config, cache_folder(config.data))
+    quiet_libraries()
+    refuse_missing_trackers(config)
     tokenizer = _tokenizer(config)
     data = None
     if measure or config.method.task != "causal" or is_prepared(config, tokenizer):
         data = prepare(config, tokenizer)
     lengths = counted_lengths(data) if data is not None else estimate_lengths(config, tokenizer)
-    batch = largest_batch(config, lengths)
-    found = footprint(config, tokenizer, lengths, batch, data)
+    batches = chosen_batches(config, lengths)
+    found = footprint(config, tokenizer, lengths, batches, data)
     changes = [] if found.memory.fits else _changes(config, tokenizer, lengths, data)
-    schedule = _schedule(config, lengths, batch)
+    schedule = _schedule(config, lengths, batches[-1])
     disk = _disk(config, found.memory, schedule, len(lengths.validation) > 0)
     timing = _measured(config, tokenizer, data, schedule) if measure and data is not None else None
     name = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
     return Plan(name, config.method.method, found.device, found.groups, schedule, found.memory, disk, timing, changes)
-
-
-def _quiet_libraries() -> None:
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def _tokenizer(config: Config) -> "PreTrainedTokenizerBase":
@@ -160,8 +158,8 @@ def _rows(config: Config, lengths: Lengths) -> list[np.ndarray]:
     return [np.array([i]) for i in range(len(lengths.train))]
 
 
-def largest_batch(config: Config, lengths: Lengths) -> list[np.ndarray]:
-    """The rows of the micro-batch with the most tokens that will be drawn; each row is an array of examples.
+def chosen_batches(config: Config, lengths: Lengths) -> list[list[np.ndarray]]:
+    """The first micro-batch that will be drawn and the one with the most tokens; each row is an array of examples.
 
     The sampler is a function of seed and epoch, so these are the very batches of the run.
     """
@@ -169,23 +167,28 @@ def largest_batch(config: Config, lengths: Lengths) -> list[np.ndarray]:
     sums = np.array([int(lengths.train[row].sum()) for row in rows])
     batches = EpochBatches(len(rows), n, config.train.seed)
     flat = config.method.task == "causal" and config.data.batching == "flat"
-    best, most = list(range(min(n, len(rows)))), -1
+    best, most = next(iter(batches)), -1
+    first = best
     for epoch in range(min(EPOCHS_LOOKED_AT, math.ceil(config.train.num_train_epochs))):
         batches.set_epoch(epoch)
         for batch in batches:
             tokens = int(sums[batch].sum() if flat else sums[batch].max() * len(batch))
             if tokens > most:
                 best, most = batch, tokens
-    return [rows[i] for i in best]
+    return [[rows[i] for i in batch] for batch in (first, best)]
 
 
 def _schedule(config: Config, lengths: Lengths, batch: list[np.ndarray]) -> Schedule:
     """Steps by the Trainer's rule: a last, smaller step ends each epoch."""
     train = config.train
-    n_batches = len(EpochBatches(len(_rows(config, lengths)), train.per_device_train_batch_size, train.seed))
-    per_epoch = max(1, math.ceil(n_batches / train.gradient_accumulation_steps))
+    rows = _rows(config, lengths)
+    batches = EpochBatches(len(rows), train.per_device_train_batch_size, train.seed)
+    per_epoch = max(1, math.ceil(len(batches) / train.gradient_accumulation_steps))
     steps = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
     epoch_tokens = int(lengths.train.sum())
+    whole_epochs, steps_left = divmod(steps, per_epoch)
+    batches.set_epoch(whole_epochs)
+    begun = itertools.chain(*itertools.islice(batches, steps_left * train.gradient_accumulation_steps))
     sizes = [int(lengths.train[row].sum()) for row in batch]
     flat = config.method.task == "causal" and config.data.batching == "flat"
     return Schedule(
@@ -198,7 +201,7 @@ def _schedule(config: Config, lengths: Lengths, batch: list[np.ndarray]) -> Sche
         steps_per_epoch=per_epoch,
         steps=steps,
         epochs=steps / per_epoch,
-        tokens=round(epoch_tokens * steps / per_epoch),
+        tokens=whole_epochs * epoch_tokens + sum(int(lengths.train[rows[i]].sum()) for i in begun),
         largest=sum(sizes) if flat else max(sizes) * len(sizes),
     )
 
@@ -250,7 +253,7 @@ def _changes(
     for step in _lowering(config):
         settings = {**settings, **step}
         changed = changed_config(config, settings)
-        shape = footprint(changed, tokenizer, lengths, largest_batch(changed, lengths), data)
+        shape = footprint(changed, tokenizer, lengths, chosen_batches(changed, lengths), data)
         found.append(Change(settings, shape.memory.total, shape.memory.fits))
         if shape.memory.fits:
             break
@@ -307,6 +310,7 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
             "save_strategy": "no",
             "load_best_model_at_end": False,
             "early_stopping_patience": None,
+            "max_train_seconds": None,
             "report_to": "none",
         },
     )
@@ -319,8 +323,6 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
         trainer, _ = build_trainer(run, quick, tokenizer, model, data, StopRequest())
         trainer.train()
         lines = [line for line in run.metrics() if "step_s" in line]
-    if len(lines) < TIMED_STEPS:
-        raise HoneError("two steps could not be taken: the run is shorter", fix="plan without --measure")
     tokens_per_s = float(lines[-1]["tokens_per_s"])
     n_weights = sum(p.numel() for p in model.parameters())
     # an evaluation is the forward pass alone: 2 operations for each weight and token
@@ -328,7 +330,7 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     return Timing(
         step_s=float(lines[-1]["step_s"]),
         tokens_per_s=tokens_per_s,
-        train_s=schedule.tokens / tokens_per_s,
+        train_s=min(schedule.tokens / tokens_per_s, config.train.max_train_seconds or math.inf),
         evaluations=_evaluations(config, schedule) + 1 + config.eval.eval_base if schedule.validation_tokens else 0,
         evaluation_s=min(evaluation_s, schedule.validation_tokens / tokens_per_s),
         peak_memory=max(0, peak_memory_bytes() - before),

@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING
 from hone.config.checks import require_training
 from hone.config.schema import Config
 from hone.data.frame import padding_id
-from hone.data.prepare import Prepared, describe, prepare
+from hone.data.prepare import Prepared, cache_folder, describe, prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation.before_after import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.models.build import build_model, describe_model
-from hone.models.load import load_finished
+from hone.models.load import load_finished, quiet_libraries
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
 from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
 from hone.training.engine import build_trainer, refuse_foreign_ids, refuse_missing_trackers
+from hone.training.precision import resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,6 +45,7 @@ def train(config: Config) -> Run:
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
     require_training(config)
+    config = resolve_precision(config, cache_folder(config.data))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config)
     run = open_run(config)
@@ -51,7 +53,7 @@ def train(config: Config) -> Run:
         if run.status.get("stage") == "finished":
             log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
             return run
-        _quiet_libraries()
+        quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
         tokenizer = _load_tokenizer(config)
@@ -87,7 +89,7 @@ def train(config: Config) -> Run:
 
 def _rehearse(config: Config) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
-    _quiet_libraries()
+    quiet_libraries()
     tokenizer = _load_tokenizer(config)
     _build(config, tokenizer, prepare(config, tokenizer))
 
@@ -162,18 +164,6 @@ def _status(run: Run) -> Iterator[None]:
             run.update(status="failed", error=str(exception), seconds=seconds())
         raise
     run.update(status="finished", error=None, seconds=seconds())
-
-
-def _quiet_libraries() -> None:
-    """Our lines say what matters; the libraries' progress bars and advice would bury them."""
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*")
-    warnings.filterwarnings("ignore", message=".*is deprecated and will be removed in v6.*", category=FutureWarning)
 
 
 def _remember_inputs(run: Run, config: Config, data: Prepared) -> None:

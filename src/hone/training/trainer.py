@@ -36,6 +36,7 @@ from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
 from hone.training.head import FusedHead
 from hone.training.loss import refuse_diverged, scored_positions
+from hone.training.prefix_cache import PrefixCache
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
@@ -52,6 +53,7 @@ class HoneTrainer(Trainer):
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
         scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
         head: computes output layer and loss together, instead of `loss`; needs scored_rows_only.
+        prefix: of the frozen blocks at the bottom; the batches tell their `prefix_rows`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class HoneTrainer(Trainer):
         progress: Progress,
         scored_rows_only: bool,
         head: FusedHead | None,
+        prefix: PrefixCache | None,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.control = TrainerControl()
@@ -89,6 +92,9 @@ class HoneTrainer(Trainer):
         self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
         self.scored_rows_only, self.inputs, self.head = scored_rows_only, inputs, head
+        self.prefix = prefix
+        if prefix:
+            self.add_callback(_ClosePrefix(prefix))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
 
@@ -130,10 +136,15 @@ class HoneTrainer(Trainer):
 
         Where the model can (`scored_rows_only`), the head computes logits only where a label follows.
         """
+        rows = inputs.pop("prefix_rows", None)
         inputs = self.inputs(self.model, inputs)
         if self.scored_rows_only:
             inputs["logits_to_keep"] = scored_positions(inputs["labels"])
-        with self.head.skipped() if self.head else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self.head:
+                stack.enter_context(self.head.skipped())
+            if self.prefix:
+                stack.enter_context(self.prefix.at(rows))
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
@@ -186,6 +197,17 @@ class HoneTrainer(Trainer):
         for path in others:
             (path / COMPLETE).unlink()  # first the mark, so that a crash in between leaves nothing that looks whole
             shutil.rmtree(path)
+
+
+class _ClosePrefix(TrainerCallback):
+    """What was remembered serves the next run too."""
+
+    def __init__(self, prefix: PrefixCache) -> None:
+        self.prefix = prefix
+
+    def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk costs the next run its head start, not this one its result
+            self.prefix.close()
 
 
 class _SetEpoch(TrainerCallback):

@@ -79,7 +79,8 @@ class MethodSection(Section):
         False,
         what="With freeze: whether the input embeddings (tokens and positions) are trained too.",
         why="Only tokens that the base hardly saw have embeddings worth changing.",
-        how="The gradient then has to run down through every frozen block, as in full training.",
+        how="The gradient then has to run down through every frozen block, as in full training. Encoder-decoders share "
+        "one token table between both sides; of the positions, those of the decoder are trained.",
         benefit="Useful after adding tokens to the tokenizer.",
         tradeoff="true: the time that freezing saved in the backward pass is lost. false: added tokens stay random.",
         cpu="false",

@@ -35,10 +35,10 @@ class SpeedKeys(Section):
         True,
         what="Whether output layer and loss are computed as one operation, a block of rows at a time.",
         why="Logits of a whole vocabulary, their soft-max and their gradient are the largest tensors of a small model.",
-        how="The gradients are made in the forward pass, while a block is in the cache; the soft-max is float32. A "
-        "tied embedding adds its gradient to the output layer's. Needs scored_rows_only. Checked against the plain loss "
-        "and gradients before the first step, and left alone where they differ (capped or scaled logits) or where an "
-        "adapter is on the output layer.",
+        how="The gradients are made in the forward pass, while a block is in the cache, with a float32 soft-max. A "
+        "tied embedding adds to the output layer's gradient. Needs scored_rows_only. Before the first step it "
+        "is compared with the plain loss and gradients, and left alone where they differ (capped or scaled logits) or "
+        "where an adapter is on the output layer.",
         benefit="Three matrix products and a few megabytes instead of several copies of all logits.",
         tradeoff="None known; turn it off to compare.",
         cpu="true",
@@ -53,6 +53,20 @@ class SpeedKeys(Section):
         tradeoff="Differences in the last digit; turn it off to compare.",
         cpu="true",
         gpu="true",
+    )
+    prefix_cache_gb: float = key(
+        10.0,
+        ge=0,
+        what="Up to how many gigabytes of disk may hold what frozen blocks make of each token; 0 turns that off.",
+        why="With the bottom of a network frozen, every epoch computes the same numbers there again.",
+        how="The first epoch writes the hidden states at the first trained block beside the tokens ($HONE_CACHE); "
+        "later epochs, and other runs with the same frozen weights and rows, begin there. With method freeze, or "
+        "lora with lora_layers_to_transform; flat batches, no dropout, several epochs. Checked before use.",
+        benefit="From the second epoch on only the trained blocks cost anything.",
+        tradeoff="2 bytes x width for each token (4 in float32); with bf16 the states are rounded to it. Delete the "
+        "folder tokens/prefix when it is no longer needed.",
+        cpu="10",
+        gpu="10",
     )
     keep_freed_memory: bool = key(
         True,

@@ -1,0 +1,1 @@
+"""Boxes for programs nobody has read: bubblewrap, seccomp, limits; candidate and tests apart."""

@@ -1,0 +1,70 @@
+"""pass@k against the product formula and against drawing samples; undefined where there are too few."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hone.evaluation.pass_at_k import estimate, pass_at_k
+
+
+def product_formula(n: int, c: int, k: int) -> float:
+    """1 - prod(1 - k / i for i in n-c+1 .. n), as published with HumanEval."""
+    return 1.0 if n - c < k else 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+@given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
+def test_equals_the_product_formula(n: int, right: float, drawn: float) -> None:
+    c, k = round(right * n), max(1, round(drawn * n))
+    assert pass_at_k(n, c, k) == pytest.approx(product_formula(n, c, k), abs=1e-12)
+
+
+def test_equals_the_share_of_draws_with_a_pass() -> None:
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(combinations([True] * c + [False] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
+
+
+def test_vectorised_and_undefined() -> None:
+    n, c = np.array([10, 10, 3, 5]), np.array([0, 10, 1, 2])
+    assert pass_at_k(n, c, 5)[[0, 1, 3]] == pytest.approx([0.0, 1.0, 1.0])
+    assert np.isnan(pass_at_k(n, c, 5)[2])
+    assert math.isnan(pass_at_k(0, 0, 1))
+    assert pass_at_k(10, [1, 2], 1) == pytest.approx([0.1, 0.2])
+    for n, c, k in ((3, 4, 1), (3, -1, 1), (3, 1, 0)):
+        with pytest.raises(ValueError):
+            pass_at_k(n, c, k)
+
+
+def test_estimates_with_intervals() -> None:
+    one, ten = estimate([(1, 1)] * 30 + [(1, 0)] * 70, (1, 10))
+    assert one.interval is not None and one.interval.value == pytest.approx(0.3)
+    assert (one.interval.low, one.interval.high) == pytest.approx((0.2189, 0.3958), abs=1e-4)  # Wilson
+    assert (ten.interval, ten.n_too_few) == (None, 100)
+    counts = [(20, i % 7) for i in range(60)]
+    found = estimate(counts, (1, 10, 20))
+    values = [item.interval.value if item.interval else 0.0 for item in found]
+    assert values == pytest.approx([np.mean([product_formula(n, c, k) for n, c in counts]) for k in (1, 10, 20)])
+    assert all(
+        item.interval and 0 <= item.interval.low < item.interval.value < item.interval.high <= 1 for item in found
+    )  # type: ignore[operator]
+    assert estimate([(5, 5)] * 3, (5,))[0].interval.high == 1.0  # type: ignore[union-attr]
+    assert estimate([(2, 1)], (1,))[0].interval.low is None  # type: ignore[union-attr]
+    assert estimate([], (1,))[0].interval is None
+
+
+def test_the_interval_covers() -> None:
+    """Of 200 sets of 40 tasks, some 95 % have the true pass@1 in their interval."""
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        chances = random.beta(0.5, 1.0, size=40)  # mean 1/3
+        counts = [(8, int(c)) for c in random.binomial(8, chances)]
+        interval = estimate(counts, (1,))[0].interval
+        assert interval and interval.low is not None and interval.high is not None
+        covered += interval.low <= 1 / 3 <= interval.high
+    assert 180 <= covered <= 199

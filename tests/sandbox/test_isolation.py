@@ -1,0 +1,163 @@
+"""Isolation is there or refused, with the reason and the way out; it is never weaker than it says."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hone.evaluation.sandbox import layers, selftest, syscalls
+from hone.evaluation.sandbox.errors import HarnessError, IsolationError
+from hone.evaluation.sandbox.layers import Box, program_loader, unused_id
+from hone.evaluation.sandbox.selftest import ready
+from hone.evaluation.sandbox.verdict import run_own
+
+LINUX = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap is for Linux")
+
+
+def refusal(isolation: str = "strict") -> str:
+    with pytest.raises(IsolationError) as caught, ready(isolation):  # type: ignore[arg-type]
+        pytest.fail("a box was made")
+    assert "--isolation none" in str(caught.value), "the way out is named"
+    return str(caught.value)
+
+
+def fake(folder: Path, name: str, script: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@LINUX
+def test_without_bubblewrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "bubblewrap is not installed" in refusal()
+    assert "apt-get install bubblewrap" in refusal()
+
+
+@LINUX
+def test_an_old_or_broken_bubblewrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pyseccomp")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake(tmp_path, "bwrap", "echo usage: bwrap --unshare-all")
+    assert "does not know --disable-userns" in refusal()
+    words = "echo 'bwrap: Creating new namespace failed: Operation not permitted' >&2; exit 1"
+    fake(tmp_path, "bwrap", f'test "$1" = --help && echo --disable-userns && exit; {words}')
+    assert "Creating new namespace failed" in refusal()
+
+
+WEAKER = [
+    (["--remount-ro", "/"], [], "", "write to the root folder"),
+    (["--unshare-all"], ["--unshare-pid", "--unshare-uts", "--unshare-ipc"], "network", "connect to a port"),
+    (["--unshare-all"], ["--unshare-pid", "--unshare-uts"], "network", "make a socket"),
+]
+
+
+@pytest.mark.parametrize("words, instead, allowed, escape", WEAKER)
+def test_each_layer_is_missed(
+    strict_box: Box, monkeypatch: pytest.MonkeyPatch, words: list[str], instead: list[str], allowed: str, escape: str
+) -> None:
+    """Take one layer away, and the self-test says which."""
+    wrapper = list(strict_box.wrapper)
+    at = next(i for i in range(len(wrapper)) if wrapper[i : i + len(words)] == words)
+    wrapper[at : at + len(words)] = instead
+    denied = {name: calls for name, calls in syscalls.DENIED.items() if name != allowed}
+    monkeypatch.setattr(syscalls, "DENIED", denied)
+    program = syscalls.seccomp_program()
+
+    @contextmanager
+    def weaker(isolation: str) -> Iterator[Box]:
+        yield Box("strict", tuple(wrapper), strict_box.python, program)
+
+    monkeypatch.setattr(selftest, "boxes", weaker)
+    assert escape in refusal()
+
+
+@LINUX
+def test_without_the_binding_or_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    with pytest.raises(IsolationError, match="pip install pyseccomp"):
+        syscalls.seccomp_program()
+    monkeypatch.delitem(sys.modules, "pyseccomp", raising=False)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None if name == "seccomp" else "libc.so.6")
+    try:
+        import pyseccomp  # noqa: F401
+    except ModuleNotFoundError:
+        pytest.skip("pyseccomp is not installed")
+    except RuntimeError:
+        pass
+    sys.modules.pop("pyseccomp", None)
+    with pytest.raises(IsolationError, match="apt-get install libseccomp2"):
+        syscalls.seccomp_program()
+
+
+def test_other_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with pytest.raises(IsolationError, match="riscv64"):
+        syscalls.seccomp_program()
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert "needs Linux" in refusal()
+
+
+@LINUX
+def test_the_filter_is_made_of_whole_instructions() -> None:
+    pytest.importorskip("pyseccomp")
+    program = syscalls.seccomp_program()
+    assert len(program) % 8 == 0 and len(program) > 500
+    assert program == syscalls.seccomp_program()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has to step down")
+def test_root_that_cannot_step_down_is_refused(monkeypatch: pytest.MonkeyPatch, strict_box: Box) -> None:
+    real = layers.shutil.which
+
+    def which(name: str, path: str | None = None) -> str | None:
+        return None if name == "setpriv" else real(name, path=path)
+
+    monkeypatch.setattr(layers.shutil, "which", which)
+    assert "needs setpriv to step down" in refusal()
+
+
+def test_the_box_holds_the_interpreter_and_little_else(strict_box: Box) -> None:
+    source = (
+        "import os, sys\nfound = {}\nfor name in ('/', '/dev', '/tmp', '/usr', '/etc', '/home', '/proc'):\n"
+        "    try:\n        found[name] = sorted(os.listdir(name))\n    except OSError as error:\n"
+        "        found[name] = type(error).__name__\n"
+        "site = os.path.dirname(os.__file__) + '/site-packages'\n"
+        "found['site'] = os.listdir(site) if os.path.isdir(site) else []\n"
+        "found['uid'] = os.getuid(), os.getgid(), os.getgroups(), os.uname().nodename, os.getpid()\n"
+        "found['path'] = [name for name in sys.path if 'site-packages' in name]\nresult = found\n"
+    )
+    found = run_own(strict_box, source, 5)
+    assert found["/dev"] == ["null", "urandom", "zero"]
+    assert found["/tmp"] == found["site"] == found["path"] == []
+    assert found["/etc"] == found["/home"] == found["/proc"] == "FileNotFoundError"
+    assert set(found["/"]) <= {"dev", "tmp", *(Path(place).parts[1] for _, place in layers._mounts())}
+    uid, gid, groups, name, number = found["uid"]
+    assert (uid, gid, name, number) == (65534, 65534, "box", 1)
+    assert set(groups) <= {65534}
+
+
+@LINUX
+def test_the_loader_of_a_program() -> None:
+    loader = program_loader(Path(os.path.realpath(sys.executable)))
+    assert loader is None or Path(loader).exists()
+    with pytest.raises(IsolationError, match="no 64-bit ELF"):
+        program_loader(Path(__file__))
+
+
+@LINUX
+def test_an_unused_id() -> None:
+    import pwd
+
+    with pytest.raises(KeyError):
+        pwd.getpwuid(unused_id())
+
+
+def test_a_program_of_ours_that_fails_is_no_answer(strict_box: Box) -> None:
+    with pytest.raises(HarnessError, match="ZeroDivisionError"):
+        run_own(strict_box, "1 / 0", 5)

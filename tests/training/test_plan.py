@@ -1,0 +1,293 @@
+"""`hone plan` says before a training what the training then does: parameters, steps, tokens; and writes nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import hone
+from conftest import pairs
+from hone.cli import app
+from hone.data.estimate import counted_lengths, estimate_lengths
+from hone.data.tokenizer import load_tokenizer
+from hone.errors import HoneError
+from hone.models.build import build_model
+from hone.models.freeze import count_trainable, groups
+from hone.tables import plan_text
+from hone.training import footprint, plan
+from hone.training.plan import make_plan
+from tiny_tasks import BART, BERT, GPT2, QUIET, T5, bert_tokenizer, labelled_rows, pair_rows
+
+PLANS = {**QUIET, "bf16": False}
+SCRATCH_GPT2 = {"model_name_or_path": None, "model_type": "gpt2", "config_overrides": {**GPT2, "n_layer": 3}}
+
+
+@pytest.fixture
+def config(tmp_path: Path, model_folder: Path, write_rows: Callable[..., Path]) -> Callable[..., Any]:
+    """config(max_length=32, …) -> a configuration on 40 prompt/completion rows and a tiny GPT-2, never trained yet."""
+    rows = write_rows("rows.jsonl", pairs(40))
+
+    def make(**settings: Any) -> Any:
+        given = {
+            **PLANS,
+            "model_name_or_path": str(model_folder),
+            "tokenizer_name_or_path": str(model_folder),
+            "train_file": str(rows),
+            "per_device_train_batch_size": 3,
+            "output_dir": str(tmp_path / "out"),
+            **settings,
+        }
+        return hone.load_config({key: value for key, value in given.items() if value is not None})
+
+    return make
+
+
+def files_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+# ---- what trains ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"method": "freeze", "num_unfrozen_layers": 1},
+        {"method": "freeze", "num_unfrozen_layers": 0, "unfreeze_head": True},
+        {"method": "lora", "lora_r": 4},
+        {"method": "lora", "lora_r": 4, "lora_modules_to_save": ["lm_head"], "dtype": "bfloat16"},
+        SCRATCH_GPT2,
+    ],
+    ids=["full", "freeze", "freeze-head", "lora", "lora-head-bfloat16", "from-scratch"],
+)
+def test_the_table_is_that_of_the_built_model(config: Any, settings: dict[str, Any]) -> None:
+    chosen = config(**settings)
+    found = make_plan(chosen)
+    model = build_model(chosen, load_tokenizer(chosen.model.tokenizer_name_or_path))
+    assert found.groups == groups(model)
+    count = count_trainable(model)
+    assert sum(g.n_parameters for g in found.groups) == count.n_parameters
+    assert sum(g.n_parameters for g in found.groups if g.trains) == count.n_trainable
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert found.memory.trained == sum(p.numel() * p.element_size() for p in trained) == found.memory.gradients
+    held = {id(t): t for t in [*model.parameters(), *model.buffers()]}.values()
+    assert found.memory.weights == sum(t.numel() * t.element_size() for t in held)
+    assert found.memory.optimizer == 2 * found.memory.trained, "AdamW keeps two numbers for each trained one"
+    text = plan_text(found)
+    assert f"{count.n_trainable:,} of {count.n_parameters:,} parameters train" in text
+    assert "also lm_head: one tensor" in text, "the tie of GPT-2's head and embeddings is said"
+
+
+# ---- steps and tokens ----------------------------------------------------------------------------------------------
+
+
+def assert_the_run_does_as_planned(config: Any) -> None:
+    planned = make_plan(config)  # lengths are estimated: nothing is prepared yet
+    run = hone.train(config)
+    steps = [line for line in run.metrics() if "loss" in line]
+    assert planned.schedule.steps == steps[-1]["step"] == len(steps)
+    assert planned.schedule.epochs == pytest.approx(steps[-1]["epoch"])
+    counted = make_plan(config).schedule
+    assert counted.exact
+    assert counted.steps == planned.schedule.steps
+    assert counted.tokens == steps[-1]["tokens"]
+    supervised = counted.supervised_tokens * counted.epochs
+    if float(counted.epochs).is_integer():
+        assert supervised == steps[-1]["supervised_tokens"]
+    between = [line for line in run.metrics() if "eval_loss" in line]
+    assert len(between) == (plan._evaluations(config, counted) if counted.validation_tokens else 0)
+    assert counted.validation_tokens == sum(hone.prepare(config).validation.lengths)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_train_epochs": 2},
+        {"num_train_epochs": 2, "gradient_accumulation_steps": 5},
+        {"num_train_epochs": 1.5},
+        {"max_steps": 7, "gradient_accumulation_steps": 3},
+        {"batching": "packed", "num_train_epochs": 2},
+        {"batching": "padded", "max_train_samples": 11},
+        {"validation_split_percentage": 0, "method": "lora", "lora_r": 2},
+    ],
+    ids=["epochs", "accumulation", "part-of-an-epoch", "max-steps", "packed", "padded", "no-validation"],
+)
+def test_steps_and_tokens_are_those_of_the_run(config: Any, settings: dict[str, Any]) -> None:
+    assert_the_run_does_as_planned(config(**settings))
+
+
+def test_steps_and_tokens_of_windows(config: Any, write_rows: Callable[..., Path]) -> None:
+    texts = [{"text": f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 3)} for i in range(30)]
+    chosen = config(train_file=str(write_rows("texts.jsonl", texts)), batching="windows", max_length=16)
+    assert_the_run_does_as_planned(chosen)
+
+
+@pytest.mark.parametrize(("model_type", "overrides"), [("gpt2", GPT2), ("bert", BERT), ("t5", T5), ("bart", BART)])
+def test_the_other_tasks(
+    config: Any, write_rows: Callable[..., Path], tmp_path: Path, model_type: str, overrides: dict[str, Any]
+) -> None:
+    task = "seq2seq" if model_type in ("t5", "bart") else "classification"
+    rows = labelled_rows(30) if task == "classification" else pair_rows(30)
+    settings = {"task": task, "train_file": str(write_rows("task.jsonl", rows)), "num_train_epochs": 2}
+    if model_type == "bert":
+        bert_tokenizer([word for row in rows for word in row["text"].split()]).save_pretrained(tmp_path / "words")
+        settings["tokenizer_name_or_path"] = str(tmp_path / "words")
+    chosen = config(
+        **settings, model_name_or_path=None, model_type=model_type, config_overrides=overrides, max_target_length=32
+    )
+    found = make_plan(chosen)
+    assert found.memory.untraced is None
+    assert found.memory.activations and found.memory.logits
+    assert found.memory.evaluation > found.memory.weights
+    assert not (tmp_path / "out").exists()
+    assert_the_run_does_as_planned(chosen)
+
+
+def test_estimated_lengths_are_near_the_counted_ones(config: Any) -> None:
+    chosen = config()
+    tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)
+    estimated, counted = estimate_lengths(chosen, tokenizer), counted_lengths(hone.prepare(chosen))
+    assert (estimated.exact, counted.exact) == (False, True)
+    assert len(estimated.train) == len(counted.train)
+    assert len(estimated.validation) == len(counted.validation)
+    assert estimated.train.sum() == pytest.approx(counted.train.sum(), rel=0.05)
+    assert estimated.supervised.sum() == pytest.approx(counted.supervised.sum(), rel=0.2)
+    assert np.sort(estimated.train) == pytest.approx(np.sort(counted.train), abs=4)
+    assert "about 36 examples" in plan_text(make_plan(config(seed=3))) or make_plan(chosen).schedule.exact
+
+
+def test_a_sample_stands_for_a_long_file(
+    config: Any, write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hone.data import estimate
+
+    chosen = config(train_file=str(write_rows("many.jsonl", pairs(600))))
+    tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)
+    monkeypatch.setattr(estimate, "SAMPLE_ROWS", 50)
+    found = estimate_lengths(chosen, tokenizer)
+    assert found.how == "estimated from 50 tokenised rows"
+    monkeypatch.setattr(estimate, "READ_SECONDS", 0.0)
+    assert "at least so many: reading was stopped" in estimate_lengths(chosen, tokenizer).how
+    counted = counted_lengths(hone.prepare(chosen))
+    assert found.train.sum() == pytest.approx(counted.train.sum(), rel=0.1)
+
+
+# ---- what is measured, printed and left behind -----------------------------------------------------------------------
+
+
+def test_nothing_is_written(config: Any, tmp_path: Path) -> None:
+    chosen = config()
+    before = files_below(tmp_path)
+    assert not make_plan(chosen).schedule.exact
+    assert files_below(tmp_path) == before
+
+
+def test_measure_times_two_steps_and_leaves_no_run(config: Any, tmp_path: Path) -> None:
+    chosen = config(num_train_epochs=3)
+    found = make_plan(chosen, measure=True)
+    assert not (tmp_path / "out").exists()
+    timing, schedule = found.timing, found.schedule
+    assert timing is not None and schedule.exact
+    assert 0 < timing.step_s < 10
+    assert timing.train_s == pytest.approx(schedule.tokens / timing.tokens_per_s)
+    assert timing.evaluations == 3 + 2, "each epoch, before and after"
+    assert 0 < timing.evaluation_s < timing.train_s
+    text = plan_text(found)
+    assert f"{schedule.steps} steps of" in text and "5 evaluations" in text
+    short = make_plan(config(max_train_samples=2, num_train_epochs=1, max_train_seconds=1e-3), measure=True)
+    assert short.schedule.steps == 1, "two steps are timed even where the run has one"
+    assert short.timing is not None and short.timing.train_s == 1e-3
+
+
+def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config()
+    keys = [f"model_name_or_path={chosen.model.model_name_or_path}", f"train_file={chosen.data.train_file}"]
+    keys += [f"output_dir={tmp_path / 'out'}", "max_length=64", "use_cpu=true"]
+    done = CliRunner().invoke(app, ["plan", *keys, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["fits"] is True and told["changes"] == []
+    assert told["schedule"]["n_examples"] == 36
+    assert told["memory"]["total"] >= told["memory"]["training"] > 0
+    assert {group["trains"] for group in told["groups"]} == {True}
+    done = CliRunner().invoke(app, ["plan", *keys])
+    assert done.exit_code == 0 and "it fits" in done.stdout and "parameters train" in done.stdout
+    monkeypatch.setattr(footprint, "free_memory", lambda device: 1000)
+    done = CliRunner().invoke(app, ["plan", *keys])
+    assert done.exit_code == 3, done.output
+    assert "IT DOES NOT FIT" in done.stdout and "no setting makes it fit here" in done.stdout
+    assert "Traceback" not in done.output
+
+
+# ---- what does not fit -----------------------------------------------------------------------------------------------
+
+
+def test_what_to_lower_is_named_and_suffices(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config(per_device_train_batch_size=8, gradient_accumulation_steps=2, batching="padded")
+    whole = make_plan(chosen)
+    assert whole.fits and not whole.changes
+    small = make_plan(config(per_device_train_batch_size=1, gradient_accumulation_steps=16, batching="padded"))
+    assert small.memory.total < whole.memory.total
+    monkeypatch.setattr(footprint, "free_memory", lambda device: small.memory.total)
+    found = make_plan(chosen)
+    assert not found.fits
+    *tried, last = found.changes
+    assert last.fits and not any(change.fits for change in tried)
+    assert last.total <= small.memory.total
+    steps = last.settings
+    assert steps["per_device_train_batch_size"] * steps["gradient_accumulation_steps"] == 16
+    again = make_plan(plan.changed_config(chosen, steps))
+    assert again.fits and again.memory.total == last.total
+    assert "fits  with" in plan_text(found)
+
+
+def test_a_full_disk_is_no_memory(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config(save_strategy="steps", save_steps=2, save_total_limit=2, max_steps=9)
+    disk = make_plan(chosen).disk
+    assert disk.kept == 3, "the new one is there before the oldest goes"
+    assert disk.total == disk.model + 3 * disk.checkpoint
+    assert disk.checkpoint == 3 * disk.model, "AdamW keeps two numbers for each weight"
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": disk.total - 1}))
+    full = make_plan(chosen)
+    assert not full.fits and full.memory.fits and full.changes == []
+    assert "NOT ENOUGH: lower save_total_limit" in plan_text(full)
+
+
+def test_the_disk_holds_what_was_planned(config: Any) -> None:
+    chosen = config(save_strategy="steps", save_steps=2, max_steps=4, method="lora", lora_r=4)
+    disk = make_plan(chosen).disk
+    run = hone.train(chosen)
+    model = (run.folder / "adapter_model.safetensors").stat().st_size
+    checkpoint = sum(p.stat().st_size for p in run.checkpoints()[0].iterdir() if p.suffix in (".safetensors", ".pt"))
+    assert model == pytest.approx(disk.model, rel=0.2, abs=5000)
+    assert checkpoint == pytest.approx(disk.checkpoint, rel=0.2, abs=20000)
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model_name_or_path": "./nothere"}, "no such model folder"),
+        ({"train_file": "nothere.jsonl"}, "nothere.jsonl: no such file"),
+        ({"max_length": 300}, "max_length is 300, but the model has 256 positions"),
+        ({"method": "freeze", "num_unfrozen_layers": 9}, "num_unfrozen_layers is 9"),
+        ({"method": "lora", "lora_target_modules": ["q_proj"]}, "no linear layer 'q_proj'"),
+        ({"task": "seq2seq"}, "encoder-decoder, such as t5 or bart"),
+        ({**SCRATCH_GPT2, "config_overrides": {"n_layr": 2}}, "did you mean 'n_layer'"),
+        ({"batching": "windows", "max_length": 200}, "no example would be left to train on"),
+        ({"report_to": "nonsense"}, "tracker 'nonsense'"),
+    ],
+)
+def test_mistakes_are_said_as_train_would(config: Any, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(HoneError) as caught:
+        make_plan(config(**settings))
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) > 1, "and how to repair it"
+    assert not (tmp_path / "out").exists()
