@@ -13,6 +13,7 @@ from hone.errors import HoneError
 from hone.evaluation.tasks import TASKS
 from hone.models.load import best_device
 from hone.runs import Run
+from hone.training.speed_up import ROW_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from hone.training.trainer import HoneTrainer
 
 log = logging.getLogger("hone")
-
-ROW_MULTIPLE = 32  # tokens: a flat row is filled up to one, see `batches.flat`
 
 
 def build_trainer(
