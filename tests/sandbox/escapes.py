@@ -218,7 +218,10 @@ RESOURCES = [
         "    except RuntimeError:\n        return 'held'\n    return n\n",
     ),
     Case(
-        27, "memory bomb", "def f():\n    x = []\n    while True:\n        x.append(bytearray(1 << 20))\n", ("memory",)
+        27,
+        "memory bomb",
+        "def f():\n    x = []\n    while True:\n        x.append(bytearray(1 << 20))\n",
+        ("memory", "timeout"),
     ),
     probe(28, "shared anonymous memory", "__import__('mmap').mmap(-1, 1 << 30)"),
     probe(29, "memfd", "os.memfd_create('x')"),
