@@ -10,6 +10,7 @@ side by side. The speed of matrix products is measured between the turns. Nothin
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -36,6 +37,8 @@ def main() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the weights are deleted
     table = TABLES[options.table]
+    if options.batch:
+        table = dataclasses.replace(table, batch=options.batch)
     setups = chosen_setups(options.only or ",".join(table.setups))
     rounds, steps = options.rounds or table.rounds, options.steps or table.steps
     with tempfile.TemporaryDirectory(prefix="speed-") as name:
@@ -57,8 +60,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--tokenizer", required=True, metavar="FOLDER", help="the tokenizer, e.g. GPT-2's")
     parser.add_argument("--rounds", type=int, help="turns of each set-up")
     parser.add_argument("--steps", type=int, help="training steps of a turn (not where a turn is an epoch)")
+    parser.add_argument("--batch", type=int, help="rows of a step")
     parser.add_argument("--rows", type=int, help="rows of an epoch, where a turn is an epoch")
     parser.add_argument("--only", metavar="NAMES", help="of the set-ups only these, e.g. hone,expert")
+    parser.add_argument("--held-out", type=int, default=0, help="rows that are measured after each turn, not trained")
+    parser.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE", help="further keys of hone's config")
     parser.add_argument("--max-length", type=int, default=MAX_LENGTH, help=f"tokens of a row, at most ({MAX_LENGTH})")
     parser.add_argument(
         "--shape", type=json.loads, default={}, help="other numbers for the model, e.g. '{\"n_layer\": 2}'"
@@ -92,7 +98,7 @@ def prepare(
 ) -> tuple[dict[str, Any], list[int]]:
     """Rows, order and two copies of the weights in `folder`; what every child is told, and the tokens of each step."""
     from speed.measure import run_child
-    from speed.rows import choose_rows, write_rows
+    from speed.rows import choose_rows, write_held_out, write_rows
 
     from hone.data.tokenizer import load_tokenizer
 
@@ -102,7 +108,9 @@ def prepare(
     n_steps = table.warm_up + a_turn * (rounds if table.alive else 1)
     n_rows = rows_given or n_steps * table.batch
     epochs = math.ceil(n_steps * table.batch / n_rows) + 1  # one more, so that nobody comes to the end of training
-    rows = choose_rows(options.data, tokenizer, n_rows, options.max_length, options.seed)
+    rows = choose_rows(options.data, tokenizer, n_rows + options.held_out, options.max_length, options.seed)
+    rows, held_out = rows[:n_rows], rows[n_rows:]
+    write_held_out(held_out, folder)
     tokens = write_rows(rows, folder, table.batch, epochs, options.seed)
     tokenizer.save_pretrained(folder / "tokenizer")  # apart: beside a model's config it is read as that model's kind
     vocab_size = table.vocab_size or len(tokenizer)
@@ -115,6 +123,7 @@ def prepare(
         "shape": shape,
         "dtype": table.dtype,
         "method": table.method,
+        "keys": options.keys,
         "bf16": table.bf16,
         "batch": table.batch,
         "max_length": options.max_length,

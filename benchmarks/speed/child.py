@@ -9,6 +9,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ class Turns:
         self.left, self.began = 0, 0.0
         self.losses: list[Any] = []
         self.baseline = memory("VmRSS")
+        self.held_out: Callable[[], float] | None = None  # measured between turns, outside of their time
 
     def imported(self) -> None:
         """Called when the libraries are imported and nothing is loaded yet."""
@@ -42,7 +44,9 @@ class Turns:
         if self.left == 0:
             seconds = time.perf_counter() - self.began
             losses = [float(value) for value in self.losses]
-            self.answer(seconds=seconds, losses=losses, tokens_so_far=tokens, peak=memory("VmHWM"))
+            peak = memory("VmHWM")
+            held_out = self.held_out() if self.held_out else None
+            self.answer(seconds=seconds, losses=losses, tokens_so_far=tokens, peak=peak, held_out=held_out)
 
     def answer(self, **about: Any) -> None:
         """Tell the parent, and wait for its next order."""

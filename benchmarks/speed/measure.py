@@ -36,6 +36,7 @@ class Turn:
     losses: list[float]
     rates: list[dict[str, float]]
     others: float
+    held_out: float | None = None  # loss of the rows held out, at its end
     first_step_s: float | None = None  # from the start of the process to the end of its first step, where it is fresh
 
     @property
@@ -192,7 +193,8 @@ def take_turn(child: Child, ceiling: Child, waiting: list[Child], tokens: list[i
     child.peak = answer["peak"]
     others = max((busy - working) / wall, 0.0)
     trained = sum(tokens[-steps:])
-    return Turn(answer["seconds"], trained, answer["losses"], rates, others, child.first_step_s), idle / wall
+    turn = Turn(answer["seconds"], trained, answer["losses"], rates, others, answer["held_out"], child.first_step_s)
+    return turn, idle / wall
 
 
 def cpu_seconds(children: list[Child]) -> float:

@@ -17,11 +17,11 @@ def run_hone(task: dict[str, Any], turns: Turns) -> None:
 
     def build_waiting(*args: Any, **kwargs: Any) -> Any:
         trainer, stopper = build(*args, **kwargs)
-        wait_at_the_end_of_turns(trainer, turns)
+        wait_at_the_end_of_turns(trainer, turns, task)
         return trainer, stopper
 
     story.build_trainer = build_waiting
-    hone.train(hone.load_config(keys(task)))
+    hone.train(hone.load_config(keys(task), task["keys"]))
 
 
 def keys(task: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from speed.child import Turns
 from speed.flops import training_flops
-from speed.rows import IGNORE_INDEX, read_ordered
+from speed.rows import IGNORE_INDEX, read_held_out, read_ordered
 
 Task = dict[str, Any]
 
@@ -62,7 +62,7 @@ def run_trainer(task: Task, turns: Turns, *, layout: str, bf16: bool, dtype: str
         )
     args = TrainingArguments(**common_arguments(task, len(examples)), bf16=bf16 and task["bf16"], logging_steps=10)
     trainer = Trainer(model, args, train_dataset=examples, data_collator=collate)
-    wait_at_the_end_of_turns(trainer, turns)
+    wait_at_the_end_of_turns(trainer, turns, task)
     trainer.train()
 
 
@@ -82,7 +82,7 @@ def run_trl(task: Task, turns: Turns, *, tuned: bool) -> None:
     args = SFTConfig(**common_arguments(task, len(examples)), **options)
     tokenizer = padding_tokenizer(task)
     trainer = SFTTrainer(model, args, train_dataset=Dataset.from_list(examples), processing_class=tokenizer)
-    wait_at_the_end_of_turns(trainer, turns)
+    wait_at_the_end_of_turns(trainer, turns, task)
     trainer.train()
 
 
@@ -102,7 +102,7 @@ def common_arguments(task: Task, n_examples: int) -> dict[str, Any]:
     }
 
 
-def wait_at_the_end_of_turns(trainer: Any, turns: Turns) -> None:
+def wait_at_the_end_of_turns(trainer: Any, turns: Turns, task: Task) -> None:
     """Make a Trainer train a turn at a time: from the end of one step to the end of another, everything included."""
     from transformers import TrainerCallback
 
@@ -122,8 +122,27 @@ def wait_at_the_end_of_turns(trainer: Any, turns: Turns) -> None:
             progress = getattr(trainer, "progress", None)
             turns.step(losses.pop(), getattr(progress, "tokens", None))
 
+    if rows := read_held_out(task["data"]):
+        turns.held_out = functools.partial(held_out_loss, trainer.model, rows)
     trainer.training_step = training_step
     trainer.add_callback(InTurns())
+
+
+def held_out_loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
+    """Nats per supervised token, one row at a time, in the precision of the weights."""
+    import torch
+    from torch.nn import functional as F
+
+    total, count, training = 0.0, 0, model.training
+    model.eval()
+    with torch.no_grad():
+        for row in rows:
+            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+            total += float(F.cross_entropy(logits, labels[1:], reduction="sum"))
+            count += int((labels[1:] != IGNORE_INDEX).sum())
+    model.train(training)
+    return total / count
 
 
 def padding_tokenizer(task: Task) -> Any:
@@ -176,6 +195,8 @@ def run_plain_loop(task: Task, turns: Turns) -> None:
     model.train()
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=task["learning_rate"], weight_decay=0.0, fused=True)
+    if rows := read_held_out(task["data"]):
+        turns.held_out = functools.partial(held_out_loss, model, rows)
     turns.ready(flops_per_token=training_flops(model))
     for ids, labels in padded_batches(read_ordered(task["data"]), task["batch"]):
         with torch.autocast("cpu", torch.bfloat16, enabled=task["bf16"]):

@@ -21,6 +21,7 @@ def report(name: str, table: Table, measured: Measured, steps: int) -> str:
         speeds(table, measured),
         *([epochs(measured)] if table.epochs else []),
         *([starts(measured)] if table.start_up else []),
+        *([times_to_loss(measured)] if any(t.held_out for r in measured.setups.values() for t in r.turns) else []),
         ceilings(measured),
         losses(measured),
     ]
@@ -137,6 +138,25 @@ def starts(measured: Measured) -> str:
         a_second = [len(turn.losses) / turn.seconds for turn in result.turns]
         rows.append([name, spread(first, "{:.2f}") if first else "-", spread(a_second, "{:.1f}")])
     return markdown(["set-up", "start of the process to the end of the first step, s", "then steps/s"], rows)
+
+
+def times_to_loss(measured: Measured) -> str:
+    """Held-out loss after each turn, and the seconds of training until the loss that all of them have reached."""
+    ends = {name: [turn.held_out for turn in result.turns] for name, result in measured.setups.items()}
+    common = max(min(values) for values in ends.values())  # type: ignore[type-var]
+    rows = []
+    for name, result in measured.setups.items():
+        seconds, reached, before = 0.0, None, None
+        for turn in result.turns:
+            assert turn.held_out is not None
+            if reached is None and turn.held_out <= common:
+                share = 1.0 if before is None else (before - common) / (before - turn.held_out)
+                reached = seconds + share * turn.seconds
+            seconds, before = seconds + turn.seconds, turn.held_out
+        told = " ".join(f"{value:.3f}" for value in ends[name])
+        rows.append([name, told, f"{seconds:.1f}", "-" if reached is None else f"{reached:.1f}"])
+    header = ["set-up", "held-out loss after each turn", "seconds in all", f"seconds to {common:.3f}"]
+    return markdown(header, rows, text_columns=2)
 
 
 def ceilings(measured: Measured) -> str:

@@ -59,9 +59,23 @@ def write_rows(rows: list[dict[str, Any]], folder: Path, batch: int, epochs: int
     return [sum(len(rows[i]["ids"]) for i in indices) for indices in order]
 
 
+def write_held_out(rows: list[dict[str, Any]], folder: Path) -> None:
+    """held-out.json, the examples that nobody trains on."""
+    (folder / "held-out.json").write_text(json.dumps([(row["ids"], row["prompt_tokens"]) for row in rows]))
+
+
+def read_held_out(folder: str) -> list[dict[str, list[int]]]:
+    """As `read_ordered`; empty where none are held out."""
+    return _examples(Path(folder, "held-out.json"))
+
+
 def read_ordered(folder: str) -> list[dict[str, list[int]]]:
     """input_ids and labels of every example, in the order of training; labels only on the answer and its end token."""
+    return _examples(Path(folder, "ordered.json"))
+
+
+def _examples(file: Path) -> list[dict[str, list[int]]]:
     return [
         {"input_ids": ids, "labels": [IGNORE_INDEX] * n_prompt + ids[n_prompt:]}
-        for ids, n_prompt in json.loads(Path(folder, "ordered.json").read_text())
+        for ids, n_prompt in json.loads(file.read_text())
     ]

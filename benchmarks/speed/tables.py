@@ -67,7 +67,7 @@ TABLES = {
         rows=32,
     ),
     "qwen2-lora": Table(
-        says="Qwen2-1.5B's shape in bfloat16, LoRA r 64 on q_proj and v_proj, one row a step",
+        says="Qwen2-1.5B's shape in bfloat16, LoRA r 64 on q_proj and v_proj",
         model_type="qwen2",
         shape={
             "hidden_size": 1536,

@@ -117,7 +117,8 @@ def test_recipes_hold_the_values_of_their_sources(tmp_path: Path) -> None:
         assert loaded[name].model.model_name_or_path == "Qwen/Qwen2-1.5B"
         assert (method.method, method.lora_r, method.lora_alpha) == ("lora", 64, 128)
         assert method.lora_target_modules == ["q_proj", "v_proj"]
-        assert loaded[name].train.gradient_accumulation_steps > 1
+        section = loaded[name].train
+        assert section.per_device_train_batch_size * section.gradient_accumulation_steps == 16
 
 
 def test_the_reference_page_is_up_to_date() -> None:

@@ -117,3 +117,18 @@ def test_processes_share_the_same_batches() -> None:
     alone = list(EpochBatches(16, 2, seed=5))
     shared = [list(EpochBatches(16, 2, seed=5, rank=rank, world=2)) for rank in range(2)]
     assert [batch for pair in zip(*shared, strict=True) for batch in pair] == alone
+
+
+def test_pieces_of_a_batch_are_cut_between_examples() -> None:
+    """By hand: examples of 3, 4, 2 and 6 tokens, at most 7 at once: 3 + 4, 2, 6. A longer one stays whole."""
+    from hone.data.batches import cut, flat, padded
+
+    items = [{"input_ids": np.full(n, n), "labels": np.full(n, n)} for n in (3, 4, 2, 6)]
+    batch = {name: value for name, value in flat(items).items() if name != "num_tokens"}
+    assert [piece["input_ids"].tolist() for piece in cut(batch, 7)] == [[[3] * 3 + [4] * 4], [[2] * 2], [[6] * 6]]
+    assert [piece["position_ids"].tolist() for piece in cut(batch, 8)] == [[[0, 1, 2, 0, 1, 2, 3]], [[0, 1, *range(6)]]]
+    assert [piece["labels"].shape[1] for piece in cut(batch, 1)] == [3, 4, 2, 6]
+    assert cut(batch, 15) == [batch]
+    rows = {name: value for name, value in padded(items, 0).items() if name != "num_tokens"}
+    assert [len(piece["input_ids"]) for piece in cut(rows, 12)] == [2, 2]
+    assert [len(piece["attention_mask"]) for piece in cut(rows, 1)] == [1] * 4

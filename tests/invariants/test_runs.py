@@ -75,6 +75,36 @@ def test_accumulation_8x1_equals_1x8(tmp_path: Path, model_folder: Path, write_r
 
 
 @pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
+def test_a_micro_batch_in_pieces_is_the_same_step(
+    batching: str, tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most 100 tokens at once: the gradients of a step are those of the whole micro-batch, whatever its layout."""
+    from safetensors.torch import load_file
+
+    from hone.training import trainer
+
+    passes: list[int] = []
+    plain = trainer.cut
+
+    def counted(batch: Any, max_tokens: int) -> Any:
+        pieces = plain(batch, max_tokens)
+        passes.extend(piece["input_ids"].numel() for piece in pieces)
+        return pieces
+
+    monkeypatch.setattr(trainer, "cut", counted)
+    common = settings(model_folder, write_rows, num_train_epochs=1.0, learning_rate=0.05, optim="sgd", max_length=64)
+    weights = []
+    for budget in (None, 100):
+        out = {"output_dir": str(tmp_path / f"{budget}"), "micro_batch_tokens": budget, "batching": batching}
+        run = hone.train(hone.load_config({**common, **out}))
+        weights.append(load_file(run.folder / "model.safetensors"))
+    assert len(passes) > 2 * len(losses(run)), "several pieces a step, or the test shows nothing"
+    assert max(passes) <= 100 or batching == "packed"  # a packed row is one piece, its examples are not parted
+    for name, tensor in weights[0].items():
+        assert float((tensor - weights[1][name]).abs().max()) <= 1e-6, name
+
+
+@pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
 def test_layouts_train_alike(batching: str, tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     common = settings(model_folder, write_rows, num_train_epochs=1.0, max_length=64, per_device_train_batch_size=24)
     run = hone.train(hone.load_config({**common, "batching": batching, "output_dir": str(tmp_path / batching)}))
@@ -111,6 +141,7 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
         save_steps=20,
         save_total_limit=1,
         lr_scheduler_type="cosine",
+        dropout=0.1,
         bf16=False,  # in both processes, whatever this processor does best
         learning_rate=1e-3,
     )

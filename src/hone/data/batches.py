@@ -91,6 +91,29 @@ def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, "torch.Tensor 
     return batch
 
 
+def cut(batch: dict[str, "torch.Tensor"], max_tokens: int) -> list[dict[str, "torch.Tensor"]]:
+    """A batch in pieces of at most so many tokens, padding included, cut between examples; each has one at least.
+
+    A flat row (1, T) is cut where positions restart, any other batch (B, T) between rows.
+    """
+    ids, positions = batch["input_ids"], batch.get("position_ids")
+    if ids.numel() <= max_tokens:
+        return [batch]
+    if len(ids) == 1 and positions is not None:
+        axis, borders = 1, [*(positions[0] == 0).nonzero().flatten().tolist(), ids.shape[1]]
+        ends = [b for a, b in zip([0, *borders], borders) if b > a]  # of the examples
+        kept = max_tokens
+    else:
+        axis, ends, kept = 0, list(range(1, len(ids) + 1)), max(1, max_tokens // ids.shape[1])
+    sizes, begin = [], 0
+    for end, following in zip(ends, [*ends[1:], None]):
+        if following is None or following - begin > kept:
+            sizes.append(end - begin)
+            begin = end
+    pieces = {name: tensor.split(sizes, dim=axis) for name, tensor in batch.items()}
+    return [{name: parts[i] for name, parts in pieces.items()} for i in range(len(sizes))]
+
+
 def by_length(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
     """Indices of examples of like length, longest first, at most `tokens_per_batch` padded tokens together."""
     order = np.argsort(-lengths, kind="stable")

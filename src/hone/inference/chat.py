@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Example, Message
 from hone.errors import HoneError
+from hone.inference.decoding import Past, decode
 from hone.inference.generate import (
     answer_rule,
     chosen_settings,
     chosen_template,
-    decode,
     fitting_ids,
     reads_source,
     ready_model,
@@ -58,6 +58,7 @@ class Conversation:
     system: str | None = None
     turns: list[Message] = field(default_factory=list)
     asked: int = 0
+    past: Past = field(default_factory=Past)  # what the model has read: only what is new is read again
     told_of_cut: bool = False
 
 
@@ -100,7 +101,7 @@ def ask(conversation: Conversation, message: str, write: Write) -> Reply:
     answer = Answer(c.tokenizer, [] if reads_source(c.model) else ids, rule)
     began, interrupted = time.perf_counter(), False
     try:
-        decode(c.model, [answer], [ids], c.settings, [c.asked], write)
+        decode(c.model, [answer], [ids], c.settings, [c.asked], write, None if reads_source(c.model) else c.past)
     except KeyboardInterrupt:
         interrupted = True
         if answer.ended is None:

@@ -8,11 +8,7 @@ count; a sampling habit in the model's own generation_config.json, such as a rep
 >>> for texts in generate_texts(model, tokenizer, ["def add(a, b):"], settings, "plain"): print(texts)  # doctest: +SKIP
 """
 
-import hashlib
-import inspect
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +17,16 @@ from hone.data.records import Example
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, placed
 from hone.files import read_json
+from hone.inference.decoding import decode, rows_that_fit
 from hone.inference.prompts import prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
+from hone.models.adapter import takes
 from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions, quiet_libraries
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ROWS_PER_BATCH = 16
-COLDEST = 1e-4  # below this temperature the scores overflow, and the likeliest token has all the probability anyway
+PROMPTS_AT_ONCE = 512  # are sorted by length before they are cut into batches; answers come in the order asked
 
 
 def trained_template(model: str | Path) -> str | None:
@@ -115,16 +111,18 @@ def generate_texts(
     n, copies = settings.num_return_sequences, 1
     if settings.temperature == 0:
         n, copies = 1, n  # greedy answers are all the same
-    rows = [(row, rule, j) for row, rule in zip(ids, rules) for j in range(n)]
-    texts: list[str] = []
-    for batch in _batches(model, rows):
-        answers = [Answer(tokenizer, [] if reads_source(model) else row, rule) for row, rule, _ in batch]
-        decode(model, answers, [row for row, _, _ in batch], settings, [j for _, _, j in batch])
-        for answer in answers:
-            texts += [answer.text] * copies
-            if len(texts) == n * copies:
-                yield texts
-                texts = []
+    group = max(1, PROMPTS_AT_ONCE // n)
+    for start in range(0, len(ids), group):
+        rows = [row for row in ids[start : start + group] for _ in range(n)]
+        answers = [
+            Answer(tokenizer, [] if reads_source(model) else row, rule)
+            for row, rule in zip(ids[start : start + group], rules[start:])
+            for _ in range(n)
+        ]
+        for batch in batches(model, rows, max(answer.room for answer in answers)):
+            decode(model, [answers[i] for i in batch], [rows[i] for i in batch], settings, [i % n for i in batch])
+        for first in range(0, len(answers), n):
+            yield [answer.text for answer in answers[first : first + n]] * copies
 
 
 def generate_ids(
@@ -154,12 +152,26 @@ def generate_ids(
     rule = AnswerRule(special_ends(model, tokenizer), [], max_new_tokens)
     wanted = n if temperature > 0 else 1  # greedy answers are all the same
     rows: list[list[int]] = []
-    while len(rows) < wanted:
-        answers = [Answer(tokenizer, row, rule) for _ in range(min(ROWS_PER_BATCH, wanted - len(rows)))]
-        numbers = list(range(len(rows), len(rows) + len(answers)))
+    for numbers in batches(model, [row] * wanted, max_new_tokens):
+        answers = [Answer(tokenizer, row, rule) for _ in numbers]
         decode(model, answers, [row] * len(answers), settings, numbers)
         rows += [answer.ids for answer in answers]
     return [list(rows[i % wanted]) for i in range(n)]
+
+
+def batches(model: "PreTrainedModel", rows: Sequence[Sequence[int]], room: int) -> Iterator[list[int]]:
+    """Indices of prompts that are decoded together: of similar length, as many as memory has room for; of equal length
+    where the model counts positions by itself, padding included."""
+    padded = reads_source(model) or takes(model, "position_ids")
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        full = len(batch) >= rows_that_fit(model, len(rows[i]) + room)
+        if batch and (full or not (padded or len(rows[i]) == len(rows[batch[0]]))):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def fitting_ids(
@@ -216,127 +228,3 @@ def special_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase")
     named = found if isinstance(found, list) else [found]
     ends = {token for token in named if token in tokenizer.added_tokens_decoder}
     return frozenset(token for token in {*ends, tokenizer.eos_token_id} if token is not None)
-
-
-Row = tuple[list[int], AnswerRule, int]  # prompt, what ends the answer, which of the prompt's answers it is
-
-
-def _batches(model: "PreTrainedModel", rows: list[Row]) -> Iterator[list[Row]]:
-    """Neighbours that may share a batch: equal room, since a row that is done goes on until all are; and equal length
-    where the model counts positions by itself, padding included."""
-    body = model.get_base_model() if hasattr(model, "get_base_model") else model
-    told_positions = "position_ids" in inspect.signature(body.forward).parameters
-    batch: list[Row] = []
-    for row in rows:
-        fits = batch and batch[0][1].room == row[1].room and (told_positions or len(batch[0][0]) == len(row[0]))
-        if batch and (not fits or len(batch) == ROWS_PER_BATCH):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def decode(
-    model: "PreTrainedModel",
-    answers: Sequence[Answer],
-    prompts: Sequence[Sequence[int]],
-    settings: GenerateSection,
-    numbers: Sequence[int],
-    on_text: Callable[[str], None] | None = None,
-) -> None:
-    """Let the answers grow, together, until each has ended.
-
-    Args:
-        prompts: ids, one row for each answer, of any lengths; none empty. The answers must have equal room.
-        numbers: which of its prompt's answers each one is; with the seed and the prompt it decides the draws.
-        on_text: called with every piece of text of any answer. What it raises (so also Ctrl-C) ends the decoding and
-            leaves the answers as far as they came.
-    """
-    import torch
-    from transformers import GenerationConfig
-
-    width = max(map(len, prompts))
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)  # what stands under the padding is never looked at
-    mask = torch.zeros_like(ids)
-    for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :] = torch.tensor(prompt)
-        mask[i, width - len(prompt) :] = 1
-
-    def all_ended(ids: "torch.Tensor", scores: Any, **_: Any) -> "torch.Tensor":
-        for answer, token in zip(answers, ids[:, -1].tolist()):
-            if answer.ended is None and (text := answer.push(token)) and on_text:
-                on_text(text)
-        return torch.tensor([answer.ended is not None for answer in answers], device=ids.device)
-
-    draws = [_random(settings.sampling_seed, number, prompt) for number, prompt in zip(numbers, prompts)]
-    room = max(answer.room for answer in answers)
-    with torch.inference_mode(), _without_habits(model) as plain:
-        plain.generate(
-            ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=GenerationConfig(
-                max_new_tokens=room,
-                do_sample=False,
-                use_cache=True,
-                decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
-            ),
-            logits_processor=_choice(settings, draws),
-            stopping_criteria=[all_ended],
-        )
-
-
-def _random(seed: int, number: int, prompt: Sequence[int]) -> random.Random:
-    """Draws that depend on the prompt too: equal luck for all prompts would make their answers fail together."""
-    text = f"{seed} {number} {' '.join(map(str, prompt))}"
-    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]))
-
-
-@contextmanager
-def _without_habits(model: "PreTrainedModel") -> "Iterator[PreTrainedModel]":
-    """The model without PEFT's wrapping, and without settings of its own to fill in what ours leave open."""
-    from transformers import GenerationConfig
-
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = plain.generation_config
-    plain.generation_config = GenerationConfig()
-    try:
-        yield plain
-    finally:
-        plain.generation_config = before
-
-
-def _choice(settings: GenerateSection, draws: Sequence[random.Random]) -> list[Callable[..., Any]]:
-    """Logits processors that leave exactly one token in each row, the one to take."""
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
-
-    if settings.temperature == 0:
-        return [_only_numbers]
-    chain: list[Callable[..., Any]] = [
-        _only_numbers,
-        TemperatureLogitsWarper(max(float(settings.temperature), COLDEST)),
-    ]
-    if settings.top_k:
-        chain.append(TopKLogitsWarper(settings.top_k))
-    if settings.top_p < 1:
-        chain.append(TopPLogitsWarper(float(settings.top_p)))
-
-    def draw(ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        exact = torch.float32 if scores.device.type == "mps" else torch.float64
-        reached = scores.to(exact).softmax(-1).cumsum(-1)  # (rows, vocabulary)
-        aims = torch.tensor([[one.random()] for one in draws], dtype=exact, device=scores.device) * reached[:, -1:]
-        chosen = torch.searchsorted(reached, aims, right=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
-
-    return [*chain, draw]
-
-
-def _only_numbers(ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-    if scores.isnan().any():
-        raise HoneError(
-            "the model's scores are not numbers (NaN)",
-            fix="its weights are damaged, or overflow in half precision: train it again with a lower learning_rate",
-        )
-    return scores

@@ -1,8 +1,7 @@
 """From logits to the next token, by hand: temperature, top-k, top-p, and the draw.
 
 Each filter takes logits (…, V) and returns logits (…, V) in which tokens that cannot be drawn are -inf; the softmax of
-what is left is the distribution. For loops of one's own (`examples/plain_loop.py`); `hone generate` samples with
-transformers, whose filters these equal.
+what is left is the distribution. For `decoding.decode`, and for loops of one's own (`examples/plain_loop.py`).
 
 >>> scores = top_p(top_k(with_temperature(torch.tensor([2.0, 1.0, 0.0]), 0.7), 2), 0.9)    # doctest: +SKIP
 >>> int(sample(scores, torch.Generator().manual_seed(0)))                                  # doctest: +SKIP
@@ -29,7 +28,7 @@ def with_temperature(logits: "Tensor", temperature: float) -> "Tensor":
 
     if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}, expected 0 or more")
-    if temperature == 0:
+    if temperature < torch.finfo(logits.dtype).tiny:  # a divisor that would be rounded to 0
         best = logits.argmax(dim=-1, keepdim=True)
         return torch.full_like(logits, NEVER).scatter(-1, best, logits.gather(-1, best))
     # relative to the largest: the same distribution, and a tiny temperature overflows to -inf, never to NaN

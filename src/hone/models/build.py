@@ -1,17 +1,21 @@
 """A config's model with its method applied: loaded or made, checked against the data's length, frozen or adapted."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hone.config.schema import Config
 from hone.errors import HoneError, placed
+from hone.models.dropout import set_dropout
 from hone.models.freeze import count_trainable, freeze, trainable_lines
 from hone.models.heads import head_names
-from hone.models.load import load_model, max_positions
+from hone.models.load import best_device, load_model, max_positions
 from hone.models.lora import add_lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger("hone")
 
 
 def build_model(
@@ -58,8 +62,10 @@ def check_positions(config: Config, model: "PreTrainedModel") -> None:
 
 
 def apply_method(config: Config, model: "PreTrainedModel") -> "PreTrainedModel":
-    """`model` with exactly the parameters of the config's method set to train."""
+    """`model` with exactly the parameters of the config's method set to train, and the dropout it will have."""
     method = config.method
+    if (dropout := dropout_of(config)) is not None and (before := set_dropout(model, dropout)) > dropout == 0:
+        log.info("dropout: none (the model comes with %g; dropout=%g keeps it)", before, before)
     heads = head_names(model) if method.task == "classification" else []
     if method.method == "freeze":
         with placed(config.where("num_unfrozen_layers") or config.where("method")):
@@ -76,6 +82,14 @@ def apply_method(config: Config, model: "PreTrainedModel") -> "PreTrainedModel":
             model = add_lora(model, method, heads)
         model.peft_config["default"].revision = config.model.model_revision  # saved with the adapter
     return model
+
+
+def dropout_of(config: Config) -> float | None:
+    """What every dropout of the model is set to; None to leave them as the model comes."""
+    if config.train.dropout is not None:
+        return config.train.dropout
+    tunes = config.method.task == "causal" and config.model.model_name_or_path is not None
+    return 0.0 if tunes and best_device(config.train.use_cpu) == "cpu" else None
 
 
 def describe_model(config: Config, model: "PreTrainedModel") -> str:

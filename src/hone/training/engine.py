@@ -40,6 +40,7 @@ def build_trainer(
     from hone.training.arguments import training_arguments
     from hone.training.callbacks import MetricsLog, Progress, Stopper, peak_memory_bytes
     from hone.training.flops import flops_per_token, matmul_gflops
+    from hone.training.muon import muon
     from hone.training.trainer import HoneTrainer
     from hone.training.verify import heeds_logits_to_keep
 
@@ -86,9 +87,19 @@ def build_trainer(
         progress=progress,
         scored_rows_only=scored,
         prefix=prefix,
+        micro_batch_tokens=config.train.micro_batch_tokens if config.method.task == "causal" else None,
         head=_fused_head(config, args, model, data) if scored else None,
         callbacks=callbacks,
     )
+    if config.train.optim == "muon":
+        trainer.optimizer = muon(
+            model,
+            learning_rate=args.learning_rate,
+            weight_decay=args.weight_decay,
+            betas=(args.adam_beta1, args.adam_beta2),
+            eps=args.adam_epsilon,
+            decayed=trainer.get_decay_parameter_names(model),
+        )
     return trainer, stopper
 
 

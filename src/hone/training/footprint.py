@@ -8,7 +8,6 @@ and asks `memory.py` what a step and an evaluation hold.
 
 import contextlib
 import functools
-import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.batches import by_length, flat, packed, padded
+from hone.data.batches import by_length, cut, flat, packed, padded
 from hone.data.estimate import Lengths
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared
@@ -26,7 +25,7 @@ from hone.errors import HoneError, placed
 from hone.evaluation.perplexity import LOGIT_ELEMENTS
 from hone.evaluation.tasks import TASKS
 from hone.machine import read_cgroup, read_memory
-from hone.models.adapter import refuse_adapter
+from hone.models.adapter import refuse_adapter, takes
 from hone.models.build import apply_method, check_positions
 from hone.models.freeze import Group, groups
 from hone.models.load import best_device, check_source, check_vocabulary, first_line, load_model, loading_fix
@@ -44,7 +43,7 @@ OPTIMIZER_STATE = {
     "adagrad": (1, 0),
     "rmsprop": (1, 0),
     "sgd": (0, 0),
-    "adafactor": (0, 0),  # a row and a column of each matrix: see _optimizer_bytes
+    "adafactor": (0, 0),  # a row and a column of each matrix; muon has no one multiple: see _optimizer_bytes
     "adamw_8bit": (0, 2),
     "paged_adamw_8bit": (0, 2),
     "paged_adamw_32bit": (0, 8),
@@ -133,7 +132,8 @@ def footprint(
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable()
     model.train()
-    inputs = [_batch(config, tokenizer, lengths, rows, data, batching) for rows in batches]
+    cuts = [_pieces(config, _batch(config, tokenizer, lengths, rows, data, batching)) for rows in batches]
+    inputs = [max(pieces, key=lambda piece: piece["input_ids"].numel()) for pieces in cuts]
     head = _fused_head(config, model)
     weights = sum(_bytes(t) for t in {id(t): t for t in [*model.parameters(), *model.buffers()]}.values())
     trained = sum(_bytes(p) for p in model.parameters() if p.requires_grad)
@@ -153,7 +153,7 @@ def footprint(
             _forward(config, device, head),
             loss,
             optimizer=optimizer,
-            accumulates=config.train.gradient_accumulation_steps > 1,
+            accumulates=config.train.gradient_accumulation_steps > 1 or any(len(pieces) > 1 for pieces in cuts),
         )
         if measure is not None:  # beside the optimizer, as in the middle of a training
             evaluation = weights + optimizer + pass_memory(counted, model, measure)
@@ -209,6 +209,12 @@ def _optimizer_bytes(config: Config, model: Any) -> int:
     trained = [p for p in model.parameters() if p.requires_grad]
     if config.train.optim == "adafactor":
         return sum(4 * (sum(p.shape) if p.dim() > 1 else p.numel()) for p in trained)
+    if config.train.optim == "muon":
+        from hone.training.muon import hidden_matrices
+
+        hidden = hidden_matrices(model)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        return sum((1 if name in hidden else 2) * _bytes(p) for name, p in named)
     multiple, more = OPTIMIZER_STATE[config.train.optim]
     return sum(multiple * _bytes(p) + more * p.numel() for p in trained)
 
@@ -262,12 +268,6 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     return apply_method(config, model)
 
 
-def takes(model: Any, argument: str) -> bool:
-    """Whether a model's forward pass has an argument of this name; PEFT's wrapper hides it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return argument in inspect.signature(base.forward).parameters
-
-
 def _batching(config: Config, model: Any, device: str) -> str:
     """The batching the engine will use, with attention by segments switched on where it would be."""
     from hone.training.attention import use_segments
@@ -305,6 +305,12 @@ def _batch(
             batch = flat(items_of_all, ROW_MULTIPLE) if flat_row else padded(items_of_all, pad_token_id=0)
     batch.pop("num_tokens")
     return batch
+
+
+def _pieces(config: Config, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """What goes forward and backward at once."""
+    most = config.train.micro_batch_tokens
+    return [batch] if most is None or config.method.task != "causal" else cut(batch, most)
 
 
 def _item(length: int, supervised: int) -> Item:

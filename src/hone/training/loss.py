@@ -21,7 +21,10 @@ def token_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
     logits: (B, T, V), logits[:, t] scores the token at t + 1. labels: (B, T), aligned with the input.
     Returns (B, T - 1).
     """
-    return target_nll(logits[:, :-1], labels[:, 1:])
+    from torch.nn import functional as F
+
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # shifted here: all logits but the last are a copy
+    return target_nll(logits, following)[:, :-1]
 
 
 def target_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":

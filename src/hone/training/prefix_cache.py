@@ -27,6 +27,7 @@ from hone.data.batches import flat
 from hone.data.views import TokenDataset
 from hone.errors import HoneError
 from hone.files import write_json_atomic
+from hone.models.dropout import largest_dropout
 from hone.models.freeze import blocks, final_norms
 
 if TYPE_CHECKING:
@@ -209,10 +210,7 @@ def frozen_bottom(model: "PreTrainedModel") -> "tuple[nn.ModuleList, int] | None
         id(p) for p in base.get_input_embeddings().parameters()
     }
     before = [p for p in base.parameters() if p.requires_grad and id(p) not in later]
-    config = base.config
-    dropouts = [getattr(config, key, 0.0) or 0.0 for key in ("embd_pdrop", "resid_pdrop", "attn_pdrop", "dropout",
-                "attention_dropout", "hidden_dropout", "activation_dropout")]  # fmt: skip
-    if not 0 < cut < len(stack) or before or any(isinstance(p, float) and p > 0 for p in dropouts):
+    if not 0 < cut < len(stack) or before or largest_dropout(base) > 0:
         return None
     return stack, cut
 

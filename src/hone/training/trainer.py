@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.trainer_callback import DefaultFlowCallback
 
-from hone.data.batches import EpochBatches
+from hone.data.batches import EpochBatches, cut
 from hone.data.views import IGNORE_INDEX
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
@@ -54,6 +54,7 @@ class HoneTrainer(Trainer):
         scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
         head: computes output layer and loss together, instead of `loss`; needs scored_rows_only.
         prefix: of the frozen blocks at the bottom; the batches tell their `prefix_rows`.
+        micro_batch_tokens: at most so many go forward and backward at once; None for a whole micro-batch.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class HoneTrainer(Trainer):
         scored_rows_only: bool,
         head: FusedHead | None,
         prefix: PrefixCache | None,
+        micro_batch_tokens: int | None,
         callbacks: list[TrainerCallback],
     ) -> None:
         self.control = TrainerControl()
@@ -92,7 +94,7 @@ class HoneTrainer(Trainer):
         self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
         self.scored_rows_only, self.inputs, self.head = scored_rows_only, inputs, head
-        self.prefix = prefix
+        self.prefix, self.micro_batch_tokens = prefix, micro_batch_tokens
         if prefix:
             self.add_callback(_ClosePrefix(prefix))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
@@ -130,6 +132,12 @@ class HoneTrainer(Trainer):
             self.progress.tokens += batch.pop("num_tokens")
             self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
         return batches, num_items
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
+        pieces = [inputs] if self.micro_batch_tokens is None else cut(inputs, self.micro_batch_tokens)
+        step = super().training_step
+        return torch.stack([step(model, piece, num_items_in_batch) for piece in pieces]).sum()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the task's inputs.

@@ -6,18 +6,18 @@ Restarting position ids make transformers build a block-diagonal mask, but not e
 does not would train across examples in silence.
 """
 
-import inspect
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hone.data.batches import flat, padded
 from hone.data.views import TokenDataset
+from hone.models.adapter import takes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hone.training.head import FusedHead
+from hone.training.head import FusedHead
 
 PROBE_TOKENS = 48  # of each of three examples: enough to see a leak, too few to cost anything
 SMALL = 1 << 20  # elements of a parameter whose gradient is compared
@@ -57,7 +57,7 @@ def isolation_error(model: "PreTrainedModel", dataset: TokenDataset) -> float:
 
 def keeps_examples_apart(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
     """True where examples of one row are independent; a model that takes no position ids cannot tell them apart."""
-    return _takes(model, "position_ids") and isolation_error(model, dataset) <= TOLERANCE[_dtype(model)]
+    return takes(model, "position_ids") and isolation_error(model, dataset) <= TOLERANCE[_dtype(model)]
 
 
 def heeds_logits_to_keep(model: "PreTrainedModel", dataset: TokenDataset) -> bool:
@@ -66,7 +66,7 @@ def heeds_logits_to_keep(model: "PreTrainedModel", dataset: TokenDataset) -> boo
 
     from hone.training.loss import scored_positions
 
-    if not _takes(model, "logits_to_keep"):
+    if not takes(model, "logits_to_keep"):
         return False
     batch = padded([dataset[0]], pad_token_id=0)
     ids = torch.as_tensor(batch["input_ids"])[:, :PROBE_TOKENS].to(model.device)
@@ -124,11 +124,6 @@ def head_difference(model: "PreTrainedModel", head: "FusedHead", dataset: TokenD
         if a is not None and not bool((a - b).float().norm() <= tolerance * b.float().norm() + 1e-6):
             return f"{name} differs"
     return None
-
-
-def _takes(model: "PreTrainedModel", parameter: str) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT's wrapper hides the signature
-    return parameter in inspect.signature(base.forward).parameters
 
 
 def _dtype(model: "PreTrainedModel") -> str:

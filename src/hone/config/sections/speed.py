@@ -78,3 +78,16 @@ class SpeedKeys(Section):
         cpu="true",
         gpu="no effect",
     )
+    micro_batch_tokens: int | None = key(
+        None,
+        what="At most how many tokens go forward and backward at once; null takes each micro-batch whole.",
+        why="A count of rows says little about memory: rows are short or long.",
+        how="A micro-batch of more tokens is cut between examples into pieces whose gradients are added: the same step "
+        "in several passes. An example longer than this is a piece of its own. For the causal task.",
+        benefit="Large steps with the memory of small ones, and fuller matrix products than with one row at a time "
+        "and gradient_accumulation_steps.",
+        tradeoff="Too low: small products, slow; too high: out of memory.",
+        cpu="null; 256 to 512 for models above 1 billion weights",
+        gpu="null, or 8,192 to 65,536",
+        ge=1,
+    )

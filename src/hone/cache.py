@@ -1,0 +1,117 @@
+"""`hone cache`: what hone keeps between runs, how large it is, and how to be rid of it. All of it can be made again.
+
+tokens    rows as ids, and the search for repeated rows       <cache>/tokens/<key>/
+prefix    what frozen blocks make of each token               <cache>/tokens/prefix/<key>.*
+answers   what models have answered to programming tasks      <cache>/answers/<key>.jsonl
+
+>>> sum(entry.n_bytes for entry in cache_entries(cache_root()))                 # doctest: +SKIP
+81000000
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hone.errors import HoneError
+from hone.files import disk_errors, read_json
+
+KINDS = ("tokens", "prefix", "answers")
+DAY = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that can go by itself. used: seconds since the epoch of the last write. about: what it was made of."""
+
+    kind: str
+    name: str
+    paths: tuple[Path, ...]
+    n_bytes: int
+    used: float
+    about: str
+
+
+def cache_root() -> Path:
+    """$HONE_CACHE, else ~/.cache/hone."""
+    return Path(os.environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone").expanduser()
+
+
+def cache_entries(root: Path) -> list[Entry]:
+    """Everything kept below `root`, the largest first; what hone has not put there is not looked at."""
+    tokens, found = root / "tokens", []
+    for folder in _listed(tokens):
+        if folder.is_dir() and (folder / "meta.json").is_file():
+            found.append(_entry("tokens", folder.name, [folder], _sources(folder / "meta.json")))
+    for about in _listed(tokens / "prefix"):
+        if about.suffix == ".json":
+            paths = [path for path in _listed(about.parent) if path.stem == about.stem]
+            found.append(_entry("prefix", about.stem, paths, _model(about)))
+    for path in _listed(root / "answers"):
+        if path.suffix == ".jsonl":
+            found.append(_entry("answers", path.stem, [path], ""))
+    return sorted(found, key=lambda entry: -entry.n_bytes)
+
+
+def chosen(entries: Iterable[Entry], kinds: Collection[str], older_than_days: float = 0) -> list[Entry]:
+    """Those of these kinds that were not written to for so many days.
+
+    Raises:
+        HoneError: a kind that there is not.
+    """
+    for kind in kinds:
+        if kind not in (*KINDS, "all"):
+            raise HoneError(f"there is no kind '{kind}'", where="--remove", fix=f"use {', '.join(KINDS)} or all")
+    before = time.time() - older_than_days * DAY
+    return [entry for entry in entries if ("all" in kinds or entry.kind in kinds) and entry.used <= before]
+
+
+def remove(entries: Iterable[Entry]) -> int:
+    """Delete entries; the bytes that became free. The mark of a whole token folder goes first.
+
+    Raises:
+        HoneError: something may not be deleted.
+    """
+    freed = 0
+    for entry in entries:
+        with disk_errors(entry.paths[0]):
+            for path in entry.paths:
+                if path.is_dir():
+                    (path / "meta.json").unlink(missing_ok=True)
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        freed += entry.n_bytes
+    return freed
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _entry(kind: str, name: str, paths: list[Path], about: str) -> Entry:
+    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    stats = [file.stat() for file in files]
+    used = max((stat.st_mtime for stat in stats), default=0.0)
+    # the memory-mapped file of a prefix has its whole size from the start: what it occupies is what counts
+    return Entry(
+        kind, name, tuple(paths), sum(getattr(s, "st_blocks", 0) * 512 or s.st_size for s in stats), used, about
+    )
+
+
+def _sources(meta: Path) -> str:
+    with suppress(HoneError, KeyError, TypeError, AttributeError):
+        about = read_json(meta)
+        sources = [source["file"] for split in about["sources"].values() for source in split]
+        return f"{', '.join(sources[:3])}{' …' if len(sources) > 3 else ''}"
+    return "damaged"
+
+
+def _model(about: Path) -> str:
+    with suppress(HoneError, KeyError, TypeError):
+        found = read_json(about)
+        return f"{Path(found['model']).name}, {found['blocks']} blocks, {found['tokens']:,} tokens"
+    return "damaged"
