@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench docs constraints clean
+.PHONY: setup demo test check bench base docs constraints clean
 
 setup: $(VENV)/.installed sandbox  ## make .venv, install hone with the tested versions
 
@@ -29,13 +29,19 @@ test: setup  ## the whole test suite
 	$(BIN)/python -m pytest
 
 check: setup  ## format, lint, types, fast tests
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples recipes tools
+	$(BIN)/ruff check src tests benchmarks examples recipes tools
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m 'not slow'
 
 bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
 	$(BIN)/python benchmarks/prepare_data.py
+
+base: setup  ## pre-train the base model on public Python source: hours; after a stop the same command goes on
+	test -f out/base/corpus.md || $(BIN)/python recipes/base_corpus.py --out out/base
+	test -f out/base/tokenizer/tokenizer.json || $(BIN)/python recipes/base_tokenizer.py --corpus out/base --out out/base/tokenizer
+	$(BIN)/hone train recipes/base.yaml
+	$(BIN)/python benchmarks/base_model.py --model out/base/run --corpus out/base
 
 docs: setup  ## write the generated reference
 	$(BIN)/python -m hone.config.explain > docs/reference/config.md
