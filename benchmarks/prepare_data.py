@@ -173,6 +173,7 @@ def run_hone(files: list[Path], tokenizer: Any, cache: Path, validation_percenta
         template="instruction",
         validation_split_percentage=validation_percentage,
         token_cache_dir=str(cache),
+        overlap="off",  # no part of the job
     )
     return prepare(Config(data=data), tokenizer)
 

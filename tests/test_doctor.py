@@ -25,7 +25,6 @@ from hone.doctor import (
     check_optional,
     check_packages,
     check_python,
-    check_sandbox,
     check_threads,
     check_torch,
     declared_requirements,
@@ -34,6 +33,7 @@ from hone.doctor import (
     has_native_bf16,
     token_cache,
 )
+from hone.doctor_sandbox import check_libseccomp, check_sandbox, check_self_test
 from hone.machine import Cpus, Gpus, Limits
 
 NVIDIA = Gpus("nvidia", ("NVIDIA L4",))
@@ -61,7 +61,7 @@ def test_this_machine_is_examined_without_measuring(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("hone.training.flops.matmul_gflops", no_product)
     checks = examine(measure=False)
     names = [check.name for check in checks]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 14
     assert {"python", "torch", "packages", "gpu", "cpu", "threads", "bf16", "memory", "disk", "sandbox"} < set(names)
     json.dumps([check.data for check in checks], allow_nan=False)  # what --json prints
     assert not [check for check in checks if "could not be examined" in check.value]
@@ -422,6 +422,40 @@ def test_sandbox_with_the_real_bubblewrap() -> None:
         pytest.skip("bubblewrap is not installed")
     check = check_sandbox(bwrap, "Linux")
     assert check.data["works"] or check.data["reason"]  # either answer, but an answer
+
+
+def test_libseccomp_and_self_test_elsewhere() -> None:
+    for check in (check_libseccomp("Darwin"), check_self_test("Windows")):
+        assert (
+            check.status == "warn" and "not available on" in check.value and "everything else" in (check.advice or "")
+        )
+
+
+def test_libseccomp_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    check = check_libseccomp("Linux")
+    assert (check.status, check.value) == ("warn", "pyseccomp is not installed")
+    assert (check.advice or "").startswith("pip install pyseccomp; ")
+
+
+def test_self_test_that_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = check_self_test("Linux")
+    assert check.status == "warn" and "bubblewrap" in check.value and check.data["held"] is False
+
+
+def test_self_test_that_finds_a_way_out(strict_box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hone.evaluation.sandbox import selftest
+
+    monkeypatch.setitem(selftest.CANARIES, "write to its own folder", "open('/tmp/own', 'w')")
+    check = check_self_test("Linux")
+    assert check.status == "warn" and "a program in the box could write to its own folder" in check.value
+
+
+def test_self_test_that_holds(strict_box: Any) -> None:
+    check = check_self_test("Linux")
+    assert check.status == "ok" and "16 ways out of the box are closed" in check.value
+    assert check_libseccomp("Linux").status == "ok"
 
 
 # --- the matrix product ---

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
     from hone.runs import Run
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "flat_collator", "generate", "load", "load_config", "predict", "prepare", "speed_up", "train"]
+__all__ = [
+    "compare",
+    "evaluate",
+    "flat_collator",
+    "generate",
+    "load",
+    "load_config",
+    "predict",
+    "prepare",
+    "repeat",
+    "speed_up",
+    "train",
+]
 
 
 def load_config(source: "str | Path | Mapping[str, Any] | None" = None, overrides: Sequence[str] = ()) -> "Config":
@@ -46,6 +58,16 @@ def train(config: "Config") -> "Run":
     from hone.training.train import train as train_run
 
     return train_run(config)
+
+
+def repeat(config: "Config", seeds: Sequence[int]) -> dict[str, Any]:
+    """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`."""
+    from hone.machine import calm_threads
+
+    calm_threads()
+    from hone.training.repeat import repeat as repeat_runs
+
+    return repeat_runs(config, seeds)
 
 
 def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:
@@ -76,6 +98,13 @@ def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
     from hone.evaluation.evaluate import evaluate_model
 
     return evaluate_model(str(getattr(model, "folder", model)), config)
+
+
+def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> dict[str, Any]:
+    """Two runs, two files of graded programs, or a run's base and tuned: differences, tests, verdicts."""
+    from hone.evaluation.compare import compare as compare_measured
+
+    return compare_measured(a, b, confidence=confidence)
 
 
 def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, Any]]:

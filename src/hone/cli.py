@@ -123,6 +123,31 @@ def _print_run(run: Any, as_json: bool) -> None:
 
 @app.command(context_settings=KEYS)
 @guarded
+def repeat(
+    settings: Settings = None,
+    seeds: Annotated[
+        str, typer.Option(help="How many, from the config's seed on, or which ones: 6, or 1,2,7.", metavar="N|LIST")
+    ] = "6",
+    as_json: AsJson = False,
+) -> None:
+    """Train with several seeds: is the change larger than their luck? The same command trains only what is missing."""
+    config = _config(settings)
+    _log_to_stderr()
+    from hone.tables import repeat_text
+    from hone.training.callbacks import Interrupted
+    from hone.training.repeat import parse_seeds
+    from hone.training.repeat import repeat as repeat_runs
+
+    try:
+        found = repeat_runs(config, parse_seeds(seeds, config.train.seed))
+    except Interrupted as stopped:
+        typer.echo(f"interrupted: {stopped}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(json.dumps(found) if as_json else repeat_text(found, config.output.output_dir))
+
+
+@app.command(context_settings=KEYS)
+@guarded
 def plan(
     settings: Settings = None,
     measure: Annotated[bool, typer.Option("--measure", help="Load everything and time two real steps.")] = False,
@@ -176,19 +201,70 @@ def prepare(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     settings: Settings = None,
+    code_tasks: Annotated[
+        Path | None, typer.Option(help="Measure pass@k on these programming tasks: a file as of `hone grade`.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Answers to each programming task [1].")] = None,
+    isolation: Annotated[str, typer.Option(help="strict, or none: programs then run as you do.")] = "strict",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers, as JSON lines.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Public benchmarks by name, as arc_easy,piqa (lm-eval).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each benchmark.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Loss, perplexity and bits per byte of a model; on a run's own validation data, or that of a config."""
+    if code_tasks is not None and tasks is not None:
+        raise HoneError("both --code-tasks and --tasks are given", fix="give one of them")
     own = Path(model) / "config.resolved.yaml"
     tokens = list(settings or [])
     if own.is_file() and not (tokens and tokens[0].endswith((".yaml", ".yml"))):
         tokens = [str(own), *tokens]
-    config = _config(tokens)
-    import hone
-    from hone.evaluation.before_after import describe
+    config = _config([*tokens, f"num_return_sequences={samples}"] if samples else tokens)
+    if code_tasks is not None:
+        _evaluate_code(model, code_tasks, config, isolation, output, as_json)
+    elif tasks is not None:
+        _evaluate_public(model, tasks, config, limit, as_json)
+    else:
+        import hone
+        from hone.evaluation.before_after import describe
 
-    result = hone.evaluate(model, config)
-    typer.echo(json.dumps(result) if as_json else describe(result))
+        result = hone.evaluate(model, config)
+        typer.echo(json.dumps(result) if as_json else describe(result))
+
+
+def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: Path | None, as_json: bool) -> None:
+    _check_isolation(isolation)
+    if output is not None:
+        _check_output(output, path)
+    from hone.evaluation.code_eval import evaluate_code, rows_text
+    from hone.evaluation.columns import code_notes
+    from hone.files import write_text_atomic
+    from hone.tables import grades_text
+
+    _log_to_stderr()
+    result, rows = evaluate_code(model, path, config, isolation)  # type: ignore[arg-type]
+    if output is not None:
+        write_text_atomic(output, rows_text(rows))
+    typer.echo(json.dumps(result) if as_json else f"{grades_text(result)}\n{code_notes(result)}")
+
+
+def _evaluate_public(model: str, tasks: str, config: Any, limit: int | None, as_json: bool) -> None:
+    from hone.evaluation.public_tasks import evaluate_public, public_rows
+    from hone.tables import table
+
+    result = evaluate_public(model, [name.strip() for name in tasks.split(",")], config, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(table(["task", "metric", "value", "items"], public_rows(result)))
+    level = f"in brackets {result['confidence_level']:.0%} intervals; lm-eval {result['versions']['lm-eval']}"
+    typer.echo(level + ("" if limit is None else f"; the first {limit} items only: no benchmark result"))
+
+
+def _check_isolation(isolation: str) -> None:
+    if isolation not in ("strict", "none"):
+        raise HoneError(f"unknown isolation '{isolation}'", where="--isolation", fix="use strict or none")
+    if isolation == "none":
+        typer.echo("warning: no isolation: the programs can read and change whatever you can", err=True)
 
 
 def _prompt_text(prompt: str | None) -> str:
@@ -397,8 +473,7 @@ def grade(
     as_json: AsJson = False,
 ) -> None:
     """Run generated programs against the tests of their tasks, isolated, and print pass@k."""
-    if isolation not in ("strict", "none"):
-        raise HoneError(f"unknown isolation '{isolation}'", where="--isolation", fix="use strict or none")
+    _check_isolation(isolation)
     if not all(part.strip().isdecimal() and int(part) > 0 for part in k.split(",")):
         raise HoneError(f"'{k}' is no list of numbers", where="--k", fix="for example --k 1,10")
     from hone.evaluation.code_tasks import read_tasks
@@ -410,8 +485,6 @@ def grade(
     asked = read_samples(samples) if samples else references(known)
     if not asked:
         raise HoneError("no samples, and the tasks bring no solutions", where=str(tasks), fix="name a file of samples")
-    if isolation == "none":
-        typer.echo("warning: no isolation: the programs can read and change whatever you can", err=True)
     results = grade_samples(known, asked, isolation=isolation, timeout=timeout, workers=workers)  # type: ignore[arg-type]
     found = summary(results, map(int, k.split(",")), known)
     if samples:
@@ -420,6 +493,32 @@ def grade(
         typer.echo(json.dumps({**found, "results": str(results_path(samples)) if samples else None}))
     else:
         typer.echo(grades_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
+
+
+@app.command()
+@guarded
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run folder, or the results of `hone grade` (*_results.jsonl).")],
+    b: Annotated[Path | None, typer.Argument(help="The other; without it, the run's base and its tuned model.")] = None,
+    fail_if_worse: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Exit with code 3 if B is distinguishably worse in it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How B is beside A on the same items: difference, interval, test, and what so many items can show."""
+    import hone
+    from hone.evaluation.compare import failed, notes, table_of
+    from hone.tables import printable, table
+
+    result = hone.compare(a, b)
+    why = failed(result, fail_if_worse) if fail_if_worse else None
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        typer.echo(printable("\n\n".join([result["sentence"], table(*table_of(result)), "\n".join(notes(result))])))
+    if why:
+        typer.echo(f"failed: {why}", err=True)
+        raise typer.Exit(3)
 
 
 @app.command(context_settings=KEYS)
@@ -431,10 +530,12 @@ def check(settings: Settings = None) -> None:
     from hone.config.load import resolved_yaml
     from hone.data.prepare import check_files
     from hone.errors import placed
+    from hone.evaluation.code_eval import tasks_of
     from hone.models.load import check_source
 
     require_training(config)
     check_files(config)
+    tasks_of(config)
     if config.model.model_name_or_path:
         with placed(config.where("model_name_or_path")):
             check_source(config.model.model_name_or_path)
@@ -548,6 +649,46 @@ def runs(
 
     found = find_runs(folder)
     typer.echo(json.dumps([run_row(run) for run in found]) if as_json else runs_table(found))
+
+
+@app.command()
+@guarded
+def cache(
+    remove: Annotated[
+        str | None, typer.Option(help="Delete these kinds: tokens, prefix, answers or all, with commas.")
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Only what was not written for so long.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What is kept between runs, and its size; all of it can be made again."""
+    from hone.cache import cache_entries, cache_root, chosen
+    from hone.cache import remove as remove_entries
+    from hone.tables import cache_text, size
+
+    root = cache_root()
+    entries = chosen(cache_entries(root), remove.split(",") if remove else ["all"], older_than)
+    if remove:
+        freed = remove_entries(entries)
+        typer.echo(json.dumps({"freed": freed}) if as_json else f"{len(entries)} removed, {size(freed)} free again")
+        return
+    rows = [{"kind": e.kind, "name": e.name, "bytes": e.n_bytes, "used": e.used, "about": e.about} for e in entries]
+    typer.echo(json.dumps(rows) if as_json else cache_text(entries, root))
+
+
+@app.command()
+@guarded
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of `hone repeat`.")],
+) -> None:
+    """Write report.html and report.md into a run folder, of its files alone; print what they say first."""
+    from hone.report.build import write_report
+    from hone.report.text import visible
+
+    verdict = write_report(run).verdict
+    typer.echo(" ".join(visible(f"{verdict.word}: {verdict.rest}").split()))
+    typer.echo(f"wrote {run / 'report.html'} and report.md")
 
 
 @app.command()

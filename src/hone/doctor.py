@@ -32,7 +32,6 @@ from hone.machine import (
     read_cgroup,
     read_cpu,
     read_memory,
-    run_command,
 )
 
 GB = 10**9
@@ -40,29 +39,12 @@ OLDEST_PYTHON = (3, 11)
 NEEDED_BYTES = 1 * GB  # below this not even the small bundled model trains
 COMFORTABLE_BYTES = 4 * GB  # distilgpt2 with AdamW, 8 rows of 256 tokens, peaks at 3 GB; one full checkpoint takes 1 GB
 
-OPTIONAL_PACKAGES = {"trackio": "report_to: trackio", "tensorboard": "report_to: tensorboard"}  # package -> its setting
+OPTIONAL_PACKAGES = {  # package -> what needs it
+    "trackio": "report_to: trackio",
+    "tensorboard": "report_to: tensorboard",
+    "lm-eval": "hone eval --tasks",
+}
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
-
-CONTAINER_ADVICE = (
-    "inside a container, start it with --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
-    "(Podman: --security-opt unmask=ALL), or grade outside it"
-)
-# A fragment of bwrap's complaint -> the way out; the first that occurs wins.
-SANDBOX_ADVICE = (
-    (
-        ("uid map", "RTM_NEWADDR"),
-        "Ubuntu's AppArmor keeps user namespaces from bwrap; load its profile: sudo apt-get install apparmor-profiles "
-        "&& sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ "
-        "&& sudo systemctl reload apparmor",
-    ),
-    (("mount proc", "mount tmpfs", "newroot"), CONTAINER_ADVICE),
-    (
-        ("namespace",),
-        f"this kernel or container allows no user namespaces; Debian: sudo sysctl kernel.unprivileged_userns_clone=1; "
-        f"{CONTAINER_ADVICE}",
-    ),
-)
-WITHOUT_SANDBOX = "only running generated programs needs it; everything else works"
 
 
 @dataclass(frozen=True)
@@ -78,6 +60,8 @@ class Check:
 
 def examine(*, measure: bool = True) -> list[Check]:
     """Look at this machine; never raises. `measure=False` leaves out the matrix products (1-5 s of work)."""
+    from hone.doctor_sandbox import check_libseccomp, check_sandbox, check_self_test
+
     system = platform.system()
     torch, facts = load_torch()
     probes: dict[str, Callable[[], Check]] = {
@@ -96,6 +80,8 @@ def examine(*, measure: bool = True) -> list[Check]:
         "disk": lambda: check_disk({"current folder": Path.cwd(), "token cache": token_cache(os.environ)}),
         "hub cache": lambda: check_hub_cache(os.environ),
         "sandbox": lambda: check_sandbox(shutil.which("bwrap"), system),
+        "libseccomp": lambda: check_libseccomp(system),
+        "self-test": lambda: check_self_test(system),
         "optional": lambda: check_optional(OPTIONAL_PACKAGES),
     }
     return [attempt(name, probe) for name, probe in probes.items()]
@@ -373,29 +359,6 @@ def check_hub_cache(environ: Mapping[str, str], cache: Path | None = None) -> Ch
     if any(setting.upper() in ("1", "ON", "YES", "TRUE") for setting in offline.values()) and not models:
         advice = "offline with an empty cache: name models by folder, use the bundled one, or unset the variable"
     return Check("hub cache", "ok", value, advice, data)
-
-
-# --- sandbox --------------------------------------------------------------------------------------------------------
-
-
-def check_sandbox(bwrap: str | None, system: str, timeout_s: float = 5.0) -> Check:
-    """Can generated programs be run in bubblewrap, as this user? Answered by running one, never from files."""
-    data: dict[str, Any] = {"bwrap": bwrap, "works": False, "reason": None}
-    if system != "Linux":
-        advice = "generated programs cannot be run safely here; everything else works. Run them on Linux"
-        return Check("sandbox", "warn", f"not available on {'macOS' if system == 'Darwin' else system}", advice, data)
-    if bwrap is None:
-        advice = f"install it (Debian, Ubuntu: sudo apt-get install bubblewrap); {WITHOUT_SANDBOX}"
-        return Check("sandbox", "warn", "bubblewrap is not installed", advice, data)
-    isolate = ["--unshare-all", "--die-with-parent", "--new-session"]
-    mounts = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    code, output = run_command([bwrap, *isolate, *mounts, "true"], timeout_s)
-    if code == 0:
-        return Check("sandbox", "ok", "bubblewrap works", None, {**data, "works": True})
-    reason = first_line(output) or f"bwrap ended with code {code}"
-    ways = (advice for fragments, advice in SANDBOX_ADVICE if any(fragment in output for fragment in fragments))
-    advice = f"{next(ways, CONTAINER_ADVICE)}; {WITHOUT_SANDBOX}"
-    return Check("sandbox", "warn", f"bubblewrap is here but fails: {reason}", advice, {**data, "reason": reason})
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ env.json                                           versions, hardware, git commi
 status.json                                        running | interrupted | failed | finished, and how far
 metrics.jsonl, train.log                           one JSON object a log step; what was said
 eval/base.json, eval/tuned.json, eval/samples.jsonl, eval/compare.json
+eval/base.code.json, …                             the same of programming tasks; the answers in eval/base.code.jsonl
 checkpoint-N/                                      resumable states; one without complete.json does not count
 """
 
@@ -92,6 +93,14 @@ class Run:
         """Complete checkpoints, oldest first."""
         found = [p for p in self.folder.glob("checkpoint-*") if p.name[11:].isdigit() and (p / COMPLETE).is_file()]
         return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def living_status(status: dict[str, Any]) -> str:
+    """The status of a run's status.json; one that says it is running but whose process is gone was killed."""
+    import psutil
+
+    name = str(status.get("status", "unknown"))
+    return "killed" if name == "running" and not psutil.pid_exists(int(status.get("pid", -1))) else name
 
 
 def _read_object(path: Path) -> dict[str, Any]:

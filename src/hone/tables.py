@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import HoneError
-from hone.evaluation.columns import COLUMNS, changes
-from hone.runs import RESOLVED, Run
+from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, changes, code_lines
+from hone.runs import RESOLVED, Run, living_status
 
 if TYPE_CHECKING:
+    from hone.cache import Entry
     from hone.data.prepare import Dataset
     from hone.doctor import Check
     from hone.training.plan import Plan
@@ -49,10 +51,23 @@ def before_after(run: Run) -> str:
             parts.append(_confusion(tuned))
     if compare := run.read_eval("compare"):
         parts.append(changes(compare))
+    if programs := code_lines(run.read_eval):
+        parts.append("\n".join(programs))
+    parts += _quality(results)
     parts += [_sample(sample) for sample in _samples(run)]
     use = f"hone predict {run.folder} --text '…'" if task == "classification" else f"hone generate {run.folder} -p '…'"
     parts.append(f"model: {run.folder}\n  try it:  {use}")
     return "\n\n".join(parts)
+
+
+def _quality(results: dict[str, dict[str, Any] | None]) -> list[str]:
+    """What the written texts are like, where there are enough of them to say so."""
+    found = {name: result.get("generation_quality") for name, result in results.items() if result}
+    if not any(quality and quality["n_texts"] >= ENOUGH_TEXTS for quality in found.values()):
+        return []
+    from hone.evaluation.generation_quality import side_by_side
+
+    return [table(*side_by_side(found.get("base"), found.get("tuned")))]
 
 
 def _confusion(result: dict[str, Any]) -> str:
@@ -117,7 +132,7 @@ def _run_row(run: Run) -> dict[str, Any]:
 
     status, metrics = run.status, [line for line in run.metrics() if line.get("loss") is not None]
     base, tuned = run.read_eval("base"), run.read_eval("tuned")
-    row: dict[str, Any] = {"run": str(run.folder), "status": _alive(status), "base": None, "data": None}
+    row: dict[str, Any] = {"run": str(run.folder), "status": living_status(status), "base": None, "data": None}
     if (run.folder / RESOLVED).is_file():
         config = load_config(run.folder / RESOLVED)
         files = config.data.train_file
@@ -127,14 +142,6 @@ def _run_row(run: Run) -> dict[str, Any]:
     row["base_loss"], row["tuned_loss"] = base["loss"] if base else None, tuned["loss"] if tuned else None
     row["seconds"] = status.get("seconds")
     return row
-
-
-def _alive(status: dict[str, Any]) -> str:
-    """A run that says it is running but whose process is gone was killed."""
-    import psutil
-
-    name = str(status.get("status", "unknown"))
-    return "killed" if name == "running" and not psutil.pid_exists(int(status.get("pid", -1))) else name
 
 
 def runs_table(found: list[Run]) -> str:
@@ -187,12 +194,48 @@ def _paint(text: str, supervised: bool, colour: bool) -> str:
     return f"⟦{text}⟧" if supervised else text
 
 
+def cache_text(entries: "list[Entry]", root: Path) -> str:
+    """What `hone cache` lists, and how much it is in all."""
+    if not entries:
+        return f"nothing is kept in {root}"
+    rows = [
+        [
+            entry.kind,
+            size(entry.n_bytes),
+            datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d"),
+            printable(entry.about),
+        ]
+        for entry in entries
+    ]
+    total = size(sum(entry.n_bytes for entry in entries))
+    ways = "hone cache --remove prefix, or tokens, answers, all; --older-than 30"
+    return f"{table(['kind', 'size', 'written', 'of'], rows)}\n{total} in {root}; to be rid of it: {ways}"
+
+
 def size(n_bytes: float) -> str:
     """
     >>> size(2_464_100_352), size(81_000_000)
     ('2.46 GB', '81 MB')
     """
     return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
+
+
+def repeat_text(found: dict[str, Any], folder: Path) -> str:
+    """The seeds one by one, then what they tell together; of `hone.training.repeat.repeat`."""
+    from hone.evaluation.seeds import told
+
+    rows = [
+        [
+            f"{row['seed']}",
+            _cell(row, "tuned", ".4f"),
+            _cell(row, "change", "+.4f"),
+            row["verdict"] or "-",
+            "-" if row["seconds"] is None else f"{row['seconds']:.0f} s",
+        ]
+        for row in found["runs"]
+    ]
+    header = ["seed", f"tuned ({found['unit']})", "tuned - base, paired", "verdict", "time"]
+    return "\n\n".join([table(header, rows), told(found), f"runs and repeat.json: {folder}"])
 
 
 def grades_text(summary: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Intervals against scipy, against a calculation by hand, and by how often they hold the truth."""
+"""Intervals and tests against scipy, against a calculation by hand, and by how often they are right."""
 
 import math
 
@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hone.evaluation.statistics import FEW, MANY, ratio_interval
+from hone.evaluation.statistics import (
+    FEW,
+    MANY,
+    detectable,
+    detectable_share,
+    holm,
+    influence,
+    mcnemar,
+    ratio_interval,
+    share_difference_interval,
+    sign_flip,
+)
 
 
 def test_value_is_the_ratio_of_sums_not_the_mean_of_ratios() -> None:
@@ -34,8 +45,8 @@ def test_a_loss_has_no_bound_below_zero() -> None:
 
 def test_bootstrap_is_scipys() -> None:
     rng = np.random.default_rng(0)
-    tokens = rng.integers(20, 200, 50).astype(float)
-    nll = tokens * rng.normal(3, 0.4, 50)
+    tokens = rng.integers(20, 200, FEW).astype(float)
+    nll = tokens * rng.normal(3, 0.4, FEW)
     interval = ratio_interval(nll, tokens, resamples=999)
     expected = stats.bootstrap(
         (nll, tokens),
@@ -72,7 +83,7 @@ def test_map_keeps_the_order() -> None:
     assert interval.low < interval.value < interval.high
 
 
-@pytest.mark.parametrize("n", [FEW - 4, 60])
+@pytest.mark.parametrize("n", [6, 60])
 def test_coverage(n: int) -> None:
     """95 % intervals hold the true ratio in about 95 of 100 draws (here at least 88 of 100, seed fixed)."""
     rng = np.random.default_rng(1)
@@ -84,3 +95,95 @@ def test_coverage(n: int) -> None:
         assert interval.high is not None
         held += interval.low <= 3.0 <= interval.high
     assert held >= 176
+
+
+def test_influence_is_leaving_each_out() -> None:
+    """The jackknife's standard error, by the loop that defines it."""
+    rng = np.random.default_rng(2)
+    weights = rng.lognormal(3, 1, 9)
+    values = weights * rng.normal(3, 1, 9)
+    without = np.array([np.delete(values, i).sum() / np.delete(weights, i).sum() for i in range(9)])
+    jackknife = math.sqrt(8 / 9 * ((without - without.mean()) ** 2).sum())
+    assert influence(values, weights).std(ddof=1) / 3 == pytest.approx(jackknife)
+    assert ratio_interval(np.array([1.0, 2.0]), np.array([1.0, 0.0])).low is None, "one item has the whole weight"
+
+
+def test_sign_flip_by_hand_and_scipys() -> None:
+    assert sign_flip(np.array([1.0, 2.0, 3.0])) == 2 / 8, "only all plus and all minus are as far from 0"
+    differences = np.random.default_rng(1).normal(0.3, 1, 9)
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 9)).reshape(9, -1)
+    means = np.abs(differences @ signs)
+    assert sign_flip(differences) == pytest.approx((means >= abs(differences.sum()) - 1e-12).mean())
+    many = np.random.default_rng(1).normal(0.1, 1, 300)
+    assert sign_flip(many) == sign_flip(many), "the same seed, the same p"
+    assert sign_flip(many) != sign_flip(many, seed=1)
+    assert sign_flip(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.01)
+    more = np.random.default_rng(1).normal(0.02, 1, MANY + 1)
+    assert sign_flip(more) == pytest.approx(stats.ttest_1samp(more, 0).pvalue)
+
+
+def test_sign_flip_of_equal_items() -> None:
+    assert sign_flip(np.zeros(20)) == 1.0
+    assert sign_flip(np.full(5, -0.1)) == 2 / 2**5
+    assert sign_flip(np.full(MANY + 1, -0.1)) < 0.001
+    assert sign_flip(np.array([3.0])) == 1.0
+
+
+def test_mcnemar_by_hand() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(2, 10) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert mcnemar(10, 2) == mcnemar(2, 10)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .005 .01 .03 .04: x4, x3, x2, x1, never falling."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("n", [12, 200])
+def test_a_detectable_effect_is_found_at_the_stated_power(n: int) -> None:
+    """2,000 paired comparisons with Student's t, 300 of them by sign flips as well."""
+    differences = np.random.default_rng(n).normal(detectable(1.3, n), 1.3, (2000, n))
+    found = stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05
+    assert abs(found.mean() - 0.8) < 0.03
+    flipped = np.array([sign_flip(row, resamples=1000) for row in differences[:300]]) < 0.05
+    assert abs(flipped.mean() - found[:300].mean()) < 0.04
+
+
+def test_detectable_by_power_of_the_noncentral_t() -> None:
+    shift = detectable(1.0, 30) * math.sqrt(30)
+    critical = stats.t.ppf(0.975, 29)
+    assert stats.nct.sf(critical, 29, shift) == pytest.approx(0.8, abs=0.005)
+    assert (detectable(1.0, 5), detectable(1.0, 0)) == (math.inf, math.inf), "no p below 1/16"
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(12, 8), (200, 30)])
+def test_a_detectable_share_is_found_at_the_stated_power(n: int, discordant: int) -> None:
+    effect = detectable_share(n, discordant)
+    b_right = (1 + effect * n / discordant) / 2  # of the items that differ
+    only_b = np.random.default_rng(n).binomial(discordant, b_right, 2000)
+    p = [mcnemar(discordant - k, k) for k in range(discordant + 1)]
+    assert abs(np.mean([p[k] < 0.05 for k in only_b]) - 0.8) < 0.03
+
+
+def test_detectable_share_where_nothing_differs() -> None:
+    """The test rejects when six differ and all say the same: nearly 6 of n, and impossible with 5."""
+    assert detectable_share(5, 5) == math.inf
+    assert detectable_share(60, 0) == detectable_share(60, 6)
+    assert detectable_share(60, 0) == pytest.approx((2 * 0.8 ** (1 / 6) - 1) * 6 / 60)
+
+
+def test_share_difference_holds_the_truth() -> None:
+    """All 2,000 draws of 40 items that differ in 10 % and 25 %; by the formula as published."""
+    draws = np.random.default_rng(0).multinomial(40, [0.10, 0.25, 0.65], 2000)
+    held = 0
+    for only_a, only_b, _ in draws:
+        found = share_difference_interval(only_a, only_b, 40)
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0.15 <= found.high
+    assert 0.93 <= held / 2000 <= 0.98
+    same = share_difference_interval(0, 0, 30)
+    assert (same.value, same.low) == (0.0, pytest.approx(-(same.high or 0)))

@@ -13,7 +13,8 @@ import hone
 from hone.data.batches import labelled
 from hone.data.frame import Frame, closed_frame, frame, padding_id
 from hone.data.labels import class_order
-from hone.evaluation.classification import Answers, compare, metrics
+from hone.evaluation.classification import Answers, metrics
+from hone.evaluation.paired import before_after
 from hone.evaluation.tasks import class_weights
 from hone.training.loss import classification_loss
 from tiny_tasks import BERT, GPT2_DRY, QUIET, WORDS, bert_tokenizer, labelled_rows
@@ -267,12 +268,12 @@ def test_mcnemar_by_hand() -> None:
     before, after = np.zeros(30, int), np.zeros(30, int)
     before[:10], after[10:12] = 1, 1
     items = [Answers(true, p, np.ones(30)).as_dict() for p in (before, after)]
-    result = compare(items[0], items[1], hone.load_config({}))
+    result = before_after(items[0], items[1])
     assert (result["only_tuned_right"], result["only_base_right"]) == (10, 2)
     assert math.isclose(result["mcnemar_p_value"], 2 * (1 + 12 + 66) / 2**12)
     assert math.isclose(result["accuracy_difference"], 8 / 30)
     assert result["verdict"] == "better"
-    same = compare(items[0], items[0], hone.load_config({}))
+    same = before_after(items[0], items[0])
     assert (same["verdict"], same["mcnemar_p_value"]) == ("not distinguishable", 1.0)
 
 

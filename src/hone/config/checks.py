@@ -42,6 +42,7 @@ def conflicts(config: "Config") -> list[Conflict]:
         *_task_conflicts(config),
         *_train_conflicts(config),
         *_schedule_conflicts(config),
+        *_eval_conflicts(config),
         *_generate_conflicts(config),
         *_output_conflicts(config),
     ]
@@ -236,6 +237,21 @@ def has_validation(config: "Config") -> bool:
         or data.dataset_validation_split is not None
         or data.validation_split_percentage > 0
     )
+
+
+def _eval_conflicts(config: "Config") -> Iterator[Conflict]:
+    stride, length = config.eval.eval_stride, config.data.max_length
+    if stride is not None and stride >= length:
+        yield Conflict(
+            ("eval_stride", "max_length"),
+            f"eval_stride is {stride}, but a window has only {length} tokens (max_length)",
+            f"set eval_stride below {length}, e.g. {max(length // 2, 1)}: windows have to overlap",
+        )
+    for leaf in ("eval_stride", "code_tasks"):
+        if getattr(config.eval, leaf) is not None and config.method.task != "causal":
+            yield Conflict(
+                (leaf, "task"), f"{leaf} is for task: causal, not {config.method.task}", f"remove {leaf}, or set task"
+            )
 
 
 def _generate_conflicts(config: "Config") -> Iterator[Conflict]:

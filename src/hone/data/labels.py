@@ -140,6 +140,10 @@ class LabelledDataset:
     def with_common(self, common: int) -> "LabelledDataset":
         return self._select(np.arange(len(self)), common)
 
+    def select(self, keep: np.ndarray) -> "LabelledDataset":
+        """The rows at `keep`, a mask or indices (m,)."""
+        return self._select(keep, self.common)
+
     def _select(self, keep: np.ndarray, common: int) -> "LabelledDataset":
         picked = {name: getattr(self, name)[keep] for name in ("starts", "sizes", "classes", "documents")}
         return replace(self, common=common, **picked)

@@ -23,6 +23,7 @@ from hone.config.schema import Config
 from hone.config.sections.data import DataSection
 from hone.data.encode import Encoded
 from hone.data.labels import LabelledDataset
+from hone.data.overlap import describe_overlap, overlap_of, without_overlap
 from hone.data.records import detect_form, examples
 from hone.data.seq2seq import PairDataset
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
@@ -56,7 +57,8 @@ class Prepared:
     """Data ready to train on.
 
     train: examples as they are trained. validation: the held-out documents as they are measured (all of a text's
-    tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto".
+    tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto". overlap:
+    what eval/overlap.json says of the two (`overlap.py`), None if it was not looked for.
     """
 
     store: Store
@@ -65,6 +67,7 @@ class Prepared:
     template: str
     cached: bool
     seconds: float
+    overlap: dict[str, Any] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -83,6 +86,18 @@ def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
     store, cached = _from_bin(config, tokenizer) if _is_bin(data.train_file) else _from_rows(config, tokenizer)
     train, validation = TASK_DATA[config.method.task].views(config, store, tokenizer)
     train, validation = train.head(data.max_train_samples), validation.head(data.max_eval_samples)
+    overlap = None
+    if data.overlap != "off" and len(train) and len(validation):
+        overlap = overlap_of(
+            store, train, validation, tokenizer, cache=cache_folder(data), however_long=data.overlap == "drop"
+        )
+        train = without_overlap(train, overlap) if data.overlap == "drop" else train
+        if not len(train):
+            raise HoneError(
+                "every training row overlaps with a validation item",
+                where=config.where("overlap"),
+                fix="give other validation rows, or set overlap: flag",
+            )
     if not len(train):
         raise HoneError(
             f"no example is left to train on with max_length {data.max_length}: {_reasons(train.left_out)}",
@@ -101,7 +116,7 @@ def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
             where=config.where("validation_file") or config.where("dataset_validation_split"),
             fix="look at its rows, or remove the key: then part of the training rows is held out",
         )
-    return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began)
+    return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began, overlap)
 
 
 def _reasons(left_out: dict[str, int]) -> str:
@@ -327,6 +342,7 @@ def describe(data: Prepared, batching: str) -> list[str]:
         places = f": {', '.join(entry['first'])}" + (", …" if entry["count"] > len(entry["first"]) else "")
         lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))
     lines += [f"data: {count:,} {reason}" for reason, count in data.train.left_out.items()]
+    lines += [f"data: {describe_overlap(data.overlap)}"] if data.overlap is not None else []
     return lines
 
 

@@ -71,8 +71,8 @@ def _causal_views(
 ) -> tuple[TokenDataset, TokenDataset]:
     length = config.data.max_length
     rule: LongRow = "windows" if config.data.batching == "windows" else config.data.on_long_row
-    # a pure text is measured whole, in pieces; a row with a prompt is measured as it is trained
-    whole = store.val.supervised is None or rule == "windows"
+    # a pure text is measured whole, in pieces; a row with a prompt as it is trained, but by strides also beyond that
+    whole = store.val.supervised is None or rule == "windows" or config.eval.eval_stride is not None
     return view(store.train, length, rule), view(store.val, length, "split" if whole else rule)
 
 

@@ -1,13 +1,20 @@
 """The same held-out items before and after: eval/base.json, eval/tuned.json, eval/compare.json, eval/samples.jsonl."""
 
+import hashlib
 import json
 import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hone.config.schema import Config
+from hone.data.labels import LabelledDataset
 from hone.data.prepare import Dataset
+from hone.data.seq2seq import PairDataset
+from hone.evaluation.generations import decode
+from hone.evaluation.paired import before_after
 from hone.evaluation.tasks import TASKS
 from hone.files import write_text_atomic
 from hone.models.load import best_device, check_vocabulary
@@ -34,9 +41,25 @@ def measure(
         return
     check_vocabulary(model, tokenizer)
     result, items = evaluate_model(model, tokenizer, validation, config, name)
-    run.write_eval(f"{name}.items", items)
+    run.write_eval(f"{name}.items", {**items, "fingerprint": fingerprint(validation, tokenizer)})
     run.write_eval(name, result)
     log.info("%s: %s", name, describe(result))
+
+
+def fingerprint(validation: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """SHA-256 of the items' texts, white space aside: the same whatever tokenizer cut them, if none cut them short."""
+    seen = hashlib.sha256()
+    starts = np.flatnonzero(np.diff(validation.documents, prepend=-1))  # the pieces of a document lie side by side
+    for first, last in zip(starts, [*starts[1:], len(validation)], strict=True):
+        pieces = [validation[i] for i in range(first, last)]
+        texts = [decode(tokenizer, np.concatenate([piece["input_ids"] for piece in pieces]))]
+        if isinstance(validation, LabelledDataset):
+            texts.append(validation.names[validation.classes[first]])
+        elif isinstance(validation, PairDataset):
+            texts.append(decode(tokenizer, pieces[0]["labels"]))
+        for text in texts:
+            seen.update("".join(text.split()).encode("utf-8", "replace") + b"\0")
+    return seen.hexdigest()
 
 
 def evaluate_model(
@@ -60,7 +83,11 @@ def compare(run: Run, config: Config) -> None:
         return
     items = [run.read_eval(f"{name}.items") for name in ("base", "tuned")]
     assert items[0] and items[1], "eval/<name>.items.json is written before eval/<name>.json"
-    run.write_eval("compare", TASKS[config.method.task].compare(items[0], items[1], config))
+    settings = config.eval
+    change = before_after(
+        items[0], items[1], confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
+    )
+    run.write_eval("compare", change)
     samples = [{**b, "tuned": t["tuned"]} for b, t in zip(base["samples"], tuned["samples"], strict=True)]
     lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
     write_text_atomic(run.folder / "eval" / "samples.jsonl", "".join(f"{line}\n" for line in lines))

@@ -1,10 +1,9 @@
 """A classifier on held-out rows: accuracy, balanced accuracy, precision, recall, F1, confusion, each beside a baseline.
 
 The metrics are scikit-learn's. The interval of accuracy is Wilson's; those of balanced accuracy and macro F1 resample
-rows; base and tuned are compared on the same rows (paired difference of accuracy, McNemar's exact test).
+rows. Base and tuned are compared in `evaluation.paired`.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,37 +152,6 @@ def _resampled(confusion: np.ndarray, resamples: int) -> np.ndarray:
     n = int(confusion.sum())
     draws = np.random.default_rng(0).multinomial(n, confusion.ravel() / n, size=resamples)
     return draws.reshape(resamples, *confusion.shape)
-
-
-def compare(base: dict[str, Any], tuned: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Tuned against base on the same rows; above 0 is better. p_value: McNemar's test, exact (binomial, two-sided)."""
-    from scipy.stats import binomtest
-
-    before, after, settings = Answers.of_dict(base), Answers.of_dict(tuned), config.eval
-    assert np.array_equal(before.true, after.true), "base and tuned were measured on different rows"
-    right_before, right_after = before.true == before.predicted, after.true == after.predicted
-    interval = functools.partial(
-        ratio_interval, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
-    )
-    change = interval(right_after.astype(float) - right_before, np.ones(len(right_after)))
-    loss = interval(after.nll - before.nll, np.ones(len(after.nll)))
-    gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
-    low, high = change.low, change.high
-    better, worse = low is not None and low > 0, high is not None and high < 0
-    return {
-        "task": "classification",
-        "accuracy_difference": change.value,
-        "accuracy_difference_interval": _bounds(change),
-        "only_tuned_right": gained,
-        "only_base_right": lost,
-        "mcnemar_p_value": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
-        "loss_difference": loss.value,
-        "loss_difference_interval": _bounds(loss),
-        "n_items": change.n_items,
-        "item": "row",
-        "confidence_level": settings.confidence_level,
-        "verdict": "better" if better else "worse" if worse else "not distinguishable",
-    }
 
 
 def _bounds(interval: Interval) -> list[float] | None:

@@ -1,6 +1,6 @@
 """A few greedy continuations of held-out examples: what the numbers look like as text."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
+
+
+class Written(NamedTuple):
+    """A continuation, and whether it ended by itself, not by the limit."""
+
+    text: str
+    ended: bool
 
 
 def sample_prompts(
@@ -51,14 +58,21 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: Any) -> str:
 def greedy(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
 ) -> list[str]:
+    """The texts of `continuations`."""
+    return [written.text for written in continuations(model, tokenizer, prompts, max_new_tokens)]
+
+
+def continuations(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
+) -> list[Written]:
     """The most likely continuation of each prompt, up to the end token or the window's end."""
     from hone.inference.generate import generate_ids
     from hone.models.load import max_positions
 
     room = max_positions(model)
-    texts = []
+    found = []
     for ids in prompts:
         limit = max_new_tokens if room is None else min(max_new_tokens, room - len(ids))
         new = generate_ids(model, tokenizer, ids, max_new_tokens=limit, temperature=0.0) if limit > 0 else [[]]
-        texts.append(decode(tokenizer, new[0]))
-    return texts
+        found.append(Written(decode(tokenizer, new[0]), len(new[0]) < limit))
+    return found

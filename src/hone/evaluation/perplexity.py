@@ -15,11 +15,12 @@ from hone.data.batches import by_length, padded
 from hone.data.views import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
 from hone.evaluation.statistics import Interval, ratio_interval
+from hone.evaluation.strided import StridedDataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGIT_ELEMENTS = 1 << 26  # at most this many logits at once (256 MB in float32), however large the vocabulary
+LOGIT_ELEMENTS = 1 << 25  # at most this many logits at once (128 MB in float32), however large the vocabulary
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Perplexity:
 
 
 def item_losses(
-    model: "PreTrainedModel", dataset: TokenDataset, byte_lengths: np.ndarray, *, tokens_per_batch: int
+    model: "PreTrainedModel", dataset: TokenDataset | StridedDataset, byte_lengths: np.ndarray, *, tokens_per_batch: int
 ) -> ItemLosses:
     """Sum of token losses for each item of `dataset`; the model is used as it is, without gradients or dropout.
 
@@ -115,12 +116,6 @@ def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perpl
         item=losses.kind,
         confidence_level=confidence,
     )
-
-
-def difference(base: ItemLosses, tuned: ItemLosses, *, confidence: float, resamples: int) -> Interval:
-    """Tuned minus base loss on the same items, paired: below 0 is better."""
-    assert np.array_equal(base.n_tokens, tuned.n_tokens), "base and tuned were measured on different items"
-    return ratio_interval(tuned.nll - base.nll, tuned.n_tokens, confidence=confidence, resamples=resamples)
 
 
 def _exp(loss: float) -> float:

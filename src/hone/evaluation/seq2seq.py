@@ -17,7 +17,7 @@ from hone.data.frame import padding_id
 from hone.data.seq2seq import PairDataset
 from hone.data.tokenizer import token_byte_lengths
 from hone.data.views import IGNORE_INDEX
-from hone.evaluation.causal import compare_losses, loss_and_perplexity
+from hone.evaluation.causal import loss_and_perplexity
 from hone.evaluation.generations import decode, evenly_spaced
 from hone.evaluation.perplexity import LOGIT_ELEMENTS, ItemLosses, summarize
 from hone.evaluation.statistics import Interval, ratio_interval, wilson_interval
@@ -182,21 +182,6 @@ def rouge_l(text: str, reference: str) -> float:
         for j, other in enumerate(b):
             row.append(previous[j] + 1 if word == other else max(row[-1], previous[j + 1]))
     return 2 * row[-1] / (len(a) + len(b)) if a or b else 0.0
-
-
-def compare(base: dict[str, Any], tuned: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Tuned minus base on the same rows: loss (below 0 is better), scores of written texts (above 0 is better)."""
-    settings = config.eval
-    result = {"task": "seq2seq", **compare_losses(base, tuned, config)}
-    for key, before in base["written"].items():
-        change = ratio_interval(
-            np.array(tuned["written"][key]) - np.array(before),
-            np.ones(len(before)),
-            confidence=settings.confidence_level,
-            resamples=settings.bootstrap_resamples,
-        )
-        result |= {f"{key}_difference": change.value, f"{key}_difference_interval": _bounds(change)}
-    return result
 
 
 def _bounds(interval: Interval) -> list[float] | None:

@@ -27,7 +27,7 @@ Measured = tuple[dict[str, Any], dict[str, Any]]  # the numbers, and those of ea
 class Task:
     """collate: rows and a padding id -> a batch; None where `batching` decides. inputs: what the model is given of it.
 
-    loss: the loss function of a config and its data. watch: numbers during training. measure, compare: eval/*.json.
+    loss: the loss function of a config and its data. watch: numbers during training. measure: eval/*.json.
     """
 
     collate: Callable[..., dict[str, Any]] | None
@@ -35,7 +35,6 @@ class Task:
     loss: Callable[[Config, Prepared], Loss]
     watch: Callable[..., dict[str, float]]
     measure: Callable[[Any, Any, Any, Config, str], Measured]
-    compare: Callable[[dict[str, Any], dict[str, Any], Config], dict[str, Any]]
 
 
 def _without_cache(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
@@ -69,16 +68,13 @@ def class_weights(counts: np.ndarray) -> list[float]:
 
 
 TASKS = {
-    "causal": Task(
-        None, _without_cache, lambda config, data: causal_lm_loss, causal.watch, causal.measure, causal.compare_losses
-    ),
+    "causal": Task(None, _without_cache, lambda config, data: causal_lm_loss, causal.watch, causal.measure),
     "classification": Task(
         labelled,
         _as_it_is,
         _classification_loss,
         classification.watch,
         classification.measure,
-        classification.compare,
     ),
     "seq2seq": Task(
         pairs,
@@ -86,6 +82,5 @@ TASKS = {
         lambda config, data: seq2seq_loss,
         seq2seq.watch,
         seq2seq.measure,
-        seq2seq.compare,
     ),
 }

@@ -45,6 +45,8 @@ def training_arguments(config: Config, run: Run, *, has_validation: bool) -> "Tr
     }
     if not given["gradient_checkpointing"]:
         del given["gradient_checkpointing"]  # its name changes in transformers 6; only who uses it need care
+    if given["optim"] == "muon":
+        given["optim"] = "adamw_torch_fused"  # unknown to transformers: the engine makes it (`muon.py`)
     if given["optim"] == "adamw_torch_fused" and torch.backends.mps.is_available() and not given["use_cpu"]:
         given["optim"] = "adamw_torch"  # older MPS builds lack the fused kernel; the update is the same
     arguments = TrainingArguments(**given)

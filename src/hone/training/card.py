@@ -3,7 +3,7 @@
 from typing import Any
 
 from hone.config.schema import Config
-from hone.evaluation.columns import COLUMNS, changes
+from hone.evaluation.columns import COLUMNS, changes, code_lines
 from hone.runs import Run
 
 PIPELINES = {
@@ -35,6 +35,8 @@ def model_card(run: Run, config: Config) -> str:
     if compare is not None:
         text = changes(compare)
         lines += ["", f"{text[0].upper()}{text[1:]}."]
+    if programs := code_lines(run.read_eval):
+        lines += ["", "Programming tasks, run against their tests:", "", *(f"- {line}" for line in programs)]
     lines += ["", "Settings: `config.resolved.yaml`. Versions, hardware and data fingerprints: `env.json`.", ""]
     return "\n".join(lines)
 

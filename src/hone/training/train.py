@@ -21,11 +21,14 @@ from hone.data.frame import padding_id
 from hone.data.prepare import Prepared, cache_folder, describe, prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
+from hone.evaluation import code_eval, memorization
 from hone.evaluation.before_after import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.models.build import build_model, describe_model
 from hone.models.load import load_finished, quiet_libraries
+from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
+from hone.training.allocator import give_back_freed_memory
 from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
 from hone.training.engine import build_trainer, refuse_foreign_ids, refuse_missing_trackers
@@ -56,6 +59,7 @@ def train(config: Config) -> Run:
         quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
+        tasks = code_eval.tasks_of(config)
         tokenizer = _load_tokenizer(config)
         data = prepare(config, tokenizer)
         _remember_inputs(run, config, data)
@@ -72,15 +76,26 @@ def train(config: Config) -> Run:
             log.info("%s", describe_model(config, model))
             if config.eval.eval_base:
                 measure(run, "base", model, tokenizer, data.validation, config)
+                memorization.write_texts(run, "base", model, tokenizer, data, config)
+                code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
             model = _fit(run, config, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved")
             log.info("saved the model to %s", run.folder)
             del model
-        measure(run, "tuned", load_finished(str(run.folder)), tokenizer, data.validation, config)
+            give_back_freed_memory()
+        if data.overlap is not None:
+            run.write_eval("overlap", data.overlap)
+        tuned = load_finished(str(run.folder))
+        measure(run, "tuned", tuned, tokenizer, data.validation, config)
+        memorization.write_texts(run, "tuned", tuned, tokenizer, data, config)
+        memorization.compare_copies(run, tokenizer, data, config)
+        code_eval.measure(run, "tuned", tuned, tokenizer, tasks, data.template, config)
         compare(run, config)
+        code_eval.compare(run, config)
         write_text_atomic(run.folder / "README.md", model_card(run, config))
         run.update(stage="finished", status="finished")
+    write_report_or_say(run.folder)
     return run
 
 
@@ -90,6 +105,7 @@ def train(config: Config) -> Run:
 def _rehearse(config: Config) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     quiet_libraries()
+    code_eval.tasks_of(config)
     tokenizer = _load_tokenizer(config)
     _build(config, tokenizer, prepare(config, tokenizer))
 

@@ -205,6 +205,20 @@ class DataSection(Section):
         gpu="true for collected code",
         maps_to=None,
     )
+    overlap: Literal["flag", "drop", "off"] = key(
+        "flag",
+        what="What happens to training rows that hold a validation item, word for word or nearly.",
+        why="A model that has trained on the answers looks better than it is.",
+        how="Looked for before training: the same words; for code also with other variable names, comments or layout; "
+        "or half of an item's runs of 13 words in one row. flag: said, and written to eval/overlap.json. drop: those "
+        "rows are not trained. off: not looked for.",
+        benefit="Every before-and-after comparison comes with how many of its items were in the training rows.",
+        tradeoff="flag: some seconds at the first start with some data (a second for 5,000 short rows). drop: somewhat "
+        "less to train on. off: nobody knows what a good number means.",
+        cpu="flag, or drop for collected code",
+        gpu="drop",
+        maps_to=None,
+    )
     validation_split_percentage: float = key(
         10.0,
         what="Percentage of the training rows held out for validation when there is no validation file or split.",

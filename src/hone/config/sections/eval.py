@@ -1,6 +1,6 @@
 """The section `eval`: how base and tuned are measured and compared."""
 
-from hone.config.keys import Section, key
+from hone.config.keys import FilePath, Section, key
 
 
 class EvalSection(Section):
@@ -30,6 +30,37 @@ class EvalSection(Section):
         gpu="8192 to 65536",
         maps_to=None,
         ge=1,
+    )
+    eval_stride: int | None = key(
+        None,
+        what="How many tokens each further window scores of a validation document longer than max_length.",
+        why="Cut into separate pieces, each piece begins without context, and its first tokens look harder than they "
+        "are in the document.",
+        how="Windows of max_length tokens overlap: the first scores all it holds, each further one its last "
+        "eval_stride tokens, with the ones before as context. Each token counts once. null: separate pieces, and rows "
+        "with a prompt only up to max_length.",
+        benefit="The loss of a long document as a reader of the whole would see it, and comparable between models "
+        "with different windows.",
+        tradeoff="Too low: max_length / eval_stride times the work (at 1, one pass for each token). Too high (near "
+        "max_length): little context at each window's first tokens.",
+        cpu="null; half of max_length for a number to publish",
+        gpu="half of max_length",
+        maps_to=None,
+        ge=1,
+    )
+    code_tasks: FilePath | None = key(
+        None,
+        what="Programming tasks with tests that base and tuned are to solve: HumanEval's file, MBPP's or your own.",
+        why="A lower loss does not say whether the programs run; passed tests do.",
+        how="Each task is spelled as the training's rows are; answers are generated as the section generate says "
+        "(num_return_sequences, temperature, max_new_tokens …), run in boxes and compared by task. Where programs "
+        "cannot be isolated it says so and measures only the rest.",
+        benefit="pass@k before and after, in eval/base.code.json and eval/tuned.code.json, with a paired test.",
+        tradeoff="Many tasks: minutes to hours of generation before and after each run on a CPU. Few: 164 tasks rarely "
+        "show a difference below 10 points.",
+        cpu="20 to 200 tasks, temperature 0",
+        gpu="all of HumanEval or MBPP; num_return_sequences 10 and more for pass@10",
+        maps_to=None,
     )
     confidence_level: float = key(
         0.95,
@@ -65,6 +96,20 @@ class EvalSection(Section):
         tradeoff="Too high: minutes of generation before and after each run. Too low: wide intervals.",
         cpu="50 to 200",
         gpu="500 or more",
+        maps_to=None,
+        ge=0,
+    )
+    memorization_samples: int = key(
+        0,
+        what="How many beginnings of training rows, and as many of validation rows, base and tuned are to continue.",
+        why="A model can get better by learning its rows by heart; then it recites them, secrets included.",
+        how="Greedy, sample_max_new_tokens each: a text copies if 50 characters in a row or 13 words stand just so in "
+        "a training row. The shares, and tuned - base, go to eval/memorization.json. 0 is off; task: causal only.",
+        benefit="Says how much of what the model writes is its training data, and how much of that base knew before.",
+        tradeoff="Too high: four times as many generations as this number, minutes on a CPU. Too low: an interval from "
+        "0 to a third.",
+        cpu="0; 20 for a model to hand on",
+        gpu="100 to 500",
         maps_to=None,
         ge=0,
     )

@@ -1,0 +1,352 @@
+"""Which evaluation items stand in the training rows, word for word or nearly: looked for before anything is trained.
+
+Three kinds, the worst first. exact: the same words and signs, however laid out. same code: the same program under other
+variable names, comments and layout. near: one training row holds at least half of the item's 13-grams, in one of the
+two forms (`ngrams.py`). An item of fewer than 13 tokens is only looked for as a whole. N-grams that more than ten rows
+and more than a hundredth of them hold are nobody's own (a template, a licence) and do not count.
+
+Only the items are indexed (about 50 bytes a token, in each form); rows stream by, so memory does not grow with them.
+
+>>> found = find_overlap(["def f(x):\\n    return x"], [["a = 1", "def f(x): return x"]], n_rows=2)
+>>> found.pairs
+[Pair(item=0, row=1, kind='exact', share=0.0, code_share=0.0)]
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from hone.data.ngrams import Form, N, code_form, plain_form
+from hone.data.store import Split, Store
+from hone.errors import HoneError
+from hone.files import read_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NEAR = 0.5  # of an item's n-grams, in one row
+CODE_GRAMS = 24  # an item needs so many n-grams in the code form: shorter functions are alike by nature
+COMMON_ROWS, COMMON_SHARE = 10, 0.01
+KINDS = ("exact", "same code", "near")
+FORMS = {"plain": plain_form, "code": code_form}
+PIECE_TOKENS = 1 << 18  # decoded at once: bounds memory; a longer document is looked at in pieces
+EXPANDED = 1 << 21  # (item, row) pairs counted at once
+LOOKED_THROUGH = 100_000_000  # training tokens, some minutes; more are looked through only where rows are to be dropped
+LISTED = 1000  # items in overlap.json
+EXCERPT = 80
+FORMAT = 1  # of overlap.json beside the tokens: raise when anything here would find other pairs
+
+# (texts, the row of each, whether it is the whole row)
+Batches = Iterator[tuple[list[str], np.ndarray, np.ndarray]]
+
+
+class Pair(NamedTuple):
+    """An item and a row that holds it. share, code_share: of the item's n-grams, in the plain and the code form."""
+
+    item: int
+    row: int
+    kind: str
+    share: float
+    code_share: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """All pairs, worst first. n_short: items of fewer than N tokens."""
+
+    n_items: int
+    n_rows: int
+    n_short: int
+    pairs: list[Pair]
+
+    def worst(self) -> list[Pair]:
+        """The worst pair of each item that has one."""
+        found: dict[int, Pair] = {}
+        for pair in self.pairs:
+            found.setdefault(pair.item, pair)
+        return list(found.values())
+
+
+def find_overlap(items: Sequence[str], rows: Iterable[Sequence[str]], n_rows: int) -> Overlap:
+    """Pairs of evaluation items and training rows that are the same, or nearly.
+
+    Args:
+        rows: batches of the texts of consecutive rows.
+        n_rows: how many rows there are in all.
+    """
+    return _find(items, _numbered(rows), n_rows)
+
+
+def _numbered(batches: Iterable[Sequence[str]]) -> Batches:
+    first = 0
+    for batch in batches:
+        yield list(batch), np.arange(first, first + len(batch)), np.ones(len(batch), bool)
+        first += len(batch)
+
+
+def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Overlap:
+    """The same where rows may come in parts."""
+    searches = {name: Search.of(form(items), least=N if name == "code" else 1) for name, form in FORMS.items()}
+    for texts, numbers, whole in batches:
+        for name, form in FORMS.items():
+            searches[name].look_at(form(texts), numbers, whole)
+    shares = {name: search.shares(n_rows, CODE_GRAMS if name == "code" else 1) for name, search in searches.items()}
+    exact, same_code = (searches[name].whole() for name in FORMS)
+    pairs = [
+        Pair(item, row, kind, shares["plain"].get((item, row), 0.0), shares["code"].get((item, row), 0.0))
+        for kind, found in zip(KINDS, (exact, same_code - exact, shares["plain"].keys() | shares["code"].keys()))
+        for item, row in found
+        if kind != "near" or (item, row) not in exact | same_code
+    ]
+    pairs.sort(key=lambda p: (KINDS.index(p.kind), -max(p.share, p.code_share), p.item, p.row))
+    return Overlap(len(items), n_rows, int((searches["plain"].sizes < N).sum()), pairs)
+
+
+# ---- the search in one form ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Postings:
+    """keys (K,) uint64, ascending and distinct; the items of key k are items[offsets[k]:offsets[k + 1]]."""
+
+    keys: np.ndarray
+    offsets: np.ndarray
+    items: np.ndarray
+
+    @classmethod
+    def of(cls, hashes: np.ndarray, items: np.ndarray) -> "Postings":
+        order = np.lexsort((items, hashes))
+        hashes, items = hashes[order], items[order]
+        new = np.ones(len(hashes), bool)  # an item that repeats an n-gram has it once
+        new[1:] = (np.diff(items) != 0) | (hashes[1:] != hashes[:-1])
+        keys, starts = np.unique(hashes[new], return_index=True)
+        return cls(keys, np.append(starts, new.sum()), items[new])
+
+    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the keys (m,) that are among `hashes`, and where in `hashes` they are (m,)."""
+        if not len(self.keys):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        at = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
+        places = np.flatnonzero(self.keys[at] == hashes)
+        return at[places], places
+
+    def expand(self, keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(item, row) for every item of each found key: two arrays (p,)."""
+        sizes = self.sizes()[keys]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.items[np.repeat(self.offsets[keys], sizes) + within], np.repeat(rows, sizes)
+
+    def sizes(self) -> np.ndarray:
+        """(K,) items of each key."""
+        return np.diff(self.offsets)
+
+
+class Search:
+    """Items of one form, indexed; `look_at` collects what rows share with them."""
+
+    def __init__(self, sizes: np.ndarray, grams: Postings, digests: Postings) -> None:
+        self.sizes, self.grams, self.digests = sizes, grams, digests
+        self.gram_hits: list[tuple[np.ndarray, np.ndarray]] = []  # (key, row)
+        self.digest_hits: list[tuple[np.ndarray, np.ndarray]] = []
+
+    @classmethod
+    def of(cls, form: Form, least: int) -> "Search":
+        """least: tokens an item needs in order to be looked for as a whole."""
+        sizes = form.sizes()
+        long_enough = np.flatnonzero(sizes >= least)
+        return cls(sizes, Postings.of(*form.ngrams()), Postings.of(form.digests()[long_enough], long_enough))
+
+    def look_at(self, form: Form, rows: np.ndarray, whole: np.ndarray) -> None:
+        """rows: (texts,) the row of each text, ascending. whole: (texts,) bool, False where a text is part of a row."""
+        hashes, owners = form.ngrams()
+        keys, places = self.grams.find(hashes)
+        hits = np.unique(np.stack([rows[owners[places]], keys]), axis=1)
+        self.gram_hits.append((hits[1], hits[0]))
+        entire = np.flatnonzero(whole & (form.sizes() > 0))
+        keys, places = self.digests.find(form.digests()[entire])
+        self.digest_hits.append((keys, rows[entire[places]]))
+
+    def whole(self) -> set[tuple[int, int]]:
+        """(item, row) of equal texts."""
+        keys, rows = _joined(self.digest_hits)
+        items, rows = self.digests.expand(keys, rows)
+        return set(zip(items.tolist(), rows.tolist()))
+
+    def shares(self, n_rows: int, least: int) -> dict[tuple[int, int], float]:
+        """(item, row) -> share of the item's n-grams in that row, where it is at least NEAR.
+
+        Args:
+            least: n-grams an item must have of its own.
+        """
+        keys, rows = _joined(self.gram_hits)
+        rarely = np.bincount(keys, minlength=len(self.grams.keys)) <= max(COMMON_ROWS, COMMON_SHARE * n_rows)
+        keys, rows = keys[rarely[keys]], rows[rarely[keys]]
+        own = np.bincount(self.grams.items[np.repeat(rarely, self.grams.sizes())], minlength=len(self.sizes))
+        found: dict[tuple[int, int], float] = {}
+        for block in _row_blocks(rows, self.grams.sizes()[keys]):
+            items, holders = self.grams.expand(keys[block], rows[block])
+            pairs, counts = np.unique(items * n_rows + holders, return_counts=True)
+            items, holders = pairs // n_rows, pairs % n_rows
+            enough = (counts >= NEAR * own[items]) & (own[items] >= least)
+            shares = counts[enough] / own[items[enough]]
+            found |= zip(zip(items[enough].tolist(), holders[enough].tolist()), shares.tolist())
+        return found
+
+
+def _joined(hits: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(keys, rows) of all batches, by row, none twice (a row may come in pieces)."""
+    if not hits:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    keys, rows = (np.concatenate(column) for column in zip(*hits))
+    order = np.lexsort((keys, rows))
+    keys, rows = keys[order], rows[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (np.diff(keys) != 0) | (np.diff(rows) != 0)
+    return keys[new], rows[new]
+
+
+def _row_blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[slice]:
+    """Slices of whole rows, of about EXPANDED pairs each."""
+    borders = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
+    before = np.append(0, np.cumsum(sizes))[borders]
+    first = 0
+    while first < len(borders) - 1:
+        last = max(first + 1, int(np.searchsorted(before, before[first] + EXPANDED, side="right")) - 1)
+        yield slice(borders[first], borders[last])
+        first = last
+
+
+# ---- the overlap of prepared data ---------------------------------------------------------------------------------
+
+
+def overlap_of(
+    store: Store,
+    train: Any,
+    validation: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    cache: Path,
+    however_long: bool = False,
+) -> dict[str, Any]:
+    """What eval/overlap.json says of two datasets; found once, then read from beside the tokens.
+
+    An item is a validation document, or a piece of the only one; a row is a training document, whole, wherever rows
+    are cut. Both are numbered as they stand in the store.
+
+    Args:
+        cache: where the result is kept if the store has no folder of its own.
+    """
+    began = time.perf_counter()
+    rows = np.unique(train.documents)
+    n_tokens = int(np.diff(train.split.starts)[rows].sum())
+    if n_tokens > LOOKED_THROUGH and not however_long:
+        return {"not_searched": f"{n_tokens:,} training tokens are more than {LOOKED_THROUGH:,}"}
+    pieces = len(np.unique(validation.documents)) == 1 and len(validation) > 1
+    spans = _spans(validation, pieces)
+    identity = [FORMAT, N, NEAR, store.meta["sources"], tokenizer.name_or_path, rows.tobytes(), spans.tobytes()]
+    name = f"overlap-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.json"
+    path = (store.folder or cache) / name
+    if path.is_file():
+        with suppress(HoneError):  # damaged: found anew
+            return dict(read_json(path))
+    items, numbers = [], []
+    for texts, documents, _ in _texts(validation.split, spans, tokenizer):
+        items += texts
+        numbers += documents.tolist()
+    found = _find(items, _texts(train.split, _spans(train, False), tokenizer), int(rows.max(initial=-1)) + 1)
+    found = replace(found, n_rows=len(rows))
+    result = _as_dict(found, items, numbers, train.split, tokenizer) | {
+        "item": "piece" if pieces else "document",
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+    with suppress(HoneError, OSError):  # a full or read-only cache: the result is here all the same
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(path, result)
+    return result
+
+
+def without_overlap(train: Any, overlap: dict[str, Any]) -> Any:
+    """The training data without the rows that hold an item, and how many examples that cost among what is left out."""
+    keep = ~np.isin(train.documents, overlap["rows"])
+    if keep.all():
+        return train
+    left_out = {**train.left_out, "examples dropped: their row overlaps with a validation item": int((~keep).sum())}
+    return replace(train.select(keep), left_out=left_out)
+
+
+def describe_overlap(overlap: dict[str, Any]) -> str:
+    """One line: how many items of how many, and the worst three."""
+    if "not_searched" in overlap:
+        return f"overlap: not looked for: {overlap['not_searched']} (overlap: drop looks through any number)"
+    told = f"overlap: {overlap['n_overlapping']:,} of {overlap['n_items']:,} validation items are in the "
+    told += f"{overlap['n_rows']:,} training rows"
+    if overlap["n_short"]:
+        told += f" ({overlap['n_short']:,} have fewer than {N} words: only looked for as a whole)"
+    if not overlap["n_overlapping"]:
+        return told
+    told += f": {overlap['n_exact']:,} exact, {overlap['n_same_code']:,} the same code, {overlap['n_near']:,} near; "
+    worst = []
+    for entry in overlap["items"][:3]:
+        share = "" if entry["kind"] != "near" else f" {max(entry['share'], entry['code_share']):.0%}"
+        text = repr(entry["text"][: EXCERPT // 2])
+        worst.append(f"{overlap['item']} {entry['item']} in row {entry['row']} ({entry['kind']}{share}) {text}")
+    return told + f"worst: {'; '.join(worst)}"
+
+
+def _as_dict(
+    found: Overlap, items: list[str], numbers: list[int], split: Split, tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, Any]:
+    worst = found.worst()
+    listed = []
+    for pair in worst[:LISTED]:
+        begin = int(split.starts[pair.row])
+        end = min(begin + EXCERPT, int(split.starts[pair.row + 1]))
+        row_text = _decoded(tokenizer, [split.tokens[begin:end].tolist()])[0]
+        shown = {**pair._asdict(), "item": numbers[pair.item]}
+        listed.append({**shown, "text": items[pair.item][:EXCERPT], "row_text": row_text[:EXCERPT]})
+    counts = {f"n_{kind.replace(' ', '_')}": sum(pair.kind == kind for pair in worst) for kind in KINDS}
+    sizes = {key: value for key, value in asdict(found).items() if key != "pairs"}
+    rows = sorted({pair.row for pair in found.pairs})
+    return {"n": N, "near": NEAR, **sizes, "n_overlapping": len(worst), **counts, "items": listed, "rows": rows}
+
+
+def row_texts(dataset: Any, tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[str]]:
+    """Batches of the texts that a dataset's examples are cut from, whole; a very long one in pieces."""
+    return (texts for texts, _, _ in _texts(dataset.split, _spans(dataset, False), tokenizer))
+
+
+def _spans(dataset: Any, pieces: bool) -> np.ndarray:
+    """(n, 3) int64: number, start and end of each text in the tokens of its split."""
+    if pieces:
+        return np.stack([np.arange(len(dataset)), dataset.starts, dataset.starts + dataset.lengths], axis=1)
+    documents = np.unique(dataset.documents)
+    return np.stack([documents, dataset.split.starts[documents], dataset.split.starts[documents + 1]], axis=1)
+
+
+def _texts(split: Split, spans: np.ndarray, tokenizer: "PreTrainedTokenizerBase") -> Batches:
+    """Batches of texts, their numbers, and whether each is whole."""
+    ids: list[list[int]] = []
+    numbers, whole, waiting = [], [], 0
+    for number, begin, end in spans.tolist():
+        for at in range(begin, max(end, begin + 1), PIECE_TOKENS):
+            piece = split.tokens[at : min(at + PIECE_TOKENS, end)]
+            ids.append(piece.tolist())
+            numbers.append(number)
+            whole.append(end - begin <= PIECE_TOKENS)
+            waiting += len(piece)
+            if waiting >= PIECE_TOKENS:
+                yield _decoded(tokenizer, ids), np.array(numbers), np.array(whole)
+                ids, numbers, whole, waiting = [], [], [], 0
+    if ids:
+        yield _decoded(tokenizer, ids), np.array(numbers), np.array(whole)
+
+
+def _decoded(tokenizer: "PreTrainedTokenizerBase", ids: list[list[int]]) -> list[str]:
+    texts: list[str] = tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts

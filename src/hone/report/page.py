@@ -1,0 +1,31 @@
+"""A report as one HTML file: no script, nothing fetched, readable from disk, on a phone, in print, in the dark.
+
+Every string is escaped by the template engine, after what cannot be seen in it is spelled out (`text.visible`);
+only the drawings, which are ours, go in as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from hone.report.blocks import Report
+from hone.report.text import visible
+
+HERE = Path(__file__).parent
+
+
+def to_html(report: Report) -> str:
+    """The page; equal reports give equal bytes."""
+    engine = Environment(
+        autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = engine.from_string((HERE / "page.html").read_text(encoding="utf-8"))
+    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    return template.render(report=report, style=style, ours=Markup) + "\n"
+
+
+def _seen(value: Any) -> Any:
+    """For each value put into the page: spell out what has no shape, but in what is markup already."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

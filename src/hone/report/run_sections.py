@@ -1,0 +1,174 @@
+"""The sections of the training itself: curves, data, cost, settings."""
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+
+from hone.config.load import flow
+from hone.config.schema import leaf_field, leaves
+from hone.report import figures
+from hone.report.blocks import Block, Code, Figures, Section, Table, Text
+from hone.report.folder import Folder
+from hone.report.text import number, shortened
+
+INSTALL = "pip install 'hone-lm[report]'"
+SHOWN_LINES = 12  # of the log, in the table of curves
+SHOWN_OVERLAPS = 5
+KINDS = {"exact": "word for word", "same_code": "the same code", "near": "nearly"}  # of eval/overlap.json
+
+
+def curves(folder: Folder) -> Section | None:
+    """Loss, learning rate, gradient and speed over tokens."""
+    if not folder.metrics:
+        return None
+    found = figures.curves_of(folder.metrics)
+    blocks: list[Block] = [Figures(_drawings(folder, found), _log_table(folder.metrics))]
+    lost = [line.get("step") for line in folder.metrics if "loss" in line and line["loss"] is None]
+    if lost:
+        blocks.append(Text(f"{len(lost)} log lines have a loss that is no number, the first at step {lost[0]}."))
+    if not figures.drawable():
+        blocks.append(Text(f"Numbers only: the curves are drawn with matplotlib ({INSTALL})."))
+    return Section("Training", blocks)
+
+
+def _drawings(folder: Folder, found: figures.Curves) -> list[figures.Figure]:
+    if not len(found.tokens) or not figures.drawable():  # a run too short for a log line has no curve
+        return []
+    drawn = [figures.loss_curve(found, folder.base, folder.tuned)]
+    if "accuracy" in found.held_out:
+        drawn.append(figures.held_out_curve(found, "accuracy", "Held-out accuracy"))
+    for name, title in (
+        ("learning_rate", "Learning rate"),
+        ("grad_norm", "Gradient norm"),
+        ("tokens_per_s", "Tokens a second"),
+    ):
+        if np.isfinite(found.training[name]).any():
+            drawn.append(figures.training_curve(found, name, title))
+    return drawn
+
+
+def _log_table(metrics: list[dict[str, Any]]) -> Table:
+    """Some of the log lines, evenly spaced, the last among them."""
+    columns = (
+        ("step", "step", ",.0f"),
+        ("tokens", "tokens", ",.0f"),
+        ("loss", "loss", ".4f"),
+        ("held-out loss", "eval_loss", ".4f"),
+        ("learning rate", "learning_rate", ".3g"),
+        ("gradient norm", "grad_norm", ".3f"),
+        ("tokens/s", "tokens_per_s", ",.0f"),
+    )
+    picked = sorted({round(i * (len(metrics) - 1) / max(SHOWN_LINES - 1, 1)) for i in range(SHOWN_LINES)})
+    kept = [column for column in columns if any(line.get(column[1]) is not None for line in metrics)]
+    rows = [[number(metrics[i].get(key), form) for _, key, form in kept] for i in picked]
+    caption = f"{len(picked)} of {len(metrics):,} log lines; a loss is the mean since the line before."
+    return Table([heading for heading, _, _ in kept], rows, "r" * len(kept), caption)
+
+
+def data(folder: Folder) -> Section | None:
+    """Files with their fingerprints, what was kept and dropped and why, what of it is in the training data too."""
+    blocks: list[Block] = []
+    lines = [line for line in data_lines(folder.log) if not (folder.overlap and line.startswith("overlap:"))]
+    if lines:
+        blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in lines]
+    files = [
+        [part, str(file.get("file", "?")), f"{file.get('bytes', 0):,}", str(file.get("sha256", ""))[:12]]
+        for part, found in (folder.env.get("data") or {}).items()
+        for file in found
+    ]
+    if files:
+        blocks.append(Table(["", "file", "bytes", "SHA-256 begins"], files, "llrl"))
+    if folder.overlap:
+        blocks += overlap(folder.overlap)
+    return Section("Data", blocks) if blocks else None
+
+
+def data_lines(log: list[str]) -> list[str]:
+    """What was said of the data at the last start, of train.log's lines."""
+    said = [line.removeprefix("data: ") for line in log if line.startswith("data: ")]
+    starts = [i for i, line in enumerate(said) if " training examples" in line]
+    return said[starts[-1] :] if starts else said
+
+
+def overlap(found: dict[str, Any]) -> list[Block]:
+    """How many held-out items are in the training data, and the worst of them."""
+    if "not_searched" in found:
+        return [Text(f"Not looked for held-out items in the training data: {found['not_searched']}.")]
+    kinds = ", ".join(f"{found[f'n_{key}']:,} {name}" for key, name in KINDS.items() if f"n_{key}" in found)
+    told = f"Of {found['n_items']:,} held-out items, {found['n_overlapping']:,} are in the training rows"
+    blocks: list[Block] = [Text(f"{told} ({kinds}).")]
+    worst = [
+        [str(entry["item"]), str(entry["row"]), str(entry["kind"]), shortened(str(entry["text"]))[:200]]
+        for entry in found["items"][:SHOWN_OVERLAPS]
+    ]
+    return blocks + ([Table(["item", "training row", "", "it begins"], worst, "rrll")] if worst else [])
+
+
+def cost(folder: Folder) -> Section | None:
+    """Time, tokens, speed, memory, and what it ran on."""
+    lines = [line for line in folder.metrics if line.get("tokens") is not None]
+    rows = []
+    if seconds := folder.status.get("seconds"):
+        rows.append(["time, measuring included", duration(seconds)])
+    if lines:
+        last = lines[-1]
+        rows.append(["steps", f"{folder.metrics[-1]['step']:,}"])
+        at = f" (up to step {last['step']:,})" if last["step"] != folder.metrics[-1]["step"] else ""
+        supervised = f", {last['supervised_tokens']:,} supervised" if "supervised_tokens" in last else ""
+        rows.append(["tokens trained on", f"{last['tokens']:,}{supervised}{at}"])
+        speeds = [line["tokens_per_s"] for line in lines if line.get("tokens_per_s")]
+        if speeds:
+            spread = f" (median of {len(speeds)} log lines, {min(speeds):,.0f} to {max(speeds):,.0f})"
+            rows.append(["tokens a second", f"{statistics.median(speeds):,.0f}{spread}"])
+        if peaks := [line["peak_memory_bytes"] for line in lines if line.get("peak_memory_bytes")]:
+            rows.append(["peak memory", f"{max(peaks) / 1e9:.2f} GB"])
+    rows += _hardware(folder.env)
+    return Section("Cost", [Table(["", ""], rows, "ll")]) if rows else None
+
+
+def _hardware(env: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    if gpus := env.get("gpus"):
+        rows.append(["GPUs", ", ".join(map(str, gpus))])
+    if "cpu_count" in env:
+        threads = f", {env['torch_threads']} threads" if "torch_threads" in env else ""
+        rows.append(["processor", f"{env['cpu_count']} cores{threads}, {env.get('cpu_capability', '')}".rstrip(", ")])
+    if "platform" in env:
+        rows.append(["platform", f"{env['platform']}, Python {env.get('python', '?')}"])
+    if versions := {name: version for name, version in (env.get("versions") or {}).items() if version}:
+        rows.append(["packages", ", ".join(f"{name} {version}" for name, version in versions.items())])
+    for label, key in (("commit", "git"), ("seed", "seed"), ("started", "time")):
+        if env.get(key) is not None:
+            rows.append([label, str(env[key])])
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(3725.2), duration(33.8)
+    ('1 h 02 min', '34 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, s = divmod(math.floor(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {s:02d} s"
+
+
+def settings(folder: Folder) -> Section | None:
+    """What was set, beside its default; and every key."""
+    blocks: list[Block] = []
+    if folder.config is not None:
+        rows = []
+        for leaf, section in leaves().items():
+            value = getattr(getattr(folder.config, section), leaf)
+            default = leaf_field(leaf).get_default(call_default_factory=True)
+            if value != default:
+                rows.append([f"{section}.{leaf}", flow(value), flow(default)])
+        caption = f"{len(rows)} of {len(leaves())} keys are not at their default."
+        blocks.append(Table(["key", "value", "default"], rows, "lll", caption))
+    if folder.settings:
+        blocks.append(Code("Every key: config.resolved.yaml", folder.settings, "yaml"))
+    return Section("Settings", blocks) if blocks else None

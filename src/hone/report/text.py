@@ -1,0 +1,70 @@
+"""Text that a model wrote, made safe to look at: nothing invisible, and differences marked word by word."""
+
+import re
+import unicodedata
+from difflib import SequenceMatcher
+
+from hone.report.blocks import Pieces
+
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
+PIECE = re.compile(r"\w+|\s+|[^\w\s]")
+LONGEST = 2_000  # pieces: comparing takes time with the square of their number
+ALIKE = 0.25  # texts with less in common than this are simply different: marking all of both shows nothing
+CUT = 4_000  # characters of one text that are shown
+
+
+def visible(text: str) -> str:
+    """Characters that print as nothing, or turn the text around, spelled out; new lines and tabs stay.
+
+    >>> visible("a\\x1b[2J\\u202eb\\x00")
+    'a\\\\x1b[2J\\\\u202eb\\\\x00'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text, and how much more there is."""
+    return text if len(text) <= CUT else f"{text[:CUT]}\n… ({len(text) - CUT:,} more characters)"
+
+
+def differences(before: str, after: str) -> tuple[Pieces, Pieces]:
+    """Both texts in pieces, those that the other lacks marked; none is marked where they have little in common.
+
+    >>> differences("return a", "return b")
+    ([('return ', False), ('a', True)], [('return ', False), ('b', True)])
+    """
+    a, b = PIECE.findall(before), PIECE.findall(after)
+    plain: tuple[Pieces, Pieces] = ([(before, False)], [(after, False)])
+    if max(len(a), len(b)) > LONGEST:
+        return plain
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    if matcher.ratio() < ALIKE:
+        return plain
+    left: Pieces = []
+    right: Pieces = []
+    for what, a_from, a_to, b_from, b_to in matcher.get_opcodes():
+        left += [("".join(a[a_from:a_to]), what != "equal")] if a_to > a_from else []
+        right += [("".join(b[b_from:b_to]), what != "equal")] if b_to > b_from else []
+    return left, right
+
+
+def number(value: float | None, form: str) -> str:
+    """A number with a real minus sign; a dash where there is none.
+
+    >>> number(-1.25, "+.1f")
+    '−1.2'
+    """
+    return "–" if value is None else f"{value:{form}}".replace("-", "−")
+
+
+def with_interval(value: float | None, interval: list[float] | None, form: str) -> str:
+    """'4.32 [4.12, 4.55]'; without brackets where there is no interval."""
+    bounds = f" [{number(interval[0], form)}, {number(interval[1], form)}]" if interval and value is not None else ""
+    return number(value, form) + bounds

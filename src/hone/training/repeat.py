@@ -1,0 +1,280 @@
+"""One configuration trained with several seeds: is the change larger than the luck of a seed?
+
+Each seed is an ordinary run in `<output_dir>/seed-<n>`, trained and resumed as `hone train` does. All use the same
+tokens, the same held-out rows (chosen by split_seed, not by the seed), the same cache of a frozen prefix, and one
+measurement of the base where that does not depend on the seed. `repeat.json` says what they tell together.
+
+>>> found = repeat(load_config("recipe.yaml"), [1, 2, 3, 4, 5, 6])        # doctest: +SKIP
+>>> found["change"]["interval"], found["change"]["verdict"]               # doctest: +SKIP
+"""
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hone.config.checks import require_training
+from hone.config.schema import Config
+from hone.data.prepare import cache_folder
+from hone.errors import HoneError
+from hone.evaluation.paired import METRICS, RESTATED, Metric, metrics_of, verdict
+from hone.evaluation.seeds import over_seeds, smallest_p
+from hone.evaluation.statistics import holm, sign_flip
+from hone.files import read_json, write_json_atomic, write_text_atomic
+from hone.runs import RESOLVED, Run, lock, open_run
+from hone.training.precision import resolve_precision
+from hone.training.train import train
+
+log = logging.getLogger("hone")
+
+LARGEST_SEED = 2**32 - 1
+WRITTEN_LAST = ("base.json", "base.code.json")  # of eval/: where they are, what belongs to them is there too
+AGAIN = "overwrite=true trains and measures all of them again; or choose another output_dir"
+
+
+def parse_seeds(text: str, first: int) -> list[int]:
+    """'3' -> three seeds from `first` on; '1,1,7' -> these.
+
+    >>> parse_seeds("3", 42), parse_seeds("1,1,7", 42)
+    ([42, 43, 44], [1, 1, 7])
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts):
+        fix = "give how many, --seeds 6, or which ones, --seeds 1,2,7"
+        raise HoneError(f"'{text}' is neither a number nor a list of them", where="--seeds", fix=fix)
+    numbers = [int(part) for part in parts]
+    return numbers if len(parts) > 1 else list(range(first, first + numbers[0]))
+
+
+def repeat(config: Config, seeds: Sequence[int]) -> dict[str, Any]:
+    """Train with each seed what is not trained yet, and write `repeat.json`; returns what is in it.
+
+    Raises:
+        HoneError: as `train`; or no seeds, nothing to measure, or runs that were not measured alike.
+        Interrupted: a signal came; the same call goes on from there.
+    """
+    require_training(config)
+    _require_repeatable(config, seeds)
+    config = resolve_precision(config, cache_folder(config.data))
+    folder = Path(config.output.output_dir)
+    runs: list[Run] = []
+    measured: Run | None = None  # has the base's numbers, from this call: of these files and settings
+    for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):
+        one = _with_seed(config, seed, folder / name)
+        log.info("seed %d (%d of %d): %s", seed, number, len(seeds), folder / name)
+        is_new = Run(folder / name).read_eval("base") is None
+        if measured is not None and not config.output.overwrite:
+            _share_base(measured, one)
+        run = train(one)
+        gc.collect()  # model and trainer refer to each other: the next one needs their memory
+        if run.read_eval("tuned") is None:
+            raise _nothing_measured(config)
+        if measured is None and is_new and not base_depends_on_seed(config) and run.read_eval("base") is not None:
+            measured = run
+        runs.append(run)
+    result = _together(config, seeds, runs)
+    write_json_atomic(folder / "repeat.json", result)
+    return result
+
+
+def folder_names(seeds: Sequence[int]) -> list[str]:
+    """
+    >>> folder_names([1, 7, 1])
+    ['seed-1', 'seed-7', 'seed-1-run-2']
+    """
+    seen: Counter[int] = Counter()
+    names = []
+    for seed in seeds:
+        seen[seed] += 1
+        names.append(f"seed-{seed}" + (f"-run-{seen[seed]}" if seen[seed] > 1 else ""))
+    return names
+
+
+def seed_changes(config: Config) -> list[str]:
+    """What differs between the runs."""
+    changes = ["the order of the rows", "dropout where there is any"]
+    if config.model.model_type is not None:
+        changes.append("all initial weights")
+    elif config.method.task == "classification":
+        changes.append("the initial weights of a new head")
+    if config.method.method == "lora":
+        changes.append("the initial weights of the adapter")
+    return changes
+
+
+def base_depends_on_seed(config: Config) -> bool:
+    """Whether there are random weights before training; a new adapter changes nothing yet."""
+    return config.model.model_type is not None or config.method.task == "classification"
+
+
+# ---- before and between the runs -----------------------------------------------------------------------------------
+
+
+def _require_repeatable(config: Config, seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise HoneError("no seeds", where="--seeds", fix="6 are the fewest that a sign-flip test can take for p < 0.05")
+    if wrong := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
+        raise HoneError(f"{wrong[0]} is no seed", where="--seeds", fix=f"seeds are from 0 to {LARGEST_SEED}")
+    if config.train.resume_from_checkpoint not in ("auto", "never"):
+        raise HoneError(
+            "resume_from_checkpoint names one run's checkpoint, and each seed is a run of its own",
+            where=config.where("resume_from_checkpoint"),
+            fix="remove it: each run goes on from its own newest checkpoint",
+        )
+    data = config.data
+    if not (data.validation_file or data.dataset_validation_split or data.validation_split_percentage):
+        raise _nothing_measured(config)
+    folder = Path(config.output.output_dir)
+    if (folder / RESOLVED).is_file():
+        fix = "choose another output_dir: each seed gets a folder in it"
+        raise HoneError("the output folder is a single run", where=str(folder), fix=fix)
+
+
+def _nothing_measured(config: Config) -> HoneError:
+    return HoneError(
+        "there are no validation rows, so that no two runs can be compared",
+        where=config.where("validation_split_percentage"),
+        fix="name some: validation_file=…, or hold some out: validation_split_percentage=10",
+    )
+
+
+def _with_seed(config: Config, seed: int, folder: Path) -> Config:
+    return config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"seed": seed}),
+            "output": config.output.model_copy(update={"output_dir": folder}),
+        }
+    )
+
+
+def _share_base(measured: Run, config: Config) -> None:
+    """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
+    run = open_run(config)
+    with lock(run):
+        if run.status["status"] == "unknown" and run.read_eval("base") is None:
+            files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)
+            for file in files:
+                write_text_atomic(run.folder / "eval" / file.name, file.read_text(encoding="utf-8"))
+            log.info("the base is measured already: as in %s", measured.folder.name)
+
+
+# ---- after the runs ------------------------------------------------------------------------------------------------
+
+
+def _together(config: Config, seeds: Sequence[int], runs: list[Run]) -> dict[str, Any]:
+    """What repeat.json says: of each metric, and of the headline's at the top."""
+    tuned = _metrics(runs, "tuned", config)
+    base = _metrics(runs, "base", config) if all(run.read_eval("base") is not None for run in runs) else []
+    firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is no second draw
+    measured = runs[0].read_eval("tuned") or {}
+    confidence = config.eval.confidence_level
+    metrics = {}
+    for name in tuned[0]:
+        if all(name in run for run in [*tuned, *base]):
+            metrics[name] = {
+                "unit": METRICS[name].unit,
+                "item": "task" if name == "passed" else measured["item"],
+                **_over_runs([run[name] for run in tuned], [run[name] for run in base], firsts, confidence),
+            }
+    _judge(metrics, confidence)
+    headline = next(iter(metrics))
+    values = np.array([run[headline].numerator.sum() / run[headline].weights.sum() for run in tuned])
+    return {
+        "metric": headline,
+        **metrics[headline],
+        "confidence_level": confidence,
+        "split_seed": config.data.split_seed,
+        "seed_changes": seed_changes(config),
+        "base_depends_on_seed": base_depends_on_seed(config),
+        "runs": [_row(run, seed, headline) for run, seed in zip(runs, seeds)],
+        "same_seed_spread": _same_seed_spread(seeds, values),
+        "metrics": metrics,
+    }
+
+
+def _over_runs(tuned: list[Metric], base: list[Metric], firsts: list[int], confidence: float) -> dict[str, Any]:
+    """One metric of the runs numbered `firsts`: `tuned`, and `change` = tuned - base where the base was measured."""
+    weights = tuned[0].weights
+    values = np.array([metric.numerator for metric in tuned], dtype=np.float64)[firsts]  # (seeds, items)
+    found: dict[str, Any] = {"tuned": asdict(over_seeds(values, weights, confidence)), "change": None}
+    if base:
+        differences = values - np.array([metric.numerator for metric in base], dtype=np.float64)[firsts]
+        change = over_seeds(differences, weights, confidence)
+        noise = change.standard_deviation
+        found["change"] = {
+            **asdict(change),
+            "over_seed_noise": abs(change.mean) / noise if noise else None,
+            "sign_flip_p": sign_flip(differences.sum(1)) if change.n_seeds > 1 else None,
+            "smallest_sign_flip_p": smallest_p(change.n_seeds),
+        }
+    return found
+
+
+def _judge(metrics: dict[str, dict[str, Any]], confidence: float) -> None:
+    """Add `p_adjusted` (Holm, over the metrics) and `verdict` to each change: the rule of `evaluation.paired`."""
+    changes = {name: found["change"] for name, found in metrics.items() if found["change"]}
+    tested = [name for name in changes if RESTATED.get(name) not in changes and changes[name]["p_value"] is not None]
+    adjusted = dict(zip(tested, holm([changes[name]["p_value"] for name in tested]), strict=True))
+    for name, change in changes.items():
+        p = change["p_adjusted"] = adjusted.get(name, adjusted.get(RESTATED.get(name, "")))
+        change["verdict"] = verdict(
+            1.0 if p is None else p,
+            change["interval"],
+            alpha=1 - confidence,
+            higher_is_better=METRICS[name].higher_is_better,
+        )
+
+
+def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Metric]]:
+    """The metrics of each run, on the same items; the headline's first.
+
+    Raises:
+        HoneError: the runs were trained or measured on different data or items, or with other settings.
+    """
+    found, circumstances = [], []
+    for run in runs:
+        items, result, code = (run.read_eval(f"{name}{part}") for part in (".items", "", ".code"))
+        assert items is not None and result is not None, f"eval/{name}.json is there without its items"
+        metrics = metrics_of(items)
+        if code is not None:
+            metrics["passed"] = Metric("passed", np.array([np.mean(answers) for answers in code["passed"].values()]))
+        found.append(metrics)
+        circumstances.append(
+            {
+                "data": read_json(run.folder / "env.json")["data"],
+                "set of held-out items": [items.get(key) for key in ("n_tokens", "true", "fingerprint")],
+                "confidence_level": result["confidence_level"],
+                "set of code tasks, or way to solve them": code and code["about"],
+            }
+        )
+    asked = {**circumstances[0], "confidence_level": config.eval.confidence_level}
+    for run, own in zip(runs, circumstances):
+        if other := [what for what in asked if own[what] != asked[what]]:
+            raise HoneError(f"was trained or measured with another {other[0]}", where=str(run.folder), fix=AGAIN)
+    return found
+
+
+def _row(run: Run, seed: int, key: str) -> dict[str, Any]:
+    """One seed's numbers, as its own folder has them."""
+    tuned, compare = run.read_eval("tuned") or {}, run.read_eval("compare") or {}
+    return {
+        "seed": seed,
+        "folder": run.folder.name,
+        "tuned": tuned[key],
+        "tuned_interval": tuned[f"{key}_interval"],
+        "change": compare.get(f"{key}_difference"),
+        "change_interval": compare.get(f"{key}_difference_interval"),
+        "verdict": compare.get("verdict"),
+        "seconds": run.status.get("seconds"),
+    }
+
+
+def _same_seed_spread(seeds: Sequence[int], values: np.ndarray) -> dict[str, float]:
+    """Seeds that were trained more than once -> largest minus smallest value: 0 where training repeats exactly."""
+    by_seed = {seed: values[[other == seed for other in seeds]] for seed in seeds}
+    return {str(seed): float(np.ptp(own)) for seed, own in by_seed.items() if len(own) > 1}

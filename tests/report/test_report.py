@@ -1,0 +1,320 @@
+"""What a report says: the verdict first, each section of its own files, and no missing or damaged file breaks it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hone.cli import app
+from hone.errors import HoneError
+from hone.report.blocks import Code, Figures, Report, Table, Text
+from hone.report.build import build_report, write_report, write_report_or_say
+from hone.report.folder import read_folder
+from written_run import write_run
+
+FILES = [
+    "status.json", "metrics.jsonl", "env.json", "config.resolved.yaml", "train.log", "repeat.json", "eval/base.json",
+    "eval/tuned.json", "eval/compare.json", "eval/samples.jsonl", "eval/overlap.json", "eval/memorization.json",
+    "eval/base.code.jsonl",     "eval/tuned.code.jsonl", "humaneval_results.jsonl",
+]  # fmt: skip
+ALL = [
+    "Held-out data, before and after", "Training", "Generated code, by its unit tests", "Samples", "What is written",
+    "Seeds", "Data", "Cost", "Settings",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "my-run")
+
+
+@pytest.fixture
+def changed(run_folder: Path) -> Callable[..., Path]:
+    """changed("status.json", status="failed") -> the folder, with those keys of one JSON file replaced."""
+
+    def change(name: str, **values: Any) -> Path:
+        path = run_folder / name
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+        return run_folder
+
+    return change
+
+
+def classified(accuracy: float, confusion: list[list[int]]) -> dict[str, Any]:
+    names = [f"class {i}" for i in range(len(confusion))]
+    each = {"precision": accuracy, "recall": accuracy, "f1": accuracy, "rows": 10}
+    return {
+        "loss": 0.5, "loss_interval": [0.4, 0.6], "n_items": 40, "n_tokens": 400, "confidence_level": 0.95,
+        "samples": [{"item": 0, "prompt": "a text", "reference": "class 1", "tuned": "class 0"}],
+        "task": "classification", "item": "row", "accuracy": accuracy,
+        "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "majority_class": "class 0", "majority_accuracy": 0.5,
+        "classes": dict.fromkeys(names, each), "confusion": confusion,
+    }  # fmt: skip
+
+
+def report_of(folder: Path) -> Report:
+    return build_report(read_folder(folder))
+
+
+def titles(report: Report) -> list[str]:
+    return [section.title for section in report.sections]
+
+
+def tables(report: Report, title: str) -> list[Table]:
+    section = next(section for section in report.sections if section.title == title)
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def said(report: Report, title: str) -> str:
+    section = next(section for section in report.sections if section.title == title)
+    return " ".join(block.text for block in section.blocks if isinstance(block, Text | Code))
+
+
+def test_a_finished_run_has_every_section_and_no_notes(run_folder: Path) -> None:
+    report = write_report(run_folder)
+    assert titles(report) == ALL and report.notes == []
+    assert report.subtitle == "distilgpt2, causal, full"
+    markdown = (run_folder / "report.md").read_text(encoding="utf-8")
+    assert markdown.startswith(
+        "# my-run\n\n**Better:** loss fell by 1.250 nats a token [1.100, 1.400] over 33 held-out"
+    )
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    for text in ("<b>Better:</b>", "577a9dedd749", "1 min 34 s", "task/3", "def leaked(): pass", "AVX512"):
+        assert text in page, text
+
+
+def test_the_same_files_give_the_same_bytes(run_folder: Path) -> None:
+    write_report(run_folder)
+    first = [(run_folder / name).read_bytes() for name in ("report.html", "report.md")]
+    write_report(run_folder)
+    assert first == [(run_folder / name).read_bytes() for name in ("report.html", "report.md")]
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "verdict", "tone", "sentence"),
+    [
+        (-1.25, [-1.4, -1.1], "better", "good", "loss fell by 1.250 nats a token [1.100, 1.400]"),
+        (0.5, [0.25, 0.75], "worse", "bad", "loss rose by 0.500 nats a token [0.250, 0.750]"),
+        (-0.1, [-0.3, 0.1], "not distinguishable", "open", "loss changed by −0.100 nats a token [−0.300, +0.100]"),
+        (0.0, None, "not distinguishable", "open", "loss changed by +0.000 nats a token"),
+    ],
+)
+def test_the_verdict_is_one_sentence_with_interval_items_p_and_what_could_be_shown(
+    changed: Callable[..., Path], difference: float, interval: Any, verdict: str, tone: str, sentence: str
+) -> None:
+    values = {"loss_difference": difference, "loss_difference_interval": interval, "verdict": verdict}
+    found = report_of(changed("eval/compare.json", **values)).verdict
+    rest = (
+        " over 33 held-out documents; p <\xa00.0001; the smallest change such a comparison finds 8 times in 10 is 0.21"
+    )
+    assert (found.word.lower(), found.tone, found.rest) == (verdict, tone, sentence + rest)
+
+
+def test_a_comparison_without_p_says_none(run_folder: Path, changed: Callable[..., Path]) -> None:
+    values = dict.fromkeys(("loss_p_value", "loss_p_adjusted", "loss_detectable"))
+    assert report_of(changed("eval/compare.json", **values)).verdict.rest.endswith("over 33 held-out documents")
+
+
+@pytest.mark.parametrize(
+    ("status", "begins"),
+    [
+        ({"status": "failed", "error": "the loss is nan"}, "Failed: at step 20: the loss is nan"),
+        ({"status": "interrupted"}, "Interrupted: at step 20; the same `hone train` command goes on"),
+        ({"status": "running", "pid": 2**22 + 1}, "Killed: at step 20; the same"),
+        ({"status": "odd"}, "Unknown: the folder has no status"),
+    ],
+)
+def test_a_run_that_did_not_finish_says_so_first(
+    changed: Callable[..., Path], status: dict[str, Any], begins: str
+) -> None:
+    folder = changed("status.json", **status)
+    for name in ("eval/tuned.json", "eval/compare.json", "repeat.json"):
+        (folder / name).unlink()
+    found = write_report(folder).verdict
+    assert f"{found.word}: {found.rest}".startswith(begins)
+    assert begins[:12] in (folder / "report.md").read_text(encoding="utf-8").replace("**", "")
+
+
+def test_only_one_side_measured_claims_nothing(run_folder: Path) -> None:
+    for name in ("base", "compare"):
+        (run_folder / "eval" / f"{name}.json").unlink()
+    found = report_of(run_folder).verdict
+    assert found.word == "Not compared" and found.tone == "open"
+    assert found.rest == (
+        "the base was not measured, so nothing can be said of the change; tuned has a loss of 4.250 [4.100, 4.400] "
+        "over 33 held-out documents"
+    )
+    (run_folder / "repeat.json").unlink()
+    (run_folder / "eval/tuned.json").unlink()
+    assert report_of(run_folder).verdict.word == "Not measured"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_costs_its_own_part(run_folder: Path, name: str) -> None:
+    (run_folder / name).unlink()
+    report = write_report(run_folder)
+    assert report.notes == []
+    gone = {"metrics.jsonl": "Training", "repeat.json": "Seeds", "config.resolved.yaml": "Settings"}
+    gone["eval/samples.jsonl"] = "Samples"
+    assert set(ALL) - set(titles(report)) == ({gone[name]} if name in gone else set())
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]\n", b'{"x": 1}\n', b"\xff\xfe", b"null\n", b'{"classes": 3}\n', b""])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_costs_its_own_part_and_is_named_or_empty(
+    run_folder: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name != "metrics.jsonl":
+        monkeypatch.setattr("hone.report.figures.drawable", lambda: False)  # they are slow, and not touched by this
+    (run_folder / name).write_bytes(content)
+    report = write_report(run_folder)
+    assert (run_folder / "report.html").stat().st_size > 2000
+    assert len(titles(report)) >= len(ALL) - 2
+    if content == b"\xff\xfe" and name != "metrics.jsonl":  # one line cut off by a crash is no damage
+        assert any(name in note for note in report.notes), report.notes
+
+
+def test_nothing_but_a_status_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"status": "failed", "error": "no GPU"}', encoding="utf-8")
+    assert write_report(tmp_path).verdict.rest == "before its first log line: no GPU"
+
+
+def test_metrics_stand_beside_each_other_with_their_intervals(run_folder: Path) -> None:
+    table = tables(report_of(run_folder), ALL[0])[0]
+    assert table.head == ["", "base", "tuned", "tuned − base, paired", "p", "could show"]
+    assert table.rows[0] == [
+        "loss (nats/token)", "5.500 [5.350, 5.650]", "4.250 [4.100, 4.400]", "−1.250 [−1.400, −1.100]",
+        "<\xa00.0001", "0.21",
+    ]  # fmt: skip
+    assert table.rows[1][3] == "× 0.287 [0.247, 0.333]"  # exp of the line above
+    assert table.caption == "33 held-out documents, 1,934 tokens; in brackets 95% intervals over documents."
+
+
+def test_graded_programs_are_counted_in_pairs(run_folder: Path) -> None:
+    report = report_of(run_folder)
+    shares, pairs = tables(report, ALL[2])
+    assert [row[0] for row in shares.rows] == ["base", "tuned", "humaneval"]
+    assert shares.rows[1][1:] == ["0.500 [0.150, 0.850]", "2 of 4", "4", "2 wrong"]
+    assert pairs.rows == [["base passes", "1", "1"], ["base fails", "1", "1"]]
+    section = next(section for section in report.sections if section.title == ALL[2])
+    grids = [block for block in section.blocks if block.kind == "grid"]
+    assert [mark for mark, _ in grids[0].marks] == ["+", "·", "●", "−"]
+    assert [mark for mark, _ in grids[1].marks] == ["●", "●"]
+
+
+def test_written_texts_and_what_is_copied(run_folder: Path) -> None:
+    quality, copied = tables(report_of(run_folder), "What is written")
+    assert quality.rows == [["parses", "0.55 [0.2, 0.7]", "0.425 [0.2, 0.7]"]]
+    before_after = ["0.050 [0.010, 0.240]", "0.450 [0.260, 0.660]", "+0.400 [+0.150, +0.600]"]
+    assert copied.rows[0] == ["training", "20", *before_after, "0.0078"]
+    assert copied.rows[1] == ["held-out", "20", "–", "0.000", "–", "–"]
+
+
+def test_data_cost_and_settings(run_folder: Path) -> None:
+    report = report_of(run_folder)
+    told = said(report, "Data")
+    assert (
+        "187 training examples" in told
+        and "Dropped 3 × rows without text" in told
+        and "99 training" not in told
+        and "verlap:" not in told
+    )
+    assert "Of 33 held-out items, 2 are in the training rows (1 word for word, 0 the same code, 1 nearly)." in told
+    costs = {row[0]: row[1] for row in tables(report, "Cost")[0].rows}
+    assert costs["tokens a second"] == "310 (median of 2 log lines, 300 to 320)"
+    assert costs["tokens trained on"] == "2,100, 850 supervised" and costs["peak memory"] == "1.60 GB"
+    settings = {row[0]: row[1:] for row in tables(report, "Settings")[0].rows}
+    assert settings["train.learning_rate"][0] == "0.0003" and "train.seed" not in settings
+
+
+def test_seeds_and_the_folder_of_a_repetition(run_folder: Path) -> None:
+    rows = tables(report_of(run_folder), "Seeds")[0].rows
+    assert [row[0] for row in rows] == ["0", "1", "mean"]
+    assert rows[2][2] == "−1.2500 [−1.5000, −1.1000]"
+    for path in [*run_folder.glob("eval/*"), *run_folder.glob("*.json*")]:
+        if path.name != "repeat.json":
+            path.unlink()
+    found = report_of(run_folder).verdict
+    assert (found.word, found.tone) == ("Better", "good")
+    assert found.rest == (
+        "loss changed by −1.250 [−1.500, −1.100] nats a token on average over 2 seeds and 33 held-out documents; "
+        "p =\xa00.5 over seeds"
+    )
+
+
+@pytest.mark.parametrize("n_classes", [2, 30])
+def test_classes_have_a_matrix_or_their_most_frequent_confusions(run_folder: Path, n_classes: int) -> None:
+    confusion = [[8, 2], [1, 9]] if n_classes == 2 else [[5] * n_classes for _ in range(n_classes)]
+    for name, accuracy in (("base", 0.5), ("tuned", 0.75)):
+        (run_folder / "eval" / f"{name}.json").write_text(json.dumps(classified(accuracy, confusion)), encoding="utf-8")
+    compare = {"task": "classification", "accuracy_difference": 0.25, "accuracy_difference_interval": [0.1, 0.4],
+               "mcnemar_p_value": 0.002, "only_tuned_right": 12, "only_base_right": 3, "n_items": 40, "item": "row",
+               "verdict": "better"}  # fmt: skip
+    (run_folder / "eval/compare.json").write_text(json.dumps(compare), encoding="utf-8")
+    report = write_report(run_folder)
+    assert report.notes == []
+    assert report.verdict.rest == "accuracy rose by 0.250 [0.100, 0.400] over 40 held-out rows; p =\xa00.002"
+    matrix = tables(report, "Classes")[0]
+    if n_classes == 2:
+        assert matrix.rows[0] == ["class 0", *map(str, confusion[0])] and matrix.shade(0, 1) == 0.8
+    else:
+        assert len(matrix.rows) == 20 and matrix.head == ["true", "answered", "rows"]
+
+
+def test_the_log_is_a_table_where_there_are_no_drawings(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.report.figures.drawable", lambda: False)
+    report = write_report(run_folder)
+    training = next(section for section in report.sections if section.title == "Training")
+    assert isinstance(training.blocks[0], Figures) and not training.blocks[0].figures
+    assert "pip install 'hone-lm[report]'" in said(report, "Training")
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "<svg" not in page and "<details><summary>The numbers" not in page and "5.2500" in page
+
+
+def test_a_loss_that_is_no_number_is_said(run_folder: Path) -> None:
+    path = run_folder / "metrics.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + '{"step": 30, "loss": null, "tokens": 3000}\n', encoding="utf-8")
+    assert "1 log lines have a loss that is no number, the first at step 30." in said(
+        write_report(run_folder), "Training"
+    )
+
+
+def test_the_command_prints_the_verdict_and_refuses_what_is_no_run(run_folder: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(run_folder)])
+    assert (
+        done.exit_code == 0
+        and done.output.startswith("Better: loss fell by 1.250")
+        and "p < 0.0001" in done.output
+        and "report.html" in done.output
+    )
+    for place in (tmp_path / "nowhere", tmp_path):
+        refused = CliRunner().invoke(app, ["report", str(place)])
+        assert refused.exit_code == 1 and "hone runs" in refused.output
+
+
+def test_a_training_survives_a_report_that_cannot_be_written(
+    run_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run_folder / "report.html").mkdir()
+    with pytest.raises(HoneError):
+        write_report(run_folder)
+    write_report_or_say(run_folder)
+    assert "no report was written" in caplog.text
+
+
+def test_torch_is_not_imported(run_folder: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from hone.report.build import write_report
+write_report(Path({str(run_folder)!r}))
+heavy = {{"torch", "transformers", "datasets", "sklearn", "matplotlib.pyplot"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
