@@ -165,7 +165,9 @@ def test_store_is_the_slow_encoders_byte_for_byte(
     if not by_words:
         monkeypatch.setattr(encode, "word_ids", lambda tokenizer, sample: None)
     rows = sample_rows()
-    config = load_config({"train_file": str(write_rows("rows.jsonl", rows)), "deduplicate": deduplicate})
+    config = load_config(
+        {"train_file": str(write_rows("rows.jsonl", rows)), "deduplicate": deduplicate, "overlap": "off"}
+    )
     folder = prepare(config, tokenizer).store.folder
     assert folder is not None
     files = reference_store(rows, tokenizer, deduplicate)
