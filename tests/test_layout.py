@@ -24,6 +24,7 @@ LIGHT = [
     "config",
     "report",
     "cli.py",
+    "commands",
     "errors.py",
     "files.py",
     "tables.py",

@@ -1,0 +1,1 @@
+"""The commands of `hone`, by what they are for; `cli.py` brings them together."""

@@ -1,0 +1,99 @@
+"""Commands for what lies on the disk and for the machine: convert, merge, doctor, cache."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hone.commands.app import AsJson, app, guarded
+from hone.errors import HoneError
+
+PANEL = "Files and the machine"  # of `hone --help`
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder of OpenAI's GPT-2 files (hparams.json, model.ckpt…).")],
+    target: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a model folder of OpenAI's raw GPT-2 files, checked by loading it again."""
+    from dataclasses import asdict
+
+    from hone.models.openai_gpt2 import convert as convert_files
+    from hone.models.openai_gpt2 import describe
+
+    done = convert_files(source, target)
+    typer.echo(json.dumps(asdict(done), default=str) if as_json else describe(done))
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def merge(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A LoRA run or an adapter's folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter says.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an adapter and its base one model folder that loads without PEFT, and check that it answers the same."""
+    from hone.models.merge import DTYPES, merge_folders, read_adapter
+
+    if dtype not in (None, *DTYPES):
+        raise HoneError(f"unknown dtype '{dtype}'", where="--dtype", fix=f"use {', '.join(DTYPES)}")
+    read_adapter(source)  # before libraries are loaded
+    from hone.data.tokenizer import load_tokenizer
+
+    result = merge_folders(source, target, load_tokenizer(source), base=base, dtype=dtype)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict()))
+        return
+    typer.echo(f"merged into {result.folder}: {result.n_parameters:,} parameters, {result.dtype}")
+    typer.echo(
+        f"loaded again without PEFT, its logits differ from base and adapter by at most {result.difference:.1e} of "
+        f"their spread (allowed: {result.tolerance:.0e})"
+    )
+    if not result.base_checked:
+        typer.echo("note: the adapter does not say which weights it was trained on; the base is unchecked", err=True)
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine can do: processor, precision, memory, GPU, sandbox, packages."""
+    from dataclasses import asdict
+
+    from hone.doctor import examine, exit_code
+    from hone.tables import checks_table
+
+    checks = examine()
+    typer.echo(json.dumps([asdict(item) for item in checks]) if as_json else checks_table(checks))
+    raise typer.Exit(exit_code(checks))
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def cache(
+    remove: Annotated[
+        str | None, typer.Option(help="Delete these kinds: tokens, prefix, answers or all, with commas.")
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Only what was not written for so long.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What is kept between runs, and its size; all of it can be made again."""
+    from hone.cache import cache_entries, cache_root, chosen
+    from hone.cache import remove as remove_entries
+    from hone.tables import cache_text, size
+
+    root = cache_root()
+    entries = chosen(cache_entries(root), remove.split(",") if remove else ["all"], older_than)
+    if remove:
+        freed = remove_entries(entries)
+        typer.echo(json.dumps({"freed": freed}) if as_json else f"{len(entries)} removed, {size(freed)} free again")
+        return
+    rows = [{"kind": e.kind, "name": e.name, "bytes": e.n_bytes, "used": e.used, "about": e.about} for e in entries]
+    typer.echo(json.dumps(rows) if as_json else cache_text(entries, root))

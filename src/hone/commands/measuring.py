@@ -1,0 +1,179 @@
+"""Commands that measure models and read runs: eval, grade, compare, report, runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hone.commands.app import (
+    KEYS,
+    AsJson,
+    Settings,
+    app,
+    check_isolation,
+    check_output,
+    config_of,
+    guarded,
+    log_to_stderr,
+)
+from hone.errors import HoneError
+
+PANEL = "What it is worth"  # of `hone --help`
+
+
+@app.command(name="eval", rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
+    settings: Settings = None,
+    code_tasks: Annotated[
+        Path | None, typer.Option(help="Measure pass@k on these programming tasks: a file as of `hone grade`.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Answers to each programming task [1].")] = None,
+    isolation: Annotated[str, typer.Option(help="strict, or none: programs then run as you do.")] = "strict",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answers, as JSON lines.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Public benchmarks by name, as arc_easy,piqa (lm-eval).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each benchmark.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Loss, perplexity and bits per byte of a model; on a run's own validation data, or that of a config."""
+    if code_tasks is not None and tasks is not None:
+        raise HoneError("both --code-tasks and --tasks are given", fix="give one of them")
+    own = Path(model) / "config.resolved.yaml"
+    tokens = list(settings or [])
+    if own.is_file() and not (tokens and tokens[0].endswith((".yaml", ".yml"))):
+        tokens = [str(own), *tokens]
+    config = config_of([*tokens, f"num_return_sequences={samples}"] if samples else tokens)
+    if code_tasks is not None:
+        _evaluate_code(model, code_tasks, config, isolation, output, as_json)
+    elif tasks is not None:
+        _evaluate_public(model, tasks, config, limit, as_json)
+    else:
+        import hone
+        from hone.evaluation.before_after import describe
+
+        result = hone.evaluate(model, config)
+        typer.echo(json.dumps(result) if as_json else describe(result))
+
+
+def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: Path | None, as_json: bool) -> None:
+    check_isolation(isolation)
+    if output is not None:
+        check_output(output, path)
+    from hone.evaluation.code_eval import evaluate_code, rows_text
+    from hone.evaluation.columns import code_notes
+    from hone.files import write_text_atomic
+    from hone.tables import grades_text
+
+    log_to_stderr()
+    result, rows = evaluate_code(model, path, config, isolation)  # type: ignore[arg-type]
+    if output is not None:
+        write_text_atomic(output, rows_text(rows))
+    typer.echo(json.dumps(result) if as_json else f"{grades_text(result)}\n{code_notes(result)}")
+
+
+def _evaluate_public(model: str, tasks: str, config: Any, limit: int | None, as_json: bool) -> None:
+    from hone.evaluation.public_tasks import evaluate_public, public_rows
+    from hone.tables import table
+
+    result = evaluate_public(model, [name.strip() for name in tasks.split(",")], config, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(table(["task", "metric", "value", "items"], public_rows(result)))
+    level = f"in brackets {result['confidence_level']:.0%} intervals; lm-eval {result['versions']['lm-eval']}"
+    typer.echo(level + ("" if limit is None else f"; the first {limit} items only: no benchmark result"))
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def grade(
+    tasks: Annotated[Path, typer.Argument(help="Tasks with tests: HumanEval's or MBPP's file, or your own.")],
+    samples: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSON lines of task_id and completion (or solution); without it, the tasks' own solutions."
+        ),
+    ] = None,
+    k: Annotated[str, typer.Option("--k", help="pass@k for these k.")] = "1,10,100",
+    workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: processors + 1.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a program may compute.")] = 3.0,
+    isolation: Annotated[str, typer.Option(help="strict, or none: programs then run as you do.")] = "strict",
+    as_json: AsJson = False,
+) -> None:
+    """Run generated programs against the tests of their tasks, isolated, and print pass@k."""
+    check_isolation(isolation)
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in k.split(",")):
+        raise HoneError(f"'{k}' is no list of numbers", where="--k", fix="for example --k 1,10")
+    from hone.evaluation.code_tasks import read_tasks
+    from hone.evaluation.grade import grade as grade_samples
+    from hone.evaluation.grade import read_samples, references, results_path, summary, write_results
+    from hone.tables import grades_text
+
+    known = read_tasks(tasks)
+    asked = read_samples(samples) if samples else references(known)
+    if not asked:
+        raise HoneError("no samples, and the tasks bring no solutions", where=str(tasks), fix="name a file of samples")
+    results = grade_samples(known, asked, isolation=isolation, timeout=timeout, workers=workers)  # type: ignore[arg-type]
+    found = summary(results, map(int, k.split(",")), known)
+    if samples:
+        write_results(results_path(samples), results)
+    if as_json:
+        typer.echo(json.dumps({**found, "results": str(results_path(samples)) if samples else None}))
+    else:
+        typer.echo(grades_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run folder, or the results of `hone grade` (*_results.jsonl).")],
+    b: Annotated[Path | None, typer.Argument(help="The other; without it, the run's base and its tuned model.")] = None,
+    fail_if_worse: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Exit with code 3 if B is distinguishably worse in it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How B is beside A on the same items: difference, interval, test, and what so many items can show."""
+    import hone
+    from hone.evaluation.compare import failed, notes, table_of
+    from hone.tables import printable, table
+
+    result = hone.compare(a, b)
+    why = failed(result, fail_if_worse) if fail_if_worse else None
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        typer.echo(printable("\n\n".join([result["sentence"], table(*table_of(result)), "\n".join(notes(result))])))
+    if why:
+        typer.echo(f"failed: {why}", err=True)
+        raise typer.Exit(3)
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of `hone repeat`.")],
+) -> None:
+    """Write report.html and report.md into a run folder, of its files alone; print what they say first."""
+    from hone.report.build import write_report
+    from hone.report.text import visible
+
+    verdict = write_report(run).verdict
+    typer.echo(" ".join(visible(f"{verdict.word}: {verdict.rest}").split()))
+    typer.echo(f"wrote {run / 'report.html'} and report.md")
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, up to three levels down.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """List runs: status, base, data, last loss, before and after, duration."""
+    from hone.runs import find_runs
+    from hone.tables import run_row, runs_table
+
+    found = find_runs(folder)
+    typer.echo(json.dumps([run_row(run) for run in found]) if as_json else runs_table(found))

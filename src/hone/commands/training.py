@@ -1,0 +1,189 @@
+"""Commands from a config to a run: demo, init, check, explain, prepare, plan, train, repeat."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hone.commands.app import KEYS, AsJson, Settings, app, config_of, guarded, log_to_stderr
+from hone.errors import HoneError
+
+PANEL = "From rows to a run"  # of `hone --help`
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the runs are written.")] = Path("out/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Pre-train a small model on Python's own source, fine-tune it on 200 functions, and show what changed."""
+    log_to_stderr()
+    from hone.demo import demo as run_demo
+    from hone.training.callbacks import Interrupted
+
+    try:
+        run = run_demo(output)
+    except Interrupted as stopped:
+        typer.echo(f"interrupted: {stopped}", err=True)
+        raise typer.Exit(130) from None
+    _print_run(run, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def init(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name; without it, the list.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default RECIPE.yaml.")] = None,
+) -> None:
+    """Write a commented recipe to start from."""
+    from hone.config.explain import recipe_names, recipe_text, recipe_title
+
+    if recipe is None:
+        typer.echo("\n".join(f"{name:22}{recipe_title(name)}" for name in recipe_names()))
+        return
+    text = recipe_text(recipe)
+    path = output or Path(f"{recipe}.yaml")
+    if path.exists():
+        raise HoneError("exists already", where=str(path), fix="name another file with --output")
+    if not path.parent.is_dir():
+        raise HoneError("no such folder", where=str(path.parent), fix="make it first, or name another with --output")
+    from hone.files import write_text_atomic
+
+    write_text_atomic(path, text)
+    typer.echo(f"wrote {path}: edit it, then `hone check {path}` and `hone train {path}`")
+
+
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def check(settings: Settings = None) -> None:
+    """Check a config without loading a model: keys, types, conflicts, files."""
+    config = config_of(settings)
+    from hone.config.checks import require_training
+    from hone.config.load import resolved_yaml
+    from hone.data.prepare import check_files
+    from hone.errors import placed
+    from hone.evaluation.code_eval import tasks_of
+    from hone.models.load import check_source
+
+    require_training(config)
+    check_files(config)
+    tasks_of(config)
+    if config.model.model_name_or_path:
+        with placed(config.where("model_name_or_path")):
+            check_source(config.model.model_name_or_path)
+    typer.echo(resolved_yaml(config))
+    typer.echo("ok", err=True)
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def explain(key: Annotated[str | None, typer.Argument(help="A config key; without it, all of them.")] = None) -> None:
+    """What a config key does, why, how, what it costs, and typical values."""
+    from hone.config.explain import explain as explain_key
+
+    typer.echo(explain_key(key))
+
+
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def prepare(
+    settings: Settings = None,
+    show: Annotated[int, typer.Option(min=0, help="Print this many rows with supervised and masked tokens.")] = 0,
+    save_bin: Annotated[Path | None, typer.Option(help="Copy train.bin and val.bin to this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read, check and tokenise the data, and say what was dropped and why."""
+    config = config_of(settings)
+    from hone.config.checks import require_training
+
+    require_training(config)
+    import hone
+    from hone.data.prepare import copy_bins, describe
+    from hone.tables import colour_tokens
+
+    data = hone.prepare(config)
+    if save_bin is not None:
+        copy_bins(data.store, save_bin)
+    if as_json:
+        counts = {"train_examples": len(data.train), "validation_examples": len(data.validation)}
+        typer.echo(json.dumps({"store": str(data.store.folder), "seconds": data.seconds, **counts, **data.store.meta}))
+        return
+    if show:
+        from hone.data.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(str(config.model.tokenizer_name_or_path or config.model.model_name_or_path))
+        typer.echo(colour_tokens(data.train.head(show), tokenizer, colour=sys.stdout.isatty()))
+    typer.echo("\n".join([*describe(data, config.data.batching), f"store: {data.store.folder or 'the .bin files'}"]))
+
+
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def plan(
+    settings: Settings = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Load everything and time two real steps.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a training will cost, before it starts: parameters, steps, memory, disk, time. Exit code 3: too much."""
+    config = config_of(settings)
+    from hone.tables import plan_text
+    from hone.training.plan import make_plan
+
+    found = make_plan(config, measure=measure)
+    typer.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))
+    if not found.fits:
+        raise typer.Exit(3)
+
+
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def train(settings: Settings = None, as_json: AsJson = False) -> None:
+    """Measure the base, train, save, measure the tuned model. The same command resumes an interrupted run."""
+    config = config_of(settings)
+    log_to_stderr()
+    from hone.training.callbacks import Interrupted
+    from hone.training.train import train as train_run
+
+    try:
+        run = train_run(config)
+    except Interrupted as stopped:
+        typer.echo(f"interrupted: {stopped}", err=True)
+        raise typer.Exit(130) from None
+    _print_run(run, as_json)
+
+
+def _print_run(run: Any, as_json: bool) -> None:
+    from hone.tables import before_after
+
+    if as_json:
+        names = ("base", "tuned", "compare")
+        typer.echo(json.dumps({"run": str(run.folder), **{name: run.read_eval(name) for name in names}}))
+    else:
+        typer.echo(before_after(run))
+
+
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
+@guarded
+def repeat(
+    settings: Settings = None,
+    seeds: Annotated[
+        str, typer.Option(help="How many, from the config's seed on, or which ones: 6, or 1,2,7.", metavar="N|LIST")
+    ] = "6",
+    as_json: AsJson = False,
+) -> None:
+    """Train with several seeds: is the change larger than their luck? The same command trains only what is missing."""
+    config = config_of(settings)
+    log_to_stderr()
+    from hone.tables import repeat_text
+    from hone.training.callbacks import Interrupted
+    from hone.training.repeat import parse_seeds
+    from hone.training.repeat import repeat as repeat_runs
+
+    try:
+        found = repeat_runs(config, parse_seeds(seeds, config.train.seed))
+    except Interrupted as stopped:
+        typer.echo(f"interrupted: {stopped}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(json.dumps(found) if as_json else repeat_text(found, config.output.output_dir))

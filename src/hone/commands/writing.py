@@ -1,0 +1,204 @@
+"""Commands that let a model answer: generate, chat, predict."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hone.commands.app import AsJson, app, check_output, guarded
+from hone.errors import HoneError
+
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, help="At most this many new tokens [128, or as the run has it].")
+]
+
+PANEL = "Let it answer"  # of `hone --help`
+
+
+Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; higher is more varied [0].")]
+
+
+TopK = Annotated[int | None, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all [0].")]
+
+
+TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this mass [1].")]
+
+
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text [0].")]
+
+
+Stop = Annotated[list[str] | None, typer.Option(help="End before this text (may be repeated).")]
+
+
+Template = Annotated[str | None, typer.Option(help="plain, instruction or chat [as trained].")]
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def generate(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The prompt; read from stdin without it.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A file of prompts: lines of a .txt, or rows with prompt, instruction, messages."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file: each row and its answers.")
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="How many answers [1].")] = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    template: Template = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt, or each one of a file, with a model; spelled as in its training."""
+    if prompts and prompt is not None:
+        raise HoneError("both --prompt and --prompts are given", fix="give one of them")
+    from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
+    from hone.inference.prompts import Prompt, read_prompts
+
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    given |= {"num_return_sequences": n, "sampling_seed": seed, "stop": stop or None}
+    settings = chosen_settings(model, given)
+    if output is not None:
+        check_output(output, prompts)
+    if prompts:
+        asked = read_prompts(prompts)
+    else:
+        text = _prompt_text(prompt)
+        asked = [Prompt(text, {"prompt": text}, None)]
+    loaded, tokenizer = ready_model(model)
+    spelled = chosen_template(model, template, tokenizer)
+    answers = generate_texts(
+        loaded, tokenizer, [one.example for one in asked], settings, spelled, [one.where for one in asked]
+    )
+    rows = ({**one.columns, "answers": texts} for one, texts in zip(asked, answers))
+    if output is not None:
+        lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
+        from hone.files import write_text_atomic
+
+        write_text_atomic(output, "".join(f"{line}\n" for line in lines))
+        typer.echo(f"wrote {output}: {len(lines)} prompts with their answers", err=True)
+        return
+    _print_answers(rows, [one.where for one in asked], as_json)
+
+
+def _prompt_text(prompt: str | None) -> str:
+    """The prompt of the command line or of stdin; bytes that are no UTF-8 have no tokens."""
+    try:
+        if prompt is None and sys.stdin.isatty():
+            typer.echo("type the prompt; Ctrl-D on a line of its own ends it", err=True)
+        text = sys.stdin.read() if prompt is None else prompt
+        text.encode("utf-8")
+    except UnicodeError as error:
+        where = "stdin" if prompt is None else "--prompt"
+        raise HoneError("the prompt is not UTF-8 text", where=where, fix="convert it, e.g. with iconv") from error
+    return text
+
+
+def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_json: bool) -> None:
+    """Each as soon as it is there; on a terminal, model output must not drive it."""
+    from hone.tables import printable
+
+    for row, where in zip(rows, places):
+        if as_json:
+            typer.echo(json.dumps(row, default=str))
+            continue
+        if where is not None:
+            typer.echo(f"--- {where}")
+        text = "\n\n".join(row["answers"])
+        typer.echo(printable(text) if sys.stdout.isatty() else text)
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def chat(
+    model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
+    system: Annotated[str | None, typer.Option(help="The system message, for models with a chat template.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    template: Template = None,
+) -> None:
+    """Talk with a model: answers as they grow, /help for the commands. Reads a pipe too, one message a line."""
+    from hone.inference.chat import open_conversation, talk
+    from hone.inference.terminal import at_terminal, line_reader, piece_writer
+    from hone.tables import printable
+
+    given: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    given |= {"sampling_seed": seed, "stop": stop or None}
+    talk(
+        open_conversation(model, given, system=system, template=template),
+        read=line_reader(),
+        write=piece_writer(printable),
+        note=lambda text: typer.echo(printable(text), err=True),
+        watched=at_terminal(),
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+@guarded
+def predict(
+    model: Annotated[str, typer.Argument(help="A run of task classification, model folder, adapter or hub name.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Rows with a `text` column, or .txt with one text a line.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text (may be repeated).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Class and probability of each text: of --text, of a FILE, or of each line of stdin."""
+    if text and file is not None:
+        raise HoneError("both --text and a file are given", fix="give one of them")
+    import hone
+
+    texts = list(text) if text else _texts_of(file)
+    for row in hone.predict(model, texts):
+        typer.echo(json.dumps(row, ensure_ascii=False) if as_json else f"{row['label']}\t{row['probability']:.4f}")
+        if row["truncated"] and not as_json:
+            typer.echo("note: this text was cut to the length the model was trained with", err=True)
+
+
+def _texts_of(file: Path | None) -> list[str]:
+    """One text a row of a data file, or one a line of a .txt file or stdin; empty lines have none."""
+    if file is not None and file.suffix.lower() != ".txt":
+        from hone.data.sources import read_rows
+
+        texts = []
+        for row in read_rows([file], on_bad_row="error", on_skip=lambda reason, where: None):
+            if not isinstance(row.columns.get("text"), str) or not row.columns["text"].strip():
+                raise HoneError("the row has no text", where=row.where, fix="each row needs a column `text`")
+            texts.append(row.columns["text"])
+        return texts
+    if file is not None and not file.is_file():
+        raise HoneError("no such file", where=str(file), fix="name a file of texts, or give --text")
+    try:
+        lines = (sys.stdin.read() if file is None else file.read_text(encoding="utf-8")).splitlines()
+    except UnicodeError as error:
+        where = str(file) if file else "stdin"
+        raise HoneError("not UTF-8 text", where=where, fix="convert it, e.g. with iconv") from error
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise HoneError("no texts", where=str(file or "stdin"), fix="give one text a line, or --text '…'")
+    return texts
