@@ -187,7 +187,8 @@ def test_store_does_not_depend_on_how_it_is_cut_into_batches(
         monkeypatch.setattr(encode, "ROWS_PER_BATCH", rows)
         for module, name in ((store, "WAITING_TOKENS"), (store, "COPY_TOKENS"), (views, "COUNTED_AT_ONCE")):
             monkeypatch.setattr(module, name, tokens)
-        config = load_config({"train_file": str(path), "token_cache_dir": str(tmp_path / f"cache-{rows}")})
+        keys = {"train_file": str(path), "token_cache_dir": str(tmp_path / f"cache-{rows}"), "overlap": "off"}
+        config = load_config(keys)
         prepared = prepare(config, tokenizer)
         assert prepared.store.folder is not None and not prepared.cached
         counts = prepared.train.n_supervised()

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ.update(TERM="xterm", PYTHONUNBUFFERED="1")
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it, a terminal does not
             os.execv(command[0], command)
         self.seen = ""
 
