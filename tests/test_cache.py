@@ -78,6 +78,15 @@ def test_only_what_is_old_goes(root: Path, trained: dict[str, Any]) -> None:
     assert "1 removed" in invoke("--remove", "tokens", "--older-than", "3").output
 
 
+def test_links_lead_out_of_the_cache_and_are_left_alone(root: Path, trained: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "meta.json").write_text("{}")
+    (root / "tokens" / "link").symlink_to(tmp_path / "precious")
+    (root / "answers" / "mine.jsonl").mkdir(parents=True)
+    assert invoke("--remove", "all").exit_code == 0
+    assert (tmp_path / "precious" / "meta.json").is_file() and (root / "answers" / "mine.jsonl").is_dir()
+
+
 def test_a_kind_that_there_is_not(root: Path) -> None:
     result = invoke("--remove", "weights")
     assert result.exit_code == 1 and "tokens, prefix, answers or all" in result.output

@@ -47,11 +47,11 @@ def cache_entries(root: Path) -> list[Entry]:
         if folder.is_dir() and (folder / "meta.json").is_file():
             found.append(_entry("tokens", folder.name, [folder], _sources(folder / "meta.json")))
     for about in _listed(tokens / "prefix"):
-        if about.suffix == ".json":
+        if about.suffix == ".json" and about.is_file():
             paths = [path for path in _listed(about.parent) if path.stem == about.stem]
             found.append(_entry("prefix", about.stem, paths, _model(about)))
     for path in _listed(root / "answers"):
-        if path.suffix == ".jsonl":
+        if path.suffix == ".jsonl" and path.is_file():
             found.append(_entry("answers", path.stem, [path], ""))
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
@@ -89,7 +89,8 @@ def remove(entries: Iterable[Entry]) -> int:
 
 
 def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    """What is in a folder of the cache, in order; links lead elsewhere and are left alone."""
+    return sorted(path for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
 
 
 def _entry(kind: str, name: str, paths: list[Path], about: str) -> Entry:

@@ -52,7 +52,16 @@ def disk_errors(path: Path, setting: str = "output_dir=…") -> Iterator[None]:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8) so that a crash leaves either the old file or the new one."""
+    """Replace `path` by `text` (UTF-8) so that a crash leaves either the old file or the new one.
+
+    A link stays and its target is replaced; what is no file (a device, a pipe) is written into.
+    """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with disk_errors(path):
+            path.write_text(text, encoding="utf-8")
+        return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with disk_errors(path):
         try:
@@ -77,5 +86,5 @@ def read_json(path: Path, fix: str | None = None) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HoneError(f"not readable as JSON ({error})", where=str(path), fix=fix) from error

@@ -90,8 +90,10 @@ def cache(
     from hone.tables import cache_text, size
 
     root = cache_root()
-    entries = chosen(cache_entries(root), remove.split(",") if remove else ["all"], older_than)
-    if remove:
+    entries = chosen(
+        cache_entries(root), [kind.strip() for kind in remove.split(",")] if remove is not None else ["all"], older_than
+    )
+    if remove is not None:
         freed = remove_entries(entries)
         typer.echo(json.dumps({"freed": freed}) if as_json else f"{len(entries)} removed, {size(freed)} free again")
         return

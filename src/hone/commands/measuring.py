@@ -141,7 +141,7 @@ def compare(
     from hone.tables import printable, table
 
     result = hone.compare(a, b)
-    why = failed(result, fail_if_worse) if fail_if_worse else None
+    why = failed(result, fail_if_worse) if fail_if_worse is not None else None
     if as_json:
         typer.echo(json.dumps(result))
     else:

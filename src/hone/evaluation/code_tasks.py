@@ -172,6 +172,8 @@ def _text(columns: Mapping[str, Any], name: str, where: str | None) -> str:
     value = columns.get(name)
     if not isinstance(value, str) or not value.strip():
         raise HoneError(f"'{name}' is {'missing' if value is None else 'not text, or empty'}", where=where, fix=FORMS)
+    if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
+        raise HoneError(f"'{name}' has a lone surrogate, which is no character", where=where, fix="remove it")
     return value
 
 

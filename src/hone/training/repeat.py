@@ -33,6 +33,7 @@ from hone.training.train import train
 log = logging.getLogger("hone")
 
 LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 1000
 WRITTEN_LAST = ("base.json", "base.code.json")  # of eval/: where they are, what belongs to them is there too
 AGAIN = "overwrite=true trains and measures all of them again; or choose another output_dir"
 
@@ -48,6 +49,8 @@ def parse_seeds(text: str, first: int) -> list[int]:
         fix = "give how many, --seeds 6, or which ones, --seeds 1,2,7"
         raise HoneError(f"'{text}' is neither a number nor a list of them", where="--seeds", fix=fix)
     numbers = [int(part) for part in parts]
+    if len(parts) == 1 and numbers[0] > MOST_SEEDS:
+        raise HoneError(f"{text} trainings are more than {MOST_SEEDS}", where="--seeds", fix="give fewer")
     return numbers if len(parts) > 1 else list(range(first, first + numbers[0]))
 
 

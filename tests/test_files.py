@@ -1,0 +1,42 @@
+"""Writing whole files: links stay, pipes are written into, and a crash leaves one or the other."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from hone.errors import HoneError
+from hone.files import read_json, write_text_atomic
+from hone.training.repeat import MOST_SEEDS, parse_seeds
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_text_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True)
+    reader.start()
+    write_text_atomic(tmp_path / "pipe", "text")
+    reader.join(10)
+    assert read == ["text"] and (tmp_path / "pipe").is_fifo()
+
+
+def test_json_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(HoneError, match="not readable as JSON"):
+        read_json(tmp_path / "deep.json")
+
+
+def test_more_seeds_than_anybody_trains() -> None:
+    for text in (str(MOST_SEEDS + 1), "9" * 30):
+        with pytest.raises(HoneError, match="more than"):
+            parse_seeds(text, 0)
