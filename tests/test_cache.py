@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import hone
-from hone.cache import cache_entries, cache_root
+from hone.cache import cache_entries
 from hone.cli import app
+from hone.files import cache_root
 
 
 @pytest.fixture

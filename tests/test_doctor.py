@@ -31,7 +31,6 @@ from hone.doctor import (
     examine,
     exit_code,
     has_native_bf16,
-    token_cache,
 )
 from hone.doctor_sandbox import check_libseccomp, check_sandbox, check_self_test
 from hone.machine import Cpus, Gpus, Limits
@@ -330,11 +329,6 @@ def test_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_disk_of_this_machine(tmp_path: Path) -> None:
     assert check_disk({"here": tmp_path}).data["free_bytes"]["here"] > 0
-
-
-def test_token_cache_place() -> None:
-    assert token_cache({"HONE_CACHE": "/big/disk"}) == Path("/big/disk")
-    assert token_cache({}) == Path.home() / ".cache" / "hone"
 
 
 def add_model(cache: Path, name: str, size: int) -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hone.config.sections.data import DataSection
+from hone.data.prepare import cache_folder
 from hone.errors import HoneError
-from hone.files import read_json, write_text_atomic
+from hone.evaluation.solve import answers_folder
+from hone.files import cache_root, read_json, write_text_atomic
 from hone.training.repeat import MOST_SEEDS, parse_seeds
 
 
@@ -40,3 +43,15 @@ def test_more_seeds_than_anybody_trains() -> None:
     for text in (str(MOST_SEEDS + 1), "9" * 30):
         with pytest.raises(HoneError, match="more than"):
             parse_seeds(text, 0)
+
+
+def test_one_rule_for_the_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_root({"HONE_CACHE": "/big/disk"}) == Path("/big/disk")
+    assert cache_root({}) == Path.home() / ".cache" / "hone"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HONE_CACHE", "~/kept")
+    assert cache_root() == tmp_path / "kept"
+    assert cache_folder(DataSection()) == tmp_path / "kept" / "tokens"
+    assert answers_folder() == tmp_path / "kept" / "answers"
+    with pytest.raises(HoneError, match="HONE_CACHE"):
+        cache_root({"HONE_CACHE": "~no-such-user/kept"})

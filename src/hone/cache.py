@@ -8,7 +8,6 @@ answers   what models have answered to programming tasks      <cache>/answers/<k
 81000000
 """
 
-import os
 import shutil
 import time
 from collections.abc import Collection, Iterable
@@ -33,11 +32,6 @@ class Entry:
     n_bytes: int
     used: float
     about: str
-
-
-def cache_root() -> Path:
-    """$HONE_CACHE, else ~/.cache/hone."""
-    return Path(os.environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone").expanduser()
 
 
 def cache_entries(root: Path) -> list[Entry]:

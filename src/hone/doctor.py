@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hone.files import cache_root
 from hone.machine import (
     BF16_SETS,
     Cpus,
@@ -77,7 +78,7 @@ def examine(*, measure: bool = True) -> list[Check]:
         probes["bf16"] = lambda: check_bf16(rate, facts["device"], has_native_bf16(facts, read_cpu(system)[1]))
     probes |= {
         "memory": lambda: check_memory(*read_memory(), read_cgroup()),
-        "disk": lambda: check_disk({"current folder": Path.cwd(), "token cache": token_cache(os.environ)}),
+        "disk": lambda: check_disk({"current folder": Path.cwd(), "cache": cache_root()}),
         "hub cache": lambda: check_hub_cache(os.environ),
         "sandbox": lambda: check_sandbox(shutil.which("bwrap"), system),
         "libseccomp": lambda: check_libseccomp(system),
@@ -310,11 +311,6 @@ def check_memory(total: int, available: int, limits: Limits) -> Check:
     advice = "close other programs, or raise the limit (docker --memory, Slurm --mem)"
     status = _by_size(usable)
     return Check("memory", status, value, advice if status != "ok" else None, data)
-
-
-def token_cache(environ: Mapping[str, str]) -> Path:
-    """The folder that holds tokenized data: $HONE_CACHE, else ~/.cache/hone."""
-    return Path(environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone").expanduser()
 
 
 def check_disk(places: Mapping[str, Path], free_of: Callable[[Path], int] | None = None) -> Check:

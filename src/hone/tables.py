@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import HoneError
-from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, changes, code_lines
+from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, changes, code_lines, with_bounds
 from hone.runs import RESOLVED, Run, living_status
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _cell(result: dict[str, Any], key: str, form: str) -> str:
     interval = result.get(f"{key}_interval")
     if result.get(key) is None:
         return "-"
-    return f"{result[key]:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
+    return with_bounds(result[key], interval, form)
 
 
 def _samples(run: Run) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ CONFLICTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         {**BEST, "save_strategy": "steps", "eval_strategy": "steps", "save_steps": 0.5, "eval_steps": 2},
         ("save_steps", "eval_steps"),
     ),
+    ({"optim": "muon", "method": "lora"}, ("optim", "method")),
     ({"num_return_sequences": 2}, ("num_return_sequences", "temperature")),
     ({"model_name_or_path": "/m/base", "output_dir": "/m/base"}, ("model_name_or_path", "output_dir")),
     (

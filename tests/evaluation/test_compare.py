@@ -1,5 +1,6 @@
 """`hone compare` on run folders and graded programs: the same items or a refusal, one rule of better, exit codes."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -133,6 +134,12 @@ def test_other_tokens_of_the_same_texts_leave_bits_per_byte(tmp_path: Path) -> N
         ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [1]}, "different lengths"),
         ({"kind": "row", "nll": ["a"], "n_tokens": [1]}, "not the numbers of items"),
         ({"kind": "row", "nll": [float("nan")], "n_tokens": [1]}, "no numbers"),
+        ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [3, 3], "n_bytes": [-1, 5]}, "below 0"),
+        ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [3, 3], "n_bytes": [float("nan"), 5]}, "below 0"),
+        ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [0, 0]}, "none at all"),
+        ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [3, 3], "written": None}, "not the numbers of items"),
+        ({"kind": "row", "nll": [1.0, 2.0], "n_tokens": [3, 3], "written": {"zzz": [1, 2]}}, "is no metric"),
+        ([1, 2], "a JSON object was expected"),
     ],
 )
 def test_damaged_measurements(tmp_path: Path, content: dict[str, Any], message: str) -> None:
@@ -272,3 +279,14 @@ def test_fingerprint_is_of_the_texts_alone(tmp_path: Path, model_folder: Path, t
     text = "def add(a, b):\n    return a + b\n" * 6
     assert of(text) == of(text, max_length=32) == of(text.replace("    ", "  "))
     assert of(text) != of(text.replace("+", "-"))
+
+
+def test_a_ruined_run_is_told_in_few_digits(tmp_path: Path) -> None:
+    from hone.evaluation.before_after import describe
+    from hone.evaluation.perplexity import ItemLosses, summarize
+
+    ruined = summarize(
+        ItemLosses(np.full(3, 9e3), np.full(3, 9), np.full(3, 30), "document"), confidence=0.95, resamples=50
+    )
+    told = describe(dataclasses.asdict(ruined))
+    assert "perplexity 1e+304 [1e+304, 1e+304]" in told and len(told) < 200

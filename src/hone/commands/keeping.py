@@ -85,8 +85,9 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """What is kept between runs, and its size; all of it can be made again."""
-    from hone.cache import cache_entries, cache_root, chosen
+    from hone.cache import cache_entries, chosen
     from hone.cache import remove as remove_entries
+    from hone.files import cache_root
     from hone.tables import cache_text, size
 
     root = cache_root()

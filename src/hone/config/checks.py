@@ -161,6 +161,12 @@ def _train_conflicts(config: "Config") -> Iterator[Conflict]:
     train = config.train
     if train.bf16 and train.fp16:
         yield Conflict(("fp16", "bf16"), "bf16 and fp16 are both true", "keep bf16 (no loss scaling needed), or fp16")
+    if train.optim == "muon" and config.method.method == "lora":
+        yield Conflict(
+            ("optim", "method"),
+            "optim: muon trains whole matrices, and method: lora adds thin ones that are no maps between hidden states",
+            "write optim: adamw_torch_fused, or method: full",
+        )
     if train.max_steps == 0:
         yield Conflict(("max_steps",), "max_steps is 0: nothing to train", "-1 means: as num_train_epochs says")
     if train.lr_scheduler_type == "constant" and train.warmup_steps > 0:

@@ -43,7 +43,7 @@ from hone.data.tasks import TASK_DATA, Reading, refuse_one_class
 from hone.data.templates import resolve_template
 from hone.data.views import TokenDataset
 from hone.errors import HoneError, placed
-from hone.files import disk_errors
+from hone.files import cache_root, disk_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,7 +141,7 @@ def cache_folder(data: DataSection) -> Path:
     """Where token stores live: data.token_cache_dir, else $HONE_CACHE/tokens, else ~/.cache/hone/tokens."""
     if data.token_cache_dir:
         return Path(data.token_cache_dir)
-    return Path(os.environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone") / "tokens"
+    return cache_root() / "tokens"
 
 
 def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:

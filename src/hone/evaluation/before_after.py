@@ -13,6 +13,7 @@ from hone.config.schema import Config
 from hone.data.labels import LabelledDataset
 from hone.data.prepare import Dataset
 from hone.data.seq2seq import PairDataset
+from hone.evaluation.columns import with_bounds
 from hone.evaluation.generations import decode
 from hone.evaluation.paired import before_after
 from hone.evaluation.tasks import TASKS
@@ -116,6 +117,4 @@ def describe(result: dict[str, Any]) -> str:
 
 def shown(result: dict[str, Any], key: str, form: str) -> str:
     """A value with its interval: '3.12 [3.01, 3.24]'."""
-    interval = result[f"{key}_interval"]
-    bounds = f"[{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "[one item: no interval]"
-    return f"{result[key]:{form}} {bounds}"
+    return with_bounds(result[key], result[f"{key}_interval"], form, alone="[one item: no interval]")

@@ -1,6 +1,5 @@
 """A causal model on held-out documents: loss, perplexity, bits per byte, and a few greedy continuations."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
@@ -8,7 +7,7 @@ from hone.data.tokenizer import token_byte_lengths
 from hone.data.views import TokenDataset
 from hone.evaluation.generation_quality import quality
 from hone.evaluation.generations import continuations, sample_prompts
-from hone.evaluation.perplexity import ItemLosses, item_losses, summarize
+from hone.evaluation.perplexity import ItemLosses, item_losses, perplexity_of, summarize
 from hone.evaluation.strided import StridedDataset, strided
 from hone.models.load import vocabulary_size
 
@@ -36,7 +35,7 @@ def watch(
 
 def loss_and_perplexity(losses: ItemLosses) -> dict[str, float]:
     loss = float(losses.nll.sum() / losses.n_tokens.sum())
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    return {"loss": loss, "perplexity": perplexity_of(loss)}
 
 
 def measure(

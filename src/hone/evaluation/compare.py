@@ -98,9 +98,13 @@ def of_run(folder: Path, name: str) -> Measured:
         metrics = metrics_of(items)
         sizes = np.array(items.get("n_tokens", items.get("true")))
         for metric in metrics.values():
+            if metric.name not in METRICS:
+                raise ValueError(f"{metric.name!r} is no metric")
             if metric.numerator.shape != metric.weights.shape or not np.isfinite(metric.numerator).all():
                 raise ValueError(f"{metric.name}: lists of different lengths, or values that are no numbers")
-    except (KeyError, TypeError, ValueError) as error:
+            if not (np.isfinite(metric.weights).all() and (metric.weights >= 0).all() and metric.weights.sum() > 0):
+                raise ValueError(f"{metric.name}: tokens or bytes below 0, or none at all")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         fix = "remove the folder eval/ there, and give the same `hone train` command again"
         raise HoneError(f"not the numbers of items ({error})", where=where, fix=fix) from error
     told = str(folder) if name == "tuned" else f"{folder} ({name})"

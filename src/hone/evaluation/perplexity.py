@@ -102,7 +102,7 @@ def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perpl
     ratio = functools.partial(ratio_interval, positive=True, confidence=confidence, resamples=resamples)
     loss = ratio(losses.nll, losses.n_tokens)
     bits = ratio(losses.nll / math.log(2), losses.n_bytes) if losses.n_bytes.any() else None
-    perplexity = loss.map(_exp)
+    perplexity = loss.map(perplexity_of)
     return Perplexity(
         loss=loss.value,
         loss_interval=_bounds(loss),
@@ -118,8 +118,8 @@ def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perpl
     )
 
 
-def _exp(loss: float) -> float:
-    """exp, but a diverged model's perplexity stays a finite JSON number."""
+def perplexity_of(loss: float) -> float:
+    """exp(loss), but a diverged model's perplexity stays a finite JSON number."""
     return math.exp(min(loss, 700.0))
 
 

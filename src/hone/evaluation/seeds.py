@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hone.evaluation.columns import with_bounds
 from hone.evaluation.paired import POWER
+
+NONE = "[no interval]"
 
 
 @dataclass(frozen=True)
@@ -140,15 +143,16 @@ def _mean_of(name: str, metric: dict[str, Any]) -> str:
     title, form = ("tuned", ".4f") if name == "tuned" else ("tuned - base", "+.4f")
     about = f"over {n} seed{'s' if n > 1 else ''} and {found['n_items']:,} {metric['item']}s"
     verdict = f": {found['verdict']}" if "verdict" in found else ""
-    return f"{title}: mean {_with_bounds(found['mean'], found['interval'], form)} {metric['unit']} {about}{verdict}"
+    mean = with_bounds(found["mean"], found["interval"], form, alone=NONE)
+    return f"{title}: mean {mean} {metric['unit']} {about}{verdict}"
 
 
 def _what_seeds_show(change: dict[str, Any], level: str) -> list[str]:
     """How much is the seeds' doing, and what so many seeds can and cannot show."""
     n, ratio = change["n_seeds"], change["over_seed_noise"]
-    spread = _with_bounds(change["standard_deviation"], change["standard_deviation_interval"], ".2g")
+    spread = with_bounds(change["standard_deviation"], change["standard_deviation_interval"], ".2g", alone=NONE)
     lines = [
-        f"over the {n} seeds alone {_with_bounds(change['mean'], change['seeds_interval'], '+.4f')}, "
+        f"over the {n} seeds alone {with_bounds(change['mean'], change['seeds_interval'], '+.4f', alone=NONE)}, "
         f"from {change['lowest']:+.4f} to {change['highest']:+.4f}; standard deviation {spread}"
     ]
     if ratio is not None:
@@ -167,7 +171,3 @@ def _what_seeds_show(change: dict[str, Any], level: str) -> list[str]:
             "smaller ones more seldom"
         )
     return lines
-
-
-def _with_bounds(value: float, interval: list[float] | None, form: str) -> str:
-    return f"{value:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else " [no interval]")

@@ -12,7 +12,6 @@ all that decides the draws, so that two models never share an answer. An interru
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +23,7 @@ from hone.data.records import Example, Instruction
 from hone.errors import placed
 from hone.evaluation.code_tasks import Task
 from hone.evaluation.extract import STOP_STRINGS
-from hone.files import disk_errors
+from hone.files import cache_root, disk_errors
 from hone.inference.generate import generate_texts, reads_source, special_ends
 from hone.inference.prompts import prompt_ids
 from hone.models.load import max_positions
@@ -151,7 +150,7 @@ class Kept:
 
 def answers_folder() -> Path:
     """$HONE_CACHE/answers, else ~/.cache/hone/answers."""
-    return Path(os.environ.get("HONE_CACHE") or Path.home() / ".cache" / "hone") / "answers"
+    return cache_root() / "answers"
 
 
 def model_identity(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.errors import HoneError
 from hone.files import read_json
+from hone.models.adapter import unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,7 +77,7 @@ def fit_head(model: "PreTrainedModel", names: Sequence[str], *, known: Sequence[
 
 def architecture(model: "PreTrainedModel") -> str:
     """The name of a model's class, seen through PEFT's wrapper."""
-    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    return type(unwrapped(model)).__name__
 
 
 def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:

@@ -52,7 +52,14 @@ def _difference(compare: dict[str, Any], key: str, form: str) -> list[str]:
     signed = f"+{form}"
     nats, interval = compare.get("loss_difference"), compare.get("loss_difference_interval")
     if key == "perplexity" and nats is not None:  # the same difference, said again: perplexity is exp(loss)
-        return ["× " + with_interval(math.exp(nats), interval and [math.exp(x) for x in interval], ".3f"), "–", "–"]
+        return [
+            "× "
+            + with_interval(
+                math.exp(min(nats, 700.0)), interval and [math.exp(min(x, 700.0)) for x in interval], ".3f"
+            ),
+            "–",
+            "–",
+        ]
     key = "chrf_mean" if key == "chrf" else key
     change = with_interval(compare.get(f"{key}_difference"), compare.get(f"{key}_difference_interval"), signed)
     p, shown = p_value(compare, key), compare.get(f"{key}_detectable")

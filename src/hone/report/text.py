@@ -4,6 +4,7 @@ import re
 import unicodedata
 from difflib import SequenceMatcher
 
+from hone.evaluation.columns import figure
 from hone.report.blocks import Pieces
 
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
@@ -61,7 +62,7 @@ def number(value: float | None, form: str) -> str:
     >>> number(-1.25, "+.1f")
     '−1.2'
     """
-    return "–" if value is None else f"{value:{form}}".replace("-", "−")
+    return "–" if value is None else figure(value, form).replace("-", "−")
 
 
 def with_interval(value: float | None, interval: list[float] | None, form: str) -> str:

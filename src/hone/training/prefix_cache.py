@@ -27,6 +27,7 @@ from hone.data.batches import flat
 from hone.data.views import TokenDataset
 from hone.errors import HoneError
 from hone.files import write_json_atomic
+from hone.models.adapter import unwrapped
 from hone.models.dropout import largest_dropout
 from hone.models.freeze import blocks, final_norms
 
@@ -196,7 +197,7 @@ def frozen_bottom(model: "PreTrainedModel") -> "tuple[nn.ModuleList, int] | None
 
     Dropout below the cut makes every pass another one: then None as well.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = unwrapped(model)
     if getattr(base.config, "is_encoder_decoder", False):
         return None
     try:
