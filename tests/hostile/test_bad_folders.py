@@ -165,3 +165,23 @@ def test_every_command_has_help(hone: Hone) -> None:
         result = hone(command, "--help")
         assert result.exit_code == 0
         assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "PATH"),
+        ("eval", "PATH"),
+        ("check", "PATH"),
+        ("compare", "PATH"),
+        ("grade", "PATH", "x.jsonl"),
+        ("generate", "PATH", "-p", "x"),
+        ("train", "cfg.yaml", "output_dir=PATH"),
+        ("train", "cfg.yaml", "train_file=PATH"),
+        ("train", "cfg.yaml", "model_name_or_path=./PATH"),
+    ],
+)
+def test_a_path_longer_than_any_file_systems(command: tuple[str, ...], project: Path, hone: Hone) -> None:
+    result = hone(*(part.replace("PATH", "a" * 5000) for part in command))
+    assert result.exit_code == 1 and result.stderr.startswith("error: "), result.stderr
+    assert "Traceback" not in result.output

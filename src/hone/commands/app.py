@@ -44,6 +44,10 @@ app = typer.Typer(
 )
 
 
+# A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.
+USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+
+
 def guarded(command: F) -> F:
     """Turn the user's mistakes into one message and exit code 1, interruptions into 130."""
 
@@ -61,9 +65,9 @@ def guarded(command: F) -> F:
             sys.stdout = None
             raise typer.Exit(0) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if error.errno not in USERS_ERRNO:
                 raise
-            typer.echo(f"error: {error.filename or 'cannot write'}: {error.strerror}", err=True)
+            typer.echo(f"error: {str(error.filename or 'cannot write')[:200]}: {error.strerror}", err=True)
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]

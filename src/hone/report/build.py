@@ -59,7 +59,14 @@ def build_report(folder: Folder) -> Report:
     def made(what: str, make: Callable[[Folder], T], otherwise: T) -> T:
         try:
             return make(folder)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # a file of another form
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            OverflowError,
+        ) as error:  # a file of another form
             notes.append(f"left out: {what}, its files have an unexpected form ({type(error).__name__}: {error})")
             return otherwise
 

@@ -2,12 +2,17 @@
 
 PyTorch's fused CPU kernel works in small blocks, one head after another; on examples of a hundred tokens its backward
 costs ten times what the products themselves do. Here every segment is six products over all heads at once.
+
+A segment is computed together with the tokens behind it, up to a multiple of LENGTHS: the mask hides them from it, and
+what they get is dropped. So the products have few different shapes, for each of which oneDNN compiles and keeps code.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+
+LENGTHS = 32
 
 
 class SegmentAttention(torch.autograd.Function):
@@ -24,13 +29,13 @@ class SegmentAttention(torch.autograd.Function):
         keep = any(ctx.needs_input_grad[:3])
         probabilities = []
         with torch.autocast("cpu", enabled=False):
-            for a, n in _spans(lengths):
-                query, key, value = (_heads(x, groups, a, n) for x in (q, k, v))  # (K, H/K * n, D), (K, n, D)
-                scores = torch.bmm(query.float() * scale, key.float().transpose(1, 2))  # (K, H/K * n, n)
-                later = torch.ones(n, n, dtype=torch.bool).triu_(1)
-                scores.view(heads, n, n).masked_fill_(later, float("-inf"))
+            for a, n, m in _spans(lengths):
+                query, key, value = (_heads(x, groups, a, m) for x in (q, k, v))  # (K, H/K * m, D), (K, m, D)
+                scores = torch.bmm(query.float() * scale, key.float().transpose(1, 2))  # (K, H/K * m, m)
+                later = torch.ones(m, m, dtype=torch.bool).triu_(1)
+                scores.view(heads, m, m).masked_fill_(later, float("-inf"))
                 p = torch.softmax(scores, dim=-1).to(v.dtype)
-                out[0, a : a + n] = torch.bmm(p, value).view(heads, n, depth).transpose(0, 1)
+                out[0, a : a + n] = torch.bmm(p, value).view(heads, m, depth)[:, :n].transpose(0, 1)
                 if keep:
                     probabilities.append(p)
         ctx.save_for_backward(q, k, v, *probabilities)
@@ -45,21 +50,24 @@ class SegmentAttention(torch.autograd.Function):
         d_q, d_k, d_v = (torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format) for x in (q, k, v))
         grad = grad.transpose(1, 2).to(v.dtype)
         with torch.autocast("cpu", enabled=False):
-            for (a, n), p in zip(_spans(ctx.lengths), probabilities, strict=True):
-                query, key, value, g = (_heads(x, groups, a, n) for x in (q, k, v, grad))
+            for (a, n, m), p in zip(_spans(ctx.lengths), probabilities, strict=True):
+                query, key, value, g = (_heads(x, groups, a, m) for x in (q, k, v, grad))
+                if m > n:  # the gradient of the tokens behind is their own segment's
+                    g = torch.cat([g.view(-1, m, g.shape[2])[:, :n], g.new_zeros(q.shape[1], m - n, g.shape[2])], 1)
+                    g = g.view(groups, -1, g.shape[2])
                 d_p = torch.bmm(g, value.transpose(1, 2))
                 d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype).mul_(ctx.scale)
-                d_q[0, a : a + n] = _apart(torch.bmm(d_s, key.to(p.dtype)), n)
-                d_k[0, a : a + n] = torch.bmm(d_s.transpose(1, 2), query.to(p.dtype)).transpose(0, 1)
-                d_v[0, a : a + n] = torch.bmm(p.transpose(1, 2), g).transpose(0, 1)
+                d_q[0, a : a + n] = _apart(torch.bmm(d_s, key.to(p.dtype)), m)[:n]
+                d_k[0, a : a + n] = torch.bmm(d_s.transpose(1, 2), query.to(p.dtype)).transpose(0, 1)[:n]
+                d_v[0, a : a + n] = torch.bmm(p.transpose(1, 2), g).transpose(0, 1)[:n]
         return d_q.transpose(1, 2), d_k.transpose(1, 2), d_v.transpose(1, 2), None, None
 
 
-def _spans(lengths: list[int]) -> list[tuple[int, int]]:
-    """(start, length) of each segment."""
-    spans, start = [], 0
+def _spans(lengths: list[int]) -> list[tuple[int, int, int]]:
+    """(start, length, length with the tokens behind it) of each segment."""
+    spans, start, total = [], 0, sum(lengths)
     for length in lengths:
-        spans.append((start, length))
+        spans.append((start, length, min(-(-length // LENGTHS) * LENGTHS, total - start)))
         start += length
     return spans
 
