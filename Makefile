@@ -22,7 +22,7 @@ sandbox:
 	  { apt-get update -qq && apt-get install -y -qq bubblewrap; } >/dev/null || echo "bubblewrap could not be installed: grading generated code will refuse, everything else works"; \
 	else echo "to grade generated code, install bubblewrap once: sudo apt-get install bubblewrap"; fi
 
-demo: setup  ## pre-train a small model, fine-tune it, show what changed
+demo: setup  ## fine-tune the model that ships with hone, show what changed
 	$(BIN)/hone demo
 
 test: setup  ## the whole test suite
@@ -41,7 +41,8 @@ base: setup  ## pre-train the base model on public Python source: hours; after a
 	test -f out/base/corpus.md || $(BIN)/python recipes/base_corpus.py --out out/base
 	test -f out/base/tokenizer/tokenizer.json || $(BIN)/python recipes/base_tokenizer.py --corpus out/base --out out/base/tokenizer
 	$(BIN)/hone train recipes/base.yaml
-	$(BIN)/python benchmarks/base_model.py --model out/base/run --corpus out/base
+	$(BIN)/hone train recipes/base-last.yaml
+	$(BIN)/python benchmarks/base_model.py --model out/base/last --corpus out/base
 
 docs: setup  ## write the generated reference
 	$(BIN)/python -m hone.config.explain > docs/reference/config.md

@@ -26,6 +26,7 @@ import numpy as np
 
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.evaluation.statistics import ratio_interval
+from hone.shipped import named
 
 BATCH_TOKENS = 8192
 COMPRESSORS: dict[str, Callable[[bytes], int]] = {
@@ -52,7 +53,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder with held_out.jsonl and train.jsonl")
-    parser.add_argument("--model", type=Path, help="a model folder or run; without it, the compressors alone")
+    parser.add_argument("--model", type=named, help="a model folder, run or hone-base; without it, compressors alone")
     parser.add_argument("--files", type=int, help="only the first N held-out files")
     parser.add_argument("--every", type=int, default=1, help="the 5-gram model reads every n-th training file")
     return parser.parse_args()
@@ -73,7 +74,7 @@ def sides(options: argparse.Namespace, texts: list[str]) -> Iterator[tuple[str, 
     set_seed(0)
     untrained = AutoModelForCausalLM.from_config(model.config).eval()
     yield "the same model, untrained", lambda: [model_bits(untrained, row) for row in ids]
-    yield str(options.model.name), lambda: [model_bits(model, row) for row in ids]
+    yield Path(options.model).name, lambda: [model_bits(model, row) for row in ids]
 
 
 def read_texts(path: Path) -> Iterator[str]:

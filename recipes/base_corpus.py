@@ -5,7 +5,7 @@ metadata names a permissive licence. Files are left out that are tests, vendored
 copies; e-mail addresses and keys are masked. Packages marked `# held out` go to another file, and training files that
 share a passage with them are dropped. What was dropped, and why, is in corpus.md.
 
-    python recipes/base_corpus.py --out out/base     # train, held_out and functions .jsonl; corpus.json and corpus.md
+    python recipes/base_corpus.py --out out/base     # train, functions, last, held_out .jsonl; corpus.json, corpus.md
 """
 
 import argparse
@@ -45,6 +45,11 @@ GENERATED = re.compile(
     r"(auto|automatically |machine[- ])generated|generated (by|from|using|automatically)|do not edit", re.I
 )
 NOTICE = re.compile(r"copyright|licen[sc]e|all rights reserved", re.I)
+
+# Packages of small functions with few dependencies: nearest to what the model is for.
+PLAIN = {
+    "python", "algorithms", "more-itertools", "funcy", "sortedcontainers", "tabulate", "bottle", "pyrsistent",
+}  # fmt: skip
 
 EMAIL = re.compile(r"\b[\w.+-]+@(?!example\.)[\w-]+(\.[\w-]+)*\.(com|org|net|edu|gov|info|dev|io|ai|[a-z]{2})\b")
 KEYS = re.compile(
@@ -94,7 +99,9 @@ def main() -> None:
     for name, held_out in (("train", False), ("held_out", True)):
         chosen = [document for document in documents if document.package.held_out == held_out]
         write_rows(options.out / f"{name}.jsonl", chosen)
-    write_rows(options.out / "functions.jsonl", list(small_functions(documents)))
+    functions = list(small_functions(documents))
+    write_rows(options.out / "functions.jsonl", functions)
+    write_rows(options.out / "last.jsonl", [*functions, *read_last(documents)])
     for package in packages:
         kept = [len(document.text.encode()) for document in documents if document.package is package]
         package.files, package.n_bytes = len(kept), sum(kept)
@@ -279,6 +286,13 @@ def small_functions(documents: Iterable[Document]) -> Iterator[Document]:
             if 3 <= text.count("\n") <= 15 and (digest := _digest(code_lines(text))) not in seen:
                 seen.add(digest)
                 yield Document(document.package, f"{document.path}:{node.name}", text)
+
+
+def read_last(documents: Iterable[Document]) -> list[Document]:
+    """What the model reads once more while its learning rate falls: plain code in full, one file in 20 of the rest."""
+    trained = [document for document in documents if not document.package.held_out]
+    rest = [document for document in trained if document.package.name not in PLAIN]
+    return [document for document in trained if document.package.name in PLAIN] + rest[::20]
 
 
 # ---- copies -------------------------------------------------------------------------------------------------------

@@ -174,11 +174,12 @@ def test_from_wheels_to_rows(corpus: ModuleType, tmp_path: Path, monkeypatch: py
     corpus.main()
     rows = {
         name: [json.loads(line) for line in (tmp_path / "out" / f"{name}.jsonl").read_text("utf-8").splitlines()]
-        for name in ("train", "held_out", "functions")
+        for name in ("train", "held_out", "functions", "last")
     }
     assert [row["path"] for row in rows["train"]] == ["shelf.py"], "one/a.py is a copy of a held-out file"
     assert [row["path"] for row in rows["held_out"]] == ["held_one/a.py", "held_one/copy.py"]
     assert len(rows["functions"]) == 12 and all(row["text"].startswith("def f") for row in rows["functions"])
+    assert rows["last"] == [*rows["functions"], *rows["train"]], "the library is plain code, and read in full"
     table = {p["name"]: p for p in json.loads((tmp_path / "out" / "corpus.json").read_text())}
     assert table["one"]["files"] == 0 and table["one"]["dropped"] == {"test": 1, "copy": 1}
     assert table["python"]["n_bytes"] == len(shelf) and not table["python"]["dropped"]

@@ -17,15 +17,18 @@ PANEL = "From rows to a run"  # of `hone --help`
 @guarded
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the runs are written.")] = Path("out/demo"),
+    method: Annotated[str, typer.Option(help="full: all weights train. lora: thin matrices beside them.")] = "full",
     as_json: AsJson = False,
 ) -> None:
-    """Pre-train a small model on Python's own source, fine-tune it on 200 functions, and show what changed."""
+    """Teach the model that ships with hone 451 small functions, and show what changed: loss, unit tests, samples."""
+    if method not in ("full", "lora"):
+        raise HoneError(f"the demo has no method '{method}'", where="--method", fix="use full or lora")
     log_to_stderr()
     from hone.demo import demo as run_demo
     from hone.training.callbacks import Interrupted
 
     try:
-        run = run_demo(output)
+        run = run_demo(output, method)
     except Interrupted as stopped:
         typer.echo(f"interrupted: {stopped}", err=True)
         raise typer.Exit(130) from None
@@ -102,8 +105,10 @@ def prepare(
     require_training(config)
     import hone
     from hone.data.prepare import copy_bins, describe
+    from hone.models.offline import reachable_or_spare
     from hone.tables import colour_tokens
 
+    config = reachable_or_spare(config)
     data = hone.prepare(config)
     if save_bin is not None:
         copy_bins(data.store, save_bin)

@@ -28,7 +28,12 @@ from hone.errors import HoneError
 MAX_BYTES = 1 << 20  # a configuration is a few kilobytes; data given by mistake is refused before it is parsed
 
 PATH_LEAVES = ("train_file", "validation_file", "token_cache_dir", "output_dir", "code_tasks")
-NAME_OR_FOLDER_LEAVES = ("model_name_or_path", "tokenizer_name_or_path", "dataset_name")
+NAME_OR_FOLDER_LEAVES = (
+    "model_name_or_path",
+    "offline_model_name_or_path",
+    "tokenizer_name_or_path",
+    "dataset_name",
+)
 
 
 @dataclass

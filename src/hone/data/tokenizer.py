@@ -20,6 +20,7 @@ import numpy as np
 
 from hone.errors import HoneError
 from hone.files import disk_errors
+from hone.shipped import named
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -91,7 +92,8 @@ def load_tokenizer(
     Raises:
         HoneError: nothing of the kind there, damaged files, or the hub cannot be reached.
     """
-    name, folder = str(name_or_path), Path(name_or_path).expanduser()
+    name = named(str(name_or_path))
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return _load_folder(folder, trust_remote_code)
     if folder.is_file():

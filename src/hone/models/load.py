@@ -23,6 +23,7 @@ from hone.models.adapter import (
     refuse_adapter,
 )
 from hone.models.heads import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
+from hone.shipped import named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,7 +114,7 @@ def task_of(name: str, *, trust_remote_code: bool = False) -> str:
     if (folder / ADAPTER).is_file():
         return ADAPTER_TASKS.get(str(read_json(folder / ADAPTER, COPY_AGAIN).get("task_type")), "causal")
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(named(name), trust_remote_code=trust_remote_code)
     except Exception:  # loading the model will say what is wrong, in full
         return "causal"
     architecture = (getattr(config, "architectures", None) or [""])[0]
@@ -162,7 +163,7 @@ def _load_pretrained(
         transformers.set_seed(seed)
     try:
         model, report = getattr(transformers, AUTO_CLASS[task]).from_pretrained(
-            name,
+            named(name),
             revision=revision or "main",
             dtype=dtype,
             attn_implementation=attn_implementation,
@@ -192,7 +193,9 @@ def _trained_classes(name: str, revision: str | None, trust_remote_code: bool) -
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            named(name), revision=revision or "main", trust_remote_code=trust_remote_code
+        )
     except Exception:  # loading the model will say what is wrong, in full
         return []
     architecture = (getattr(config, "architectures", None) or [""])[0]
@@ -244,7 +247,7 @@ def check_source(name: str) -> None:
     Raises:
         HoneError: no such folder, a file, or a folder without config or weights.
     """
-    folder = Path(name)
+    folder = Path(named(name))
     if folder.is_dir():
         _check_folder(folder)
     elif folder.is_file():

@@ -28,6 +28,7 @@ from hone.models.load import (
     quiet_libraries,
     task_of,
 )
+from hone.shipped import named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -174,7 +175,7 @@ def _stored_dtype(name: str, revision: str | None, trust_remote_code: bool) -> s
     """The dtype of a model's files, as its config says; float32 where it says nothing we can save."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(named(name), revision=revision or "main", trust_remote_code=trust_remote_code)
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in TOLERANCE else "float32"
 

@@ -5,6 +5,7 @@ from typing import Any
 from hone.config.schema import Config
 from hone.evaluation.columns import COLUMNS, changes, code_lines
 from hone.runs import Run
+from hone.shipped import NAME
 
 PIPELINES = {
     "causal": "text-generation",
@@ -19,7 +20,7 @@ def model_card(run: Run, config: Config) -> str:
     tuned, compare = run.read_eval("tuned"), run.read_eval("compare")
     front = ["---", "library_name: " + ("peft" if config.method.method == "lora" else "transformers")]
     front += [f"pipeline_tag: {PIPELINES[config.method.task]}", "tags: [hone]"]
-    if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".")):
+    if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".", NAME)):
         relation = "adapter" if config.method.method == "lora" else "finetune"
         front += [f"base_model: {config.model.model_name_or_path}", f"base_model_relation: {relation}"]
     lines = [*front, "---", "", f"# {run.folder.name}", ""]

@@ -29,6 +29,7 @@ from hone.models.adapter import refuse_adapter, takes
 from hone.models.build import apply_method, check_positions
 from hone.models.freeze import Group, groups
 from hone.models.load import best_device, check_source, check_vocabulary, first_line, load_model, loading_fix
+from hone.shipped import named
 from hone.training.engine import ROW_MULTIPLE
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     remote = section.trust_remote_code
     try:
         about = transformers.AutoConfig.from_pretrained(
-            name,
+            named(name),
             revision=section.model_revision or "main",
             trust_remote_code=remote,
             **(label_maps(labels) if labels else {}),

@@ -30,6 +30,7 @@ from hone.data.tokenizer import load_tokenizer
 from hone.models.build import build_model
 from hone.models.freeze import Group
 from hone.models.load import quiet_libraries
+from hone.models.offline import reachable_or_spare
 from hone.runs import Run
 from hone.training.engine import refuse_missing_trackers
 from hone.training.footprint import Footprint, footprint
@@ -125,7 +126,7 @@ def make_plan(config: Config, *, measure: bool = False) -> Plan:
         HoneError: the config cannot be trained, or its model's config, tokenizer or data cannot be read.
     """
     require_training(config)
-    config = resolve_precision(config, cache_folder(config.data))
+    config = resolve_precision(reachable_or_spare(config), cache_folder(config.data))
     quiet_libraries()
     refuse_missing_trackers(config)
     tokenizer = _tokenizer(config)

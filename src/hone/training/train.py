@@ -26,6 +26,7 @@ from hone.evaluation.before_after import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.models.build import build_model, describe_model
 from hone.models.load import load_finished, quiet_libraries
+from hone.models.offline import reachable_or_spare
 from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
 from hone.training.allocator import give_back_freed_memory
@@ -48,7 +49,7 @@ def train(config: Config) -> Run:
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
     require_training(config)
-    config = resolve_precision(config, cache_folder(config.data))
+    config = resolve_precision(reachable_or_spare(config), cache_folder(config.data))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config)
     run = open_run(config)

@@ -14,13 +14,27 @@ class ModelSection(Section):
         None,
         what="The model to start from: a hub name or a folder with weights.",
         why="What the model already knows matters more than any other setting; fine-tuning steers it, it adds little.",
-        how="A value that starts with . / or ~, or names a folder beside the YAML file, is a folder; else a hub name.",
+        how="A value that starts with . / or ~, or names a folder beside the YAML file, is a folder; hone-base is the "
+        "small model for Python that ships with hone; else a hub name.",
         benefit="A base trained on similar text needs fewer rows and a lower learning rate.",
         tradeoff="Too large: out of memory, or hours per epoch. Too small: the loss stops early at a high value, and "
         "answers are fluent but wrong.",
         cpu="distilgpt2 (82M), gpt2 (124M); up to 1.5B with LoRA and bfloat16",
         gpu="0.5B to 8B; full training needs about 16 bytes a weight, LoRA about 2 to 4",
         maps_to="transformers.PreTrainedModel.from_pretrained.pretrained_model_name_or_path",
+    )
+    offline_model_name_or_path: str | None = key(
+        None,
+        what="The model to start from where model_name_or_path is a hub name that cannot be had: not in the hub's "
+        "cache, and no network.",
+        why="A recipe should run on a plane, too.",
+        how="hone-base is the small model for Python that ships with hone; any folder will do. It is said in one line, "
+        "and its own tokenizer, all linear layers for lora, and no revision come with it.",
+        benefit="The same command works with and without a network.",
+        tradeoff="Set: without a network the run is about another, usually smaller model. null: it stops and says why.",
+        cpu="null, or hone-base to try out",
+        gpu="null",
+        maps_to=None,
     )
     tokenizer_name_or_path: str | None = key(
         None,
