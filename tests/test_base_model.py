@@ -99,5 +99,6 @@ def test_the_table_has_a_line_for_each_side(tmp_path: Path, model_folder: Path, 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "12 held-out files" in done.stdout
-    for name in ("gzip -9", "xz -9e", "5-gram, the same tokens", "the same model, untrained", "tiny-gpt2"):
+    assert "xz -9e of all files in one: " in done.stdout
+    for name in ("gzip -9", "xz -9e", "5-gram, the same tokens", "the model, untrained", "the model, trained"):
         assert f"| {name} | " in done.stdout

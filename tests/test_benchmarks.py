@@ -18,6 +18,7 @@ from hone.config import load_config
 from hone.data import encode, store, views
 from hone.data.prepare import prepare
 from hone.data.words import word_ids
+from hone.evaluation.code_tasks import as_task
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["def f(x):\n", "    return", " it's", " 12", "  ", "\n\n", "\t", "é", " 二", "<|endoftext|>", "+=", " a", "Zz"]
@@ -197,3 +198,15 @@ def test_store_does_not_depend_on_how_it_is_cut_into_batches(
         ]
         found.append({path.name: path.read_bytes() for path in prepared.store.folder.iterdir()})
     assert found[0] == found[1]
+
+
+def test_the_demo_s_functions_as_heads_are_beginnings_of_their_references() -> None:
+    command = [sys.executable, "benchmarks/demo_heads.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    heads = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({head["task_id"] for head in heads}) == len(heads) > 100
+    for head in heads:
+        signature, words = head["prompt"].splitlines()
+        assert head["reference"].startswith(f"{signature}\n") and re.fullmatch(r' {4}"""[A-Z].*"""', words)
+        task = as_task(head)
+        assert task.prompt_is_code and "Write" not in words

@@ -3,6 +3,8 @@ offline; and the demo that trains it."""
 
 import json
 import logging
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,16 @@ def test_the_demo_has_two_methods(tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), "--method", "freeze"])
     assert found.exit_code == 1 and "full or lora" in found.output and not list(tmp_path.iterdir())
     assert load_config({}, list(LORA)).method.method == "lora"
+
+
+@pytest.mark.slow
+def test_what_the_demo_says_to_try_next_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small(tmp_path)
+    demo(tmp_path)
+    commands = re.findall(r"^# .*: +(hone .*)$", (tmp_path / CONFIG).read_text(encoding="utf-8"), flags=re.M)
+    assert len(commands) == 2
+    for command in commands:
+        found = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert found.exit_code == 0, f"{command}\n{found.output}"
+    assert (tmp_path / "mine" / "model.safetensors").is_file() and (tmp_path / "seeds" / "repeat.json").is_file()

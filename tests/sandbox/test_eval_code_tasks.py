@@ -15,6 +15,7 @@ from conftest import SHARED, pairs
 from hone.cli import app
 from hone.config.sections.generate import GenerateSection
 from hone.data.templates import render_prompt
+from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation import code_eval, solve
 from hone.evaluation.code_eval import graded, paired, paired_shares
@@ -84,6 +85,36 @@ def test_words_are_a_docstring_that_names_the_function() -> None:
     assert "The name to define: double" in str(solve.question(chunk, "plain")[0]), "no tests but a first line are shown"
     named = as_task({**WORDS, "prompt": 'Write double(x), """twice""" x.'})
     assert solve.question(named, "plain")[0] == "\"\"\"\nWrite double(x), '''twice''' x.\n\"\"\"\n"
+
+
+def test_a_prompt_ends_where_the_tokenizer_lets_a_body_begin() -> None:
+    """A line break that a body's indentation would join is left to the model: alone, it is nothing it has read."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from hone.data.tokenizer import train_bpe
+    from hone.shipped import shipped_folder
+
+    prompt = str(ROWS[0]["prompt"])
+    texts = [prompt + RIGHT] * 9
+    joins = train_bpe(texts, vocab_size=400)
+    assert solve.open_ended(prompt, joins) == prompt[:-1]
+    assert solve.open_ended(f"{prompt}    ", joins) == prompt[:-1]
+    assert solve.open_ended(prompt, load_tokenizer(shipped_folder())) == prompt[:-1]
+    backend = Tokenizer(models.BPE())
+    after_signs = Regex(r"[^\s\w]+\n*|\w+|\s")  # as many newer models: a line break belongs to the quotes before it
+    backend.pre_tokenizer = pre_tokenizers.Split(after_signs, "isolated")
+    backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    assert solve.open_ended(prompt, PreTrainedTokenizerFast(tokenizer_object=backend)) == prompt
+
+
+def test_the_model_is_asked_the_open_end(
+    answering: Callable[..., list[Any]], box: Any, tiny_model: Any, tokenizer: Any, tasks_file: Path
+) -> None:
+    asked = answering(lambda prompt: ["\n" + RIGHT])
+    result, _ = graded(tiny_model(), tokenizer, read_tasks(tasks_file), GREEDY, "plain", box)
+    assert sorted(prompt for prompt, _ in asked) == sorted(str(row["prompt"]).rstrip() for row in ROWS)
+    assert result["pass_at_k"]["1"]["value"] == 1
 
 
 def test_an_instruction_model_is_asked_as_it_was_trained() -> None:
@@ -196,7 +227,9 @@ def test_real_generation_is_the_model_s_own(tiny_model: Any, tokenizer: Any) -> 
     own = settings.model_copy(update={"stop": list(solve.AFTER_A_FUNCTION)})
     from hone.inference.generate import generate_texts
 
-    expected = list(generate_texts(model, tokenizer, [task.prompt for task in tasks], own, "plain"))
+    expected = list(
+        generate_texts(model, tokenizer, [solve.open_ended(task.prompt, tokenizer) for task in tasks], own, "plain")
+    )
     assert [found[task.task_id] for task in tasks] == expected and len(expected[0]) == 3
 
 

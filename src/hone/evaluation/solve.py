@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.generate import GenerateSection
 from hone.data.prepare import tokenizer_fingerprint
 from hone.data.records import Example, Instruction
+from hone.data.tokenizer import start_ids
 from hone.errors import placed
 from hone.evaluation.code_tasks import Task
 from hone.evaluation.extract import STOP_STRINGS
@@ -69,6 +70,16 @@ def _named(task: Task) -> str:
     return f"{words}\nThe name to define: {', '.join(task.calls)}"
 
 
+def open_ended(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The beginning of a function, cut where its body can begin: without blanks that the tokenizer joins to the body.
+
+    Where `\n` and four spaces are one token, a model has never read that `\n` alone before a body and ends the text.
+    """
+    cut = prompt.rstrip()
+    continued, given = start_ids(tokenizer, [f"{cut}\n    return", prompt], special=False)
+    return prompt if continued[: len(given)] == given else cut
+
+
 def solve(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -86,6 +97,8 @@ def solve(
     groups: dict[tuple[str, ...], list[tuple[Task, Example | str, list[int]]]] = {}
     for task in tasks:
         asked, stops = question(task, template)
+        if isinstance(asked, str) and task.prompt_is_code:
+            asked = open_ended(asked, tokenizer)
         with placed(task.where):
             ids = prompt_ids(asked, template, tokenizer, framed=reads_source(model))
         if window is None or len(ids) < window:

@@ -134,7 +134,7 @@ def _require_repeatable(config: Config, seeds: Sequence[int]) -> None:
         raise _nothing_measured(config)
     folder = Path(config.output.output_dir)
     if (folder / RESOLVED).is_file():
-        fix = "choose another output_dir: each seed gets a folder in it"
+        fix = f"choose another, in which each seed gets a folder: output_dir={folder}-seeds"
         raise HoneError("the output folder is a single run", where=str(folder), fix=fix)
 
 
