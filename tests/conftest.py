@@ -1,10 +1,13 @@
 """What all tests share: no network, a private token cache, a tiny tokenizer and tiny random models made on the spot."""
 
+import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
@@ -15,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 CORPUS = [
@@ -77,6 +81,21 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_
     tiny_model("gpt2").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_module() -> Callable[[str], ModuleType]:
+    """recipe_module("base_ship") -> the script recipes/base_ship.py, imported."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The base model's corpus: what is read, what is refused, what is dropped, and that held-out text stays out."""
 
-import importlib.util
 import json
 import random
 import re
 import sys
 import zipfile
+from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 from types import ModuleType
@@ -13,19 +13,13 @@ from types import ModuleType
 import pytest
 import torch
 
+from conftest import RECIPES
 from hone.errors import HoneError
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 @pytest.fixture(scope="module")
-def corpus() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("base_corpus", RECIPES / "base_corpus.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["base_corpus"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def corpus(recipe_module: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe_module("base_corpus")
 
 
 def program(seed: int, functions: int = 12) -> str:

@@ -1,6 +1,5 @@
 """What puts the trained base model into the package: heads nobody picked, and a card with the figures of its runs."""
 
-import importlib.util
 import json
 import math
 import sys
@@ -11,17 +10,10 @@ from typing import Any
 
 import pytest
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-
 
 @pytest.fixture(scope="module")
-def ship() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("base_ship", RECIPES / "base_ship.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["base_ship"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def ship(recipe_module: Callable[[str], ModuleType]) -> ModuleType:
+    return recipe_module("base_ship")
 
 
 @pytest.mark.parametrize(("n_items", "n", "wanted"), [(10, 10, list(range(10))), (100, 4, [12, 37, 62, 87])])

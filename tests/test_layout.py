@@ -36,7 +36,7 @@ LIGHT = [
     "tables.py",
     "runs.py",
     "__init__.py",
-    "doctor.py",
+    "doctor",
     "machine.py",
 ]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "scipy", "sklearn", "pyarrow"}

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from speed.environment import environment
 from speed.tables import Table
 
 PROGRAM = Path(__file__).resolve().parents[1] / "speed.py"
@@ -66,8 +67,6 @@ class Measured:
     idle_cpu: float = 0.0  # the largest share of one processor that the waiting children used together in a turn
 
     def to_json(self, name: str) -> dict[str, Any]:
-        from speed.report import environment
-
         return {"table": name, "environment": environment(), **asdict(self)}
 
 

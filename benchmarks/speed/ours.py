@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from speed.child import Turns
+from speed.turns import Turns
 
 
 def run_hone(task: dict[str, Any], turns: Turns) -> None:

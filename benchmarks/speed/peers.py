@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from speed.child import Turns
 from speed.flops import training_flops
 from speed.rows import IGNORE_INDEX, read_held_out, read_ordered
+from speed.turns import Turns
 
 Task = dict[str, Any]
 

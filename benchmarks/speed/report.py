@@ -1,18 +1,14 @@
 """What is printed: medians with their spread, ratios taken round by round, and the losses side by side."""
 
-import platform
 import statistics
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
+from speed.environment import environment
 from speed.measure import Measured, SetupResult, Turn
 from speed.peers import DROPOUT_AS_IT_COMES, SAYS
 from speed.tables import Table
 
 REFERENCE = "expert"
-PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "tokenizers")
 
 
 def report(name: str, table: Table, measured: Measured, steps: int) -> str:
@@ -26,26 +22,6 @@ def report(name: str, table: Table, measured: Measured, steps: int) -> str:
         losses(measured),
     ]
     return "\n".join(parts)
-
-
-def environment() -> dict[str, Any]:
-    """CPU, its instruction sets (AVX512-BF16 and AMX-BF16 among them), cores, versions, date."""
-    from hone.machine import count_cpus, read_cgroup, read_cpu
-
-    model, instructions = read_cpu(platform.system())
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "cpu": model,
-        "instructions": instructions,
-        "cpus": count_cpus(read_cgroup().cpus).usable,
-        "versions": found,
-        "date": str(date.today()),
-    }
 
 
 def heading(name: str, table: Table, measured: Measured, steps: int) -> str:

@@ -13,7 +13,7 @@ from hone.runs import RESOLVED, Run, living_status
 if TYPE_CHECKING:
     from hone.cache import Entry
     from hone.data.prepare import Dataset
-    from hone.doctor import Check
+    from hone.doctor.check import Check
     from hone.training.plan import Plan
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")

@@ -65,7 +65,7 @@ def check(settings: Settings = None) -> None:
     """Check a config without loading a model: keys, types, conflicts, files."""
     config = config_of(settings)
     from hone.config.checks import require_training
-    from hone.config.load import resolved_yaml
+    from hone.config.write import resolved_yaml
     from hone.data.prepare import check_files
     from hone.errors import placed
     from hone.evaluation.code_eval import tasks_of

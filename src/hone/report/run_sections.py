@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hone.config.load import flow
 from hone.config.schema import leaf_field, leaves
+from hone.config.write import flow
 from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder

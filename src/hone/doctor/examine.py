@@ -15,10 +15,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hone.doctor.check import Check
+from hone.doctor.sandbox import check_libseccomp, check_sandbox, check_self_test
 from hone.files import cache_root
 from hone.machine import (
     BF16_SETS,
@@ -48,21 +49,8 @@ OPTIONAL_PACKAGES = {  # package -> what needs it
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the table: `value` for people, `data` (plain JSON types, bytes and GFLOP/s) for programs."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    value: str
-    advice: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-
-
 def examine(*, measure: bool = True) -> list[Check]:
     """Look at this machine; never raises. `measure=False` leaves out the matrix products (1-5 s of work)."""
-    from hone.doctor_sandbox import check_libseccomp, check_sandbox, check_self_test
-
     system = platform.system()
     torch, facts = load_torch()
     probes: dict[str, Callable[[], Check]] = {

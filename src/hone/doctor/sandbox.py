@@ -10,7 +10,7 @@ ours tries to break out. A warning each, with the step that repairs it: only gen
 import time
 from typing import Any
 
-from hone.doctor import Check
+from hone.doctor.check import Check
 from hone.errors import HoneError
 from hone.machine import first_line, run_command
 
