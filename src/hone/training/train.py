@@ -53,10 +53,10 @@ def train(config: Config) -> Run:
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config)
     run = open_run(config)
+    if run.status.get("stage") == "finished":
+        log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
+        return run
     with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run):
-        if run.status.get("stage") == "finished":
-            log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
-            return run
         quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
@@ -164,8 +164,7 @@ def _status(run: Run) -> Iterator[None]:
     from hone.training.callbacks import Interrupted
 
     began, before = time.time(), run.status.get("seconds", 0.0)
-    if run.status.get("status") != "finished":
-        run.update(status="running", stage=run.status.get("stage", "start"), error=None)
+    run.update(status="running", stage=run.status.get("stage", "start"), error=None)
 
     def seconds() -> float:
         return round(before + time.time() - began, 1)
