@@ -22,6 +22,7 @@ ALLOWED = {  # package -> packages of ours that it may import
 BASE = {
     "errors",
     "files",
+    "hub",
     "runs",
     "machine",
     "shipped",

@@ -6,6 +6,7 @@ import logging
 import re
 import shlex
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from typer.testing import CliRunner
 import hone
 from hone.cli import app
 from hone.config.load import load_config
+from hone.config.write import resolved_yaml
 from hone.demo import CONFIG, FILES, LORA, demo, lay_out
 from hone.errors import HoneError
+from hone.hub import cached, in_reach, no_retries
 from hone.models.gpt2 import load_gpt2
 from hone.models.load import check_source, load_finished
 from hone.models.offline import reachable_or_spare
 from hone.shipped import NAME, named, shipped_folder
+from hone.training.repeat import repeat
 
 HEAD = "def add(a, b):\n"
 
@@ -33,8 +37,10 @@ def test_its_name_is_its_folder_unless_one_has_a_folder_so_called(
     check_source(NAME)
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).mkdir()
+    assert named(NAME) == str(shipped_folder()), "a run of that name begins with an empty folder"
+    (tmp_path / NAME / "config.json").write_text("{}")
     assert named(NAME) == NAME
-    with pytest.raises(HoneError, match="not a model folder"):
+    with pytest.raises(HoneError, match="has no weights"):
         check_source(NAME)
 
 
@@ -109,9 +115,106 @@ def test_a_model_at_hand_needs_no_spare(tmp_path: Path, monkeypatch: pytest.Monk
     for name in (str(tmp_path), NAME):
         config = load_config({"model_name_or_path": name, **spare})
         assert reachable_or_spare(config) is config
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(tmp_path))
     config = load_config({"model_name_or_path": "gpt2", **spare})
-    assert reachable_or_spare(config) is config, "in the hub's cache"
+    monkeypatch.setattr("hone.models.offline.in_reach", lambda: True)
+    assert reachable_or_spare(config) is config
+    monkeypatch.setattr("hone.models.offline.in_reach", lambda: False)
+    assert reachable_or_spare(config).model.model_name_or_path == "spare"
+    monkeypatch.setattr("hone.models.offline.cached", lambda name, revision, tokenizer: True)
+    assert reachable_or_spare(config) is config
+
+
+def in_the_hub_s_cache(folder: Path, files: list[str], revision: str = "main") -> None:
+    """As huggingface_hub keeps them: a snapshot by commit, and the commit by the branch's name."""
+    there = folder / "models--me--it"
+    (there / "refs").mkdir(parents=True, exist_ok=True)
+    (there / "refs" / revision).write_text("abc")
+    for file in files:
+        (there / "snapshots" / "abc").mkdir(parents=True, exist_ok=True)
+        (there / "snapshots" / "abc" / file).write_text("{}")
+
+
+def test_a_model_is_cached_when_all_of_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert not cached("me/it") and not cached("not a name/at all/")
+    in_the_hub_s_cache(tmp_path, ["config.json", "tokenizer.json"])
+    assert not cached("me/it")
+    in_the_hub_s_cache(tmp_path, ["model.safetensors"])
+    assert cached("me/it") and not cached("me/it", "v1")
+    in_the_hub_s_cache(tmp_path, [], revision="v1")
+    assert cached("me/it", "v1")
+    (tmp_path / "models--me--it" / "snapshots" / "abc" / "tokenizer.json").unlink()
+    assert not cached("me/it") and cached("me/it", tokenizer=False)
+
+
+def test_out_of_reach_is_known_without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_OFFLINE and not in_reach(), "tests are offline"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("hone.hub.getproxies", dict)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the port of `discard`: nobody listens
+    assert not in_reach()
+    with no_retries("me/it"):
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert in_reach()
+        with no_retries("me/it"):
+            assert not constants.HF_HUB_OFFLINE
+    monkeypatch.setattr("hone.hub.getproxies", lambda: {"http": "http://proxy"})
+    assert in_reach(), "a proxy is asked by who needs it"
+
+
+def test_what_began_with_the_spare_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"model_name_or_path": "gpt2", "offline_model_name_or_path": NAME, "output_dir": str(tmp_path)}
+    offline = reachable_or_spare(load_config(settings))
+    (tmp_path / "config.resolved.yaml").write_text(resolved_yaml(offline), encoding="utf-8")
+    monkeypatch.setattr("hone.models.offline.in_reach", lambda: True)
+    assert reachable_or_spare(load_config(settings)).model.model_name_or_path == NAME
+    again = load_config({**settings, "overwrite": True})
+    assert reachable_or_spare(again) is again
+
+
+def test_rows_are_cut_to_the_spare_s_window(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME}
+    with caplog.at_level(logging.WARNING, logger="hone"):
+        assert reachable_or_spare(load_config({**given, "max_length": 1024})).data.max_length == 512
+    assert "with max_length=512" in caplog.messages[-1]
+    assert reachable_or_spare(load_config({**given, "max_length": 256})).data.max_length == 256
+
+
+@pytest.mark.slow
+def test_repeat_stays_with_the_spare(tmp_path: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", [{"text": f"def f{i}(x):\n    return x + {i}\n"} for i in range(8)])
+    settings = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME, "max_steps": 1}
+    files = {"train_file": str(rows), "validation_split_percentage": 25, "output_dir": str(tmp_path / "out")}
+    found = repeat(load_config(settings | files), [1, 2])
+    assert len(found["runs"]) == 2
+
+
+@pytest.mark.slow
+def test_an_adapter_of_it_is_loaded_wherever_hone_is_installed(tmp_path: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", [{"text": f"def f{i}(x):\n    return x + {i}\n"} for i in range(8)])
+    run = tmp_path / "out"
+    settings = {"model_name_or_path": NAME, "method": "lora", "max_steps": 2, "warmup_steps": 0}
+    hone.train(load_config(settings | {"train_file": str(rows), "output_dir": str(run)}))
+    here = load_finished(str(run))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    about = run / "adapter_config.json"
+    for base in ("/elsewhere/lib/python3.11/site-packages/hone/assets/base", NAME):
+        about.write_text(json.dumps({**json.loads(about.read_text()), "base_model_name_or_path": base}))
+        moved = load_finished(str(run))
+        with torch.no_grad():
+            assert torch.equal(moved(ids).logits, here(ids).logits)
+            assert not torch.equal(load_finished(NAME)(ids).logits, here(ids).logits), "the adapter does something"
+
+
+def test_a_name_that_nearly_is_its_own_is_asked_about() -> None:
+    with pytest.raises(HoneError) as found:
+        load_finished("hone_base")
+    assert "did you mean hone-base?" in str(found.value)
 
 
 # ---- the demo -------------------------------------------------------------------------------------------------------
@@ -151,6 +254,25 @@ def test_the_demo_trains_the_shipped_model(tmp_path: Path, method: str) -> None:
     assert demo(tmp_path, method).status["stage"] == "finished"
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert after == before, "what is finished is not touched again"
+
+
+@pytest.mark.parametrize("place", ["afile", "afile/sub", "/proc/no/such"])
+def test_the_demo_needs_a_folder(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("mine")
+    found = CliRunner().invoke(app, ["demo", "-o", place])
+    assert found.exit_code == 1 and "error: " in found.output and "--output FOLDER" in found.output
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_the_demo_takes_settings_but_no_config(tmp_path: Path) -> None:
+    small(tmp_path)
+    arguments = ["demo", "-o", str(tmp_path), "code_tasks=null", "--max_steps", "1", f"output_dir={tmp_path / 'one'}"]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "one" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 1
+    found = CliRunner().invoke(app, ["demo", "mine.yaml", "-o", str(tmp_path)])
+    assert found.exit_code == 1 and "no config: 'mine.yaml'" in found.output
 
 
 def test_the_demo_has_two_methods(tmp_path: Path) -> None:

@@ -44,12 +44,11 @@ def load_config(source: "str | Path | Mapping[str, Any] | None" = None, override
 def prepare(config: "Config") -> "Prepared":
     """Tokenise the config's data into the token store, or open it if that was done before."""
     from hone.data.prepare import prepare as prepare_data
-    from hone.data.tokenizer import load_tokenizer
+    from hone.data.tokenizer import tokenizer_of
     from hone.models.offline import reachable_or_spare
 
     config = reachable_or_spare(config)
-    name = config.model.tokenizer_name_or_path or config.model.model_name_or_path
-    return prepare_data(config, load_tokenizer(str(name), trust_remote_code=config.model.trust_remote_code))
+    return prepare_data(config, tokenizer_of(config.model))
 
 
 def train(config: "Config") -> "Run":

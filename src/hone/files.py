@@ -64,19 +64,20 @@ def disk_errors(path: Path, setting: str = "output_dir=…") -> Iterator[None]:
         raise HoneError(f"cannot write: {reason}", where=str(path), fix=fix) from error
 
 
-def write_text_atomic(path: Path, text: str) -> None:
+def write_text_atomic(path: Path, text: str, setting: str = "output_dir=…") -> None:
     """Replace `path` by `text` (UTF-8) so that a crash leaves either the old file or the new one.
 
-    A link stays and its target is replaced; what is no file (a device, a pipe) is written into.
+    A link stays and its target is replaced; what is no file (a device, a pipe) is written into. setting: as of
+    `disk_errors`.
     """
     if path.is_symlink():
         path = path.resolve()
     if path.exists() and not path.is_file() and not path.is_dir():
-        with disk_errors(path):
+        with disk_errors(path, setting):
             path.write_text(text, encoding="utf-8")
         return
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with disk_errors(path):
+    with disk_errors(path, setting):
         try:
             temporary.write_text(text, encoding="utf-8")
             fsync_path(temporary)

@@ -1,6 +1,7 @@
 """Plain-text tables and coloured tokens for the command line; reads run folders, never imports torch."""
 
 import json
+import shlex
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -55,7 +56,8 @@ def before_after(run: Run) -> str:
         parts.append("\n".join(programs))
     parts += _quality(results)
     parts += [_sample(sample) for sample in _samples(run)]
-    use = f"hone predict {run.folder} --text '…'" if task == "classification" else f"hone generate {run.folder} -p '…'"
+    quoted = shlex.quote(str(run.folder))
+    use = f"hone predict {quoted} --text '…'" if task == "classification" else f"hone generate {quoted} -p '…'"
     parts.append(f"model: {run.folder}\n  try it:  {use}")
     return "\n\n".join(parts)
 

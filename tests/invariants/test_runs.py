@@ -18,6 +18,7 @@ import pytest
 import hone
 from conftest import pairs
 from hone.errors import HoneError
+from hone.runs import Run
 
 PLAIN = {
     "use_cpu": True,
@@ -195,6 +196,32 @@ def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write
     assert process.wait(60) == 130
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
+
+
+def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
+    tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hone.evaluation import causal
+    from hone.training.callbacks import Interrupted
+
+    common = settings(model_folder, write_rows, eval_strategy="epoch", num_train_epochs=1.0)
+    whole = hone.train(hone.load_config({**common, "output_dir": str(tmp_path / "whole")}))
+    config = hone.load_config({**common, "output_dir": str(tmp_path / "out")})
+    of_numbers = causal.loss_and_perplexity  # the last of an evaluation during training
+
+    def interrupted(losses: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return of_numbers(losses)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(causal, "loss_and_perplexity", interrupted)
+        with pytest.raises(Interrupted, match="trained and saved, but not measured"):
+            hone.train(config)
+    run = Run(tmp_path / "out")
+    assert run.status["status"] == "interrupted" and run.read_eval("tuned") is None
+    hone.train(config)
+    assert run.status["status"] == "finished" and run.read_eval("tuned") == whole.read_eval("tuned")
+    assert weights(run.folder) == weights(whole.folder)
 
 
 def test_before_and_after_in_a_new_process(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:

@@ -108,6 +108,13 @@ def test_a_prompt_ends_where_the_tokenizer_lets_a_body_begin() -> None:
     assert solve.open_ended(prompt, PreTrainedTokenizerFast(tokenizer_object=backend)) == prompt
 
 
+@pytest.mark.parametrize("last", ["x = a", "# sum of both:", "'two  '", "total", "# your code here"])
+def test_a_prompt_that_a_model_may_go_on_with_in_its_last_line_is_left_whole(last: str, tokenizer: Any) -> None:
+    prompt = f"def f(a):\n    {last}\n"
+    assert solve.open_ended(prompt, tokenizer) == prompt
+    assert solve.open_ended("def f(a):\n    if a:\n", tokenizer) == "def f(a):\n    if a:"
+
+
 def test_the_model_is_asked_the_open_end(
     answering: Callable[..., list[Any]], box: Any, tiny_model: Any, tokenizer: Any, tasks_file: Path
 ) -> None:

@@ -13,14 +13,18 @@ from hone.errors import HoneError
 PANEL = "From rows to a run"  # of `hone --help`
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(rich_help_panel=PANEL, context_settings=KEYS)
 @guarded
 def demo(
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the runs are written.")] = Path("out/demo"),
     method: Annotated[str, typer.Option(help="full: all weights train. lora: thin matrices beside them.")] = "full",
     as_json: AsJson = False,
 ) -> None:
-    """Teach the model that ships with hone 451 small functions, and show what changed: loss, unit tests, samples."""
+    """Teach the model that ships with hone 413 small functions, and show what changed: loss, unit tests, samples."""
+    if settings and "=" not in settings[0] and not settings[0].startswith("--"):
+        fix = "it has its own; `hone train CFG.yaml` takes yours"
+        raise HoneError(f"the demo takes settings alone, no config: '{settings[0][:60]}'", fix=fix)
     if method not in ("full", "lora"):
         raise HoneError(f"the demo has no method '{method}'", where="--method", fix="use full or lora")
     log_to_stderr()
@@ -28,7 +32,7 @@ def demo(
     from hone.training.callbacks import Interrupted
 
     try:
-        run = run_demo(output, method)
+        run = run_demo(output, method, settings or [])
     except Interrupted as stopped:
         typer.echo(f"interrupted: {stopped}", err=True)
         raise typer.Exit(130) from None
@@ -117,9 +121,9 @@ def prepare(
         typer.echo(json.dumps({"store": str(data.store.folder), "seconds": data.seconds, **counts, **data.store.meta}))
         return
     if show:
-        from hone.data.tokenizer import load_tokenizer
+        from hone.data.tokenizer import tokenizer_of
 
-        tokenizer = load_tokenizer(str(config.model.tokenizer_name_or_path or config.model.model_name_or_path))
+        tokenizer = tokenizer_of(config.model)
         typer.echo(colour_tokens(data.train.head(show), tokenizer, colour=sys.stdout.isatty()))
     typer.echo("\n".join([*describe(data, config.data.batching), f"store: {data.store.folder or 'the .bin files'}"]))
 

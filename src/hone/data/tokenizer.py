@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.files import disk_errors
-from hone.shipped import named
+from hone.hub import no_retries
+from hone.shipped import meant, named
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,12 +102,21 @@ def load_tokenizer(
         raise HoneError("a tokenizer is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise HoneError("no such folder", where=name, fix=f"looked from {Path.cwd()}")
-    return _auto_tokenizer(
-        name,
-        revision,
-        trust_remote_code,
-        fix="check the name; without a network, download it once (`hf download NAME`) or name a local folder",
-    )
+    advice = "check the name; without a network, download it once (`hf download NAME`) or name a local folder"
+    with no_retries(name):
+        return _auto_tokenizer(name, revision, trust_remote_code, fix=meant(name) + advice)
+
+
+def tokenizer_of(section: ModelSection) -> "PreTrainedTokenizerBase":
+    """The tokenizer that a config trains with: the one it names, else its model's own, of the same revision.
+
+    Raises:
+        HoneError: as `load_tokenizer`.
+    """
+    name, revision = section.tokenizer_name_or_path, None
+    if name is None:
+        name, revision = section.model_name_or_path, section.model_revision
+    return load_tokenizer(str(name), revision=revision, trust_remote_code=section.trust_remote_code)
 
 
 def start_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, special: bool) -> list[list[int]]:

@@ -11,6 +11,7 @@ boxes fail, nothing of this is measured, and it is said: that is never a verdict
 import json
 import logging
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -144,7 +145,8 @@ def measure(
             model.to(best_device(config.train.use_cpu))
             result, rows = graded(model, tokenizer, tasks, config.generate, template, box)
     except (IsolationError, HarnessError, ModuleNotFoundError) as error:  # the last on Windows
-        log.warning("%s: the code tasks are not measured: %s", name, error)
+        later = f"afterwards: hone eval {shlex.quote(str(run.folder))} --code-tasks {config.eval.code_tasks}"
+        log.warning("%s: the code tasks are not measured: %s\n  %s", name, error, later)
         return
     write_text_atomic(run.folder / "eval" / f"{name}.code.jsonl", rows_text(rows))
     run.write_eval(f"{name}.code", result)

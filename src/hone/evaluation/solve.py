@@ -74,8 +74,12 @@ def open_ended(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
     """The beginning of a function, cut where its body can begin: without blanks that the tokenizer joins to the body.
 
     Where `\n` and four spaces are one token, a model has never read that `\n` alone before a body and ends the text.
+    Only behind a docstring or a colon: there nothing but a new line can follow, so that prompt and answer still are one
+    program; behind a statement or a comment a model might go on in its line.
     """
     cut = prompt.rstrip()
+    if "#" in cut.rpartition("\n")[2] or not cut.endswith((":", '"""', "'''")):
+        return prompt
     continued, given = start_ids(tokenizer, [f"{cut}\n    return", prompt], special=False)
     return prompt if continued[: len(given)] == given else cut
 
@@ -111,7 +115,7 @@ def solve(
         keys = {task.task_id: _hash(ids) for task, _, ids in group}
         missing = {keys[task.task_id]: (task, asked, ids) for task, asked, ids in group}
         missing = {key: one for key, one in missing.items() if key not in kept.answers}
-        _generate(model, tokenizer, missing, own, template, kept)
+        _generate(model, tokenizer, missing, own, template, kept, len(set(keys.values())))
         answers |= {task_id: kept.answers[key] for task_id, key in keys.items()}
     return answers
 
@@ -123,10 +127,11 @@ def _generate(
     settings: GenerateSection,
     template: str,
     kept: "Kept",
+    n_prompts: int,
 ) -> None:
-    """Answer what is missing, prompts of like length together, each kept as soon as it is there."""
+    """Answer what is missing of `n_prompts`, those of like length together, each kept as soon as it is there."""
     order = sorted(missing, key=lambda key: len(missing[key][2]))
-    log.info("code tasks: %d prompts to answer, %d answered before", len(order), len(kept.answers))
+    log.info("code tasks: %d prompts to answer, %d answered before", len(order), n_prompts - len(order))
     prompts, places = [missing[key][1] for key in order], [missing[key][0].where for key in order]
     texts = generate_texts(model, tokenizer, prompts, settings, template, places)
     for i, (key, found) in enumerate(zip(order, texts), 1):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, placed
 from hone.files import read_json
+from hone.hub import no_retries
 from hone.models.adapter import (
     ADAPTER,
     BASE_FIX,
@@ -23,7 +24,7 @@ from hone.models.adapter import (
     refuse_adapter,
 )
 from hone.models.heads import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
-from hone.shipped import named
+from hone.shipped import meant, named
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,12 +98,20 @@ def load_finished(folder: str, *, trust_remote_code: bool = False) -> "PreTraine
     """A saved model for use: a run folder, an adapter, any model folder, or a hub name; in its own dtype."""
     check_source(folder)
     task = task_of(folder, trust_remote_code=trust_remote_code)
-    if task == "classification" and (Path(folder) / ADAPTER).is_file():
+    if not (Path(folder) / ADAPTER).is_file():
+        return _load_pretrained(folder, None, "auto", None, trust_remote_code, task=task).eval()
+    base = str(base_of(Path(folder)))
+    if task == "classification":
         model = _load_classifier_adapter(Path(folder), trust_remote_code)
+    elif named(base) != base:  # the loader of both at once knows no such name
+        model = _load_pretrained(base, None, "auto", None, trust_remote_code, task=task)
+        try:
+            model.load_adapter(folder)
+        except Exception as error:  # RuntimeError, KeyError, SafetensorError …
+            raise adapter_error(error, Path(folder), base, BASE_FIX) from error
     else:
         model = _load_pretrained(folder, None, "auto", None, trust_remote_code, task=task)
-    if (Path(folder) / ADAPTER).is_file():
-        check_base(model, Path(folder), str(base_of(Path(folder))), BASE_FIX)
+    check_base(model, Path(folder), base, BASE_FIX)
     return model.eval()
 
 
@@ -114,7 +123,8 @@ def task_of(name: str, *, trust_remote_code: bool = False) -> str:
     if (folder / ADAPTER).is_file():
         return ADAPTER_TASKS.get(str(read_json(folder / ADAPTER, COPY_AGAIN).get("task_type")), "causal")
     try:
-        config = AutoConfig.from_pretrained(named(name), trust_remote_code=trust_remote_code)
+        with no_retries(named(name)):
+            config = AutoConfig.from_pretrained(named(name), trust_remote_code=trust_remote_code)
     except Exception:  # loading the model will say what is wrong, in full
         return "causal"
     architecture = (getattr(config, "architectures", None) or [""])[0]
@@ -162,17 +172,18 @@ def _load_pretrained(
     if labels:  # what the files lack of the head is drawn by the loader
         transformers.set_seed(seed)
     try:
-        model, report = getattr(transformers, AUTO_CLASS[task]).from_pretrained(
-            named(name),
-            revision=revision or "main",
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # reported below, by name
-            output_loading_info=True,
-            **extra,
-        )
+        with no_retries(named(name)):
+            model, report = getattr(transformers, AUTO_CLASS[task]).from_pretrained(
+                named(name),
+                revision=revision or "main",
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                output_loading_info=True,
+                **extra,
+            )
     except Exception as error:  # OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError
         if (Path(name) / ADAPTER).is_file():
             raise adapter_error(error, Path(name), str(base_of(Path(name))), BASE_FIX) from error
@@ -211,8 +222,8 @@ def loading_fix(name: str, reason: str, task: str = "causal") -> str:
     if Path(name).is_dir():
         return "the folder is damaged or incomplete: copy or download it again, config.json and safetensors together"
     return (
-        f"no folder of that name in {Path.cwd()}; a hub name needs a network (and HF_HUB_OFFLINE unset), and "
-        "weights in safetensors"
+        f"{meant(name)}no folder of that name in {Path.cwd()}; a hub name needs a network (and HF_HUB_OFFLINE unset), "
+        "and weights in safetensors"
     )
 
 
@@ -394,8 +405,13 @@ def check_vocabulary(
 
 def max_positions(model: "PreTrainedModel") -> int | None:
     """How many positions the model can take, None where its config does not say."""
+    return max_positions_of(model.config)
+
+
+def max_positions_of(config: Any) -> int | None:
+    """As `max_positions`, of a model's config alone."""
     for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        value = getattr(model.config, key, None)
+        value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
             return value
     return None

@@ -26,7 +26,7 @@ from hone.data.batches import EpochBatches, pack
 from hone.data.estimate import Lengths, counted_lengths, estimate_lengths
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared, cache_folder, is_prepared, prepare
-from hone.data.tokenizer import load_tokenizer
+from hone.data.tokenizer import tokenizer_of
 from hone.models.build import build_model
 from hone.models.freeze import Group
 from hone.models.load import quiet_libraries
@@ -129,7 +129,7 @@ def make_plan(config: Config, *, measure: bool = False) -> Plan:
     config = resolve_precision(reachable_or_spare(config), cache_folder(config.data))
     quiet_libraries()
     refuse_missing_trackers(config)
-    tokenizer = _tokenizer(config)
+    tokenizer = tokenizer_of(config.model)
     data = None
     if measure or config.method.task != "causal" or is_prepared(config, tokenizer):
         data = prepare(config, tokenizer)
@@ -142,11 +142,6 @@ def make_plan(config: Config, *, measure: bool = False) -> Plan:
     timing = _measured(config, tokenizer, data, schedule) if measure and data is not None else None
     name = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
     return Plan(name, config.method.method, found.device, found.groups, schedule, found.memory, disk, timing, changes)
-
-
-def _tokenizer(config: Config) -> "PreTrainedTokenizerBase":
-    name = config.model.tokenizer_name_or_path or config.model.model_name_or_path
-    return load_tokenizer(str(name), trust_remote_code=config.model.trust_remote_code)
 
 
 # ---- steps and tokens ----------------------------------------------------------------------------------------------

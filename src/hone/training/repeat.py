@@ -26,6 +26,7 @@ from hone.evaluation.paired import METRICS, RESTATED, Metric, metrics_of, verdic
 from hone.evaluation.seeds import over_seeds, smallest_p
 from hone.evaluation.statistics import holm, sign_flip
 from hone.files import read_json, write_json_atomic, write_text_atomic
+from hone.models.offline import reachable_or_spare
 from hone.runs import RESOLVED, Run, lock, open_run
 from hone.training.precision import resolve_precision
 from hone.training.train import train
@@ -63,8 +64,10 @@ def repeat(config: Config, seeds: Sequence[int]) -> dict[str, Any]:
     """
     require_training(config)
     _require_repeatable(config, seeds)
-    config = resolve_precision(config, cache_folder(config.data))
     folder = Path(config.output.output_dir)
+    first = reachable_or_spare(_with_seed(config, seeds[0], folder / folder_names(seeds)[0]))
+    config = config.model_copy(update={name: getattr(first, name) for name in ("model", "method", "data")})
+    config = resolve_precision(config, cache_folder(config.data))
     runs: list[Run] = []
     measured: Run | None = None  # has the base's numbers, from this call: of these files and settings
     for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):

@@ -19,7 +19,7 @@ from hone.config.checks import require_training
 from hone.config.schema import Config
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared, cache_folder, describe, prepare
-from hone.data.tokenizer import load_tokenizer
+from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError
 from hone.evaluation import code_eval, memorization
 from hone.evaluation.before_after import compare, measure
@@ -61,7 +61,7 @@ def train(config: Config) -> Run:
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
         tasks = code_eval.tasks_of(config)
-        tokenizer = _load_tokenizer(config)
+        tokenizer = tokenizer_of(config.model)
         data = prepare(config, tokenizer)
         _remember_inputs(run, config, data)
         for line in describe(data, config.data.batching):
@@ -79,10 +79,14 @@ def train(config: Config) -> Run:
                 measure(run, "base", model, tokenizer, data.validation, config)
                 memorization.write_texts(run, "base", model, tokenizer, data, config)
                 code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
-            model = _fit(run, config, tokenizer, model, data, checkpoint)
+            model, stop = _fit(run, config, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved")
             log.info("saved the model to %s", run.folder)
+            if stop:
+                from hone.training.callbacks import Interrupted
+
+                raise Interrupted("trained and saved, but not measured: the same command goes on from there")
             del model
             give_back_freed_memory()
         if data.overlap is not None:
@@ -107,7 +111,7 @@ def _rehearse(config: Config) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     quiet_libraries()
     code_eval.tasks_of(config)
-    tokenizer = _load_tokenizer(config)
+    tokenizer = tokenizer_of(config.model)
     _build(config, tokenizer, prepare(config, tokenizer))
 
 
@@ -117,11 +121,6 @@ def _build(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared)
         return build_model(config, tokenizer)
     tokenizer.pad_token_id, tokenizer.padding_side = padding_id(tokenizer), "right"
     return build_model(config, tokenizer, data.labels, padding_id(tokenizer))
-
-
-def _load_tokenizer(config: Config) -> "PreTrainedTokenizerBase":
-    name = config.model.tokenizer_name_or_path or config.model.model_name_or_path
-    return load_tokenizer(str(name), trust_remote_code=config.model.trust_remote_code)
 
 
 @contextmanager
@@ -205,8 +204,8 @@ def _fit(
     model: "PreTrainedModel",
     data: Prepared,
     checkpoint: Path | None,
-) -> "PreTrainedModel":
-    """The training itself, from the start or from a complete checkpoint."""
+) -> tuple["PreTrainedModel", bool]:
+    """The training itself, from the start or from a complete checkpoint; and whether a signal came in its last step."""
     from hone.training.callbacks import Interrupted, stop_on_signals
 
     with stop_on_signals() as request:
@@ -222,4 +221,4 @@ def _fit(
             raise Interrupted(f"stopped at step {trainer.state.global_step}: the same command goes on from there")
         if stopper.timed_out:
             log.info("max_train_seconds is up at step %d of %d", trainer.state.global_step, trainer.state.max_steps)
-    return trainer.model
+    return trainer.model, request.signal_number is not None

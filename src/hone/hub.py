@@ -1,0 +1,63 @@
+"""The Hugging Face hub: is it within reach, is a model in its cache, and no minute of retries where neither is so.
+
+>>> with no_retries("hone-bas"):                     # without a network: cache only, told at once   # doctest: +SKIP
+...     AutoModelForCausalLM.from_pretrained("hone-bas")
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+PATIENCE_S = 5.0
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def in_reach() -> bool:
+    """Can the hub be asked at all? One connection is tried; behind a proxy, that is for the proxy to say."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    if address.scheme in getproxies():
+        return True
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def cached(name: str, revision: str | None = None, *, tokenizer: bool = True) -> bool:
+    """Does the hub's cache hold all that loading a model needs: config, weights and, if wanted, a tokenizer?"""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    def has(file: str) -> bool:
+        try:
+            return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+        except HFValidationError:
+            return False
+
+    wanted = [("config.json",), WEIGHTS, *([TOKENIZERS] if tokenizer else [])]
+    return all(any(has(file) for file in files) for files in wanted)
+
+
+@contextmanager
+def no_retries(name: str) -> Iterator[None]:
+    """Within it a hub name out of reach is looked for in the cache alone, at once; a folder's name changes nothing."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or Path(name).is_dir() or in_reach():
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
