@@ -19,14 +19,14 @@ class EvalSection(Section):
         maps_to=None,
     )
     eval_tokens_per_batch: int = key(
-        4096,
+        2048,
         what="How many tokens one evaluation batch holds at most in `hone eval` and the base/tuned measurement.",
         why="Rows differ in length: counting tokens instead of rows keeps memory and speed even.",
         how="Rows are grouped by length up to this number; it never changes the result, only time and memory.",
         benefit="Full use of the machine without running out of memory on one long row.",
         tradeoff="Too high: out of memory, because each token needs a score for the whole vocabulary (about 200 kB in "
         "float32 at 50,257 entries). Too low: slow.",
-        cpu="2048 to 4096",
+        cpu="1024 to 4096",
         gpu="8192 to 65536",
         maps_to=None,
         ge=1,
