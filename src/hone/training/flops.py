@@ -7,8 +7,10 @@ machine moves by a factor of two within an hour, so a rate is only worth compari
 412.7
 """
 
+import math
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +36,26 @@ def matmul_gflops(dtype: "torch.dtype", device: str, n: int = 1024, repeats: int
     """
     if n < 1 or repeats < 5:
         raise ValueError(f"n={n}, repeats={repeats}: expected n >= 1 and at least 5 repeats")
+    seconds = _timed_product(dtype, device, n)
+    return 2 * n**3 / statistics.median(seconds() for _ in range(repeats)) / 1e9
+
+
+def best_gflops(dtypes: "Sequence[torch.dtype]", device: str, n: int, seconds: float = 0.4) -> list[float]:
+    """GFLOP/s of each type's fastest (n, n) @ (n, n) -> (n, n), the types in turn for so many seconds.
+
+    For comparing types on a machine that others use too: a neighbour slows many runs, seldom all of one type.
+    """
+    timed = [_timed_product(dtype, device, n) for dtype in dtypes]
+    best = [math.inf] * len(timed)
+    began, rounds = time.perf_counter(), 0
+    while rounds < 3 or time.perf_counter() - began < seconds:
+        best = [min(before, run()) for before, run in zip(best, timed)]
+        rounds += 1
+    return [2 * n**3 / one / 1e9 for one in best]
+
+
+def _timed_product(dtype: "torch.dtype", device: str, n: int) -> Callable[[], float]:
+    """A product that has run once, to be run again and timed: the first call picks and compiles kernels."""
     import torch
 
     place = torch.device(device)
@@ -45,14 +67,13 @@ def matmul_gflops(dtype: "torch.dtype", device: str, n: int = 1024, repeats: int
     def seconds() -> float:
         _wait(place)
         start = time.perf_counter()
-        torch.mm(left, right, out=product)
+        with torch.no_grad():
+            torch.mm(left, right, out=product)
         _wait(place)
         return time.perf_counter() - start
 
-    with torch.no_grad():
-        seconds()  # the first call picks and compiles kernels
-        median = statistics.median(seconds() for _ in range(repeats))
-    return 2 * n**3 / median / 1e9
+    seconds()
+    return seconds
 
 
 def _wait(device: "torch.device") -> None:

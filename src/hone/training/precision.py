@@ -35,7 +35,7 @@ def bf16_pays(device: str, folder: Path) -> bool:
     """Are bfloat16 products at least a quarter faster than float32 ones on this device? Measured once, then read."""
     import torch
 
-    from hone.training.flops import matmul_gflops
+    from hone.training.flops import best_gflops
 
     if device == "mps":
         return False  # autocast has no bfloat16 there on all systems
@@ -51,7 +51,8 @@ def bf16_pays(device: str, folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     size = 256 if device == "cpu" else 2048
-    rates = {kind: matmul_gflops(getattr(torch, kind), device, size) for kind in ("bfloat16", "float32")}
+    kinds = ("bfloat16", "float32")
+    rates = dict(zip(kinds, best_gflops([getattr(torch, kind) for kind in kinds], device, size)))
     pays = rates["bfloat16"] > WORTH * rates["float32"]
     log.info(
         "precision: %.0f GFLOP/s in bfloat16, %.0f in float32: bf16 %s",
