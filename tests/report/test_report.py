@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hone.cli import app
+from hone.config.load import load_config
+from hone.config.write import resolved_yaml
 from hone.errors import HoneError
 from hone.report.blocks import Code, Figures, Report, Table, Text
 from hone.report.build import build_report, write_report, write_report_or_say
@@ -86,6 +88,19 @@ def test_a_finished_run_has_every_section_and_no_notes(run_folder: Path) -> None
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     for text in ("<b>Better:</b>", "577a9dedd749", "1 min 34 s", "task/3", "def leaked(): pass", "AVX512"):
         assert text in page, text
+
+
+def test_code_tasks_that_could_not_run_are_not_passed_over(run_folder: Path) -> None:
+    for name in ("base", "tuned", "compare"):
+        for file in (run_folder / "eval").glob(f"{name}.code*"):
+            file.unlink()
+    (run_folder / "humaneval_results.jsonl").unlink(missing_ok=True)
+    title = "Generated code, by its unit tests"
+    assert title not in titles(report_of(run_folder))
+    resolved = run_folder / "config.resolved.yaml"
+    config = load_config(resolved, ["code_tasks=tasks.jsonl"])
+    resolved.write_text(resolved_yaml(config), encoding="utf-8")
+    assert "tasks.jsonl were not run; train.log says why" in said(report_of(run_folder), title)
 
 
 def test_the_same_files_give_the_same_bytes(run_folder: Path) -> None:

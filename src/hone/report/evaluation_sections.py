@@ -13,6 +13,7 @@ from hone.report.folder import Folder
 from hone.report.text import differences, number, shortened, with_interval
 from hone.report.verdict import p_text, p_value
 
+CODE = "Generated code, by its unit tests"
 SHOWN_SAMPLES = 24
 SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent confusions
 
@@ -90,7 +91,9 @@ def _beside(last: dict[str, Any], compare: dict[str, Any]) -> str:
 def code(folder: Folder) -> Section | None:
     """Programs graded by unit tests: pass and fail of each task, base beside tuned."""
     if not folder.grades:
-        return None
+        wanted = folder.config.eval.code_tasks if folder.config else None
+        told = f"The tasks of {wanted} were not run; train.log says why. `hone eval RUN --code-tasks FILE` runs them."
+        return Section(CODE, [Text(told)]) if wanted and folder.status.get("status") == "finished" else None
     tasks = {name: _by_task(rows) for name, rows in folder.grades.items()}
     rows = []
     for name, found in tasks.items():
@@ -114,7 +117,7 @@ def code(folder: Folder) -> Section | None:
             Text(f"{name}:"),
             _grid({task: "●" if passed else "·" for task, (passed, _) in found.items()}, ALONE),
         ]
-    return Section("Generated code, by its unit tests", blocks)
+    return Section(CODE, blocks)
 
 
 def _bounds(interval: Interval) -> list[float] | None:
