@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_batching import make_items
 
 import hone
-from hone.data.batches import flat
+from hone.data.batches import filled, flat
 from hone.models.freeze import freeze
 from hone.training.loss import causal_lm_loss
 from hone.training.prefix_cache import PrefixCache, frozen_bottom, numbered
@@ -50,7 +50,7 @@ def test_the_second_pass_equals_the_first(architecture: str, tiny_model: Any, to
     assert not cache.known.any(), "a check leaves nothing behind"
     starts = np.cumsum(data.lengths) - data.lengths
     items = [{**data[i], "prefix_start": starts[i]} for i in range(4)]
-    collate = functools.partial(flat, multiple=8)
+    collate = functools.partial(flat, size=filled)
     first, mixed, again = items[:2], [items[1], items[2], items[3]], [items[3], items[0]]  # known in part, then all
     calls: list[str] = []
     handle = cache.stack[0].register_forward_pre_hook(lambda *_: calls.append("run"))

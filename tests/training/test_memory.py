@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hone.data.batches import flat, padded
+from hone.data.batches import filled, flat, padded
 from hone.training.head import FusedHead
 from hone.training.heap import ALIGNED, MAPPED_FROM, Heap
 from hone.training.loss import causal_lm_loss, scored_positions
@@ -37,7 +37,7 @@ def batch(layout: str) -> dict[str, Any]:
         labels = ids.copy()
         labels[: n // 3] = -100
         items.append({"input_ids": ids, "labels": labels})
-    rows = flat(items, 32) if layout == "flat" else padded(items, pad_token_id=0)
+    rows = flat(items, filled) if layout == "flat" else padded(items, pad_token_id=0)
     rows.pop("num_tokens")
     return rows
 

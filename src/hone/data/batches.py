@@ -12,7 +12,7 @@ when no attention mask is given; `training/verify.py` checks on the first batch 
 The batch at step s is a pure function of (seed, epoch, s): a resumed run needs no stored position.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,16 +49,27 @@ class EpochBatches:
             yield order[at : at + self.batch_size].tolist()
 
 
-def flat(items: Sequence[Item], multiple: int = 1) -> dict[str, "torch.Tensor | int"]:
+def filled(n: int) -> int:
+    """A number of rows of a product, filled up by at most 1/32 or to a multiple of 32: 32 sizes between n and 2 n.
+
+    Libraries prepare themselves for every new shape of a product, with time and megabytes; so there are few.
+
+    >>> filled(1), filled(2049), filled(9000)
+    (32, 2112, 9216)
+    """
+    step = max(32, 1 << max(n.bit_length() - 6, 0))
+    return -(-n // step) * step
+
+
+def flat(items: Sequence[Item], size: Callable[[int], int] = int) -> dict[str, "torch.Tensor | int"]:
     """Examples end to end: input_ids, labels, position_ids (1, sum T). Each example's first label is -100 already.
 
-    multiple: of tokens in the row, reached by an example of token 0 without a label at its end. Libraries prepare
-    themselves for every new shape of a product; so there are few.
+    size: tokens of all -> those of the row (`filled`), reached by an example of token 0 without a label at its end.
     """
     import torch
 
     lengths = [len(item["input_ids"]) for item in items]
-    rest = -sum(lengths) % multiple
+    rest = size(sum(lengths)) - sum(lengths)
     positions = np.concatenate([np.arange(n) for n in (*lengths, rest)])
     ids = np.concatenate([item["input_ids"] for item in items])
     labels = np.concatenate([item["labels"] for item in items])

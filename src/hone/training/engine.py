@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
-from hone.data.batches import PackedDataset, flat, packed, padded
+from hone.data.batches import PackedDataset, filled, flat, packed, padded
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared, cache_folder
 from hone.errors import HoneError
 from hone.evaluation.tasks import TASKS
 from hone.models.load import best_device
 from hone.runs import Run
-from hone.training.speed_up import ROW_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -116,7 +115,7 @@ def layout(
         log.warning("%s lets examples of one row see each other: batching padded instead", type(model).__name__)
         batching = "padded"
     if batching == "flat":
-        return data.train, functools.partial(flat, multiple=ROW_MULTIPLE)
+        return data.train, functools.partial(flat, size=filled)
     if batching == "packed":
         rows = PackedDataset(data.train, config.data.max_length)
         return rows, functools.partial(packed, max_length=config.data.max_length, pad_token_id=pad)

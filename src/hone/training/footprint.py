@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.batches import by_length, cut, flat, packed, padded
+from hone.data.batches import by_length, cut, filled, flat, packed, padded
 from hone.data.estimate import Lengths
 from hone.data.frame import padding_id
 from hone.data.prepare import Prepared
@@ -30,7 +30,6 @@ from hone.models.build import apply_method, check_positions
 from hone.models.freeze import Group, groups
 from hone.models.load import best_device, check_source, check_vocabulary, first_line, load_model, loading_fix
 from hone.shipped import named
-from hone.training.engine import ROW_MULTIPLE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -303,7 +302,7 @@ def _batch(
         else:
             items_of_all = [item for row in items for item in row]
             flat_row = batching == "flat"
-            batch = flat(items_of_all, ROW_MULTIPLE) if flat_row else padded(items_of_all, pad_token_id=0)
+            batch = flat(items_of_all, filled) if flat_row else padded(items_of_all, pad_token_id=0)
     batch.pop("num_tokens")
     return batch
 

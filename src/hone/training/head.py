@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hone.data.batches import filled
 from hone.data.views import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         with torch.autocast(hidden.device.type, enabled=False):
-            h, w = hidden.to(dtype), weight.to(dtype)
+            h, w = F.pad(hidden.to(dtype), (0, 0, 0, filled(len(hidden)) - len(hidden))), weight.to(dtype)
             total = hidden.new_zeros((), dtype=torch.float32)
             d_hidden = torch.empty_like(h) if need_hidden else None
             d_weight: Tensor | None = None
@@ -124,7 +125,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             block = max(1, LOGITS_BYTES // (w.shape[0] * w.element_size()))
             for rows in (slice(a, a + block) for a in range(0, len(h), block)):
                 logits = F.linear(h[rows], w, None if bias is None else bias.to(dtype))
-                total += _softmax_grad_(logits, targets[rows], scale)
+                real = len(targets[rows])
+                total += _softmax_grad_(logits[:real], targets[rows], scale)
+                logits[real:] = 0  # of the rows that fill h up
                 if d_hidden is not None:
                     torch.mm(logits, w, out=d_hidden[rows])
                 if need_weight:
@@ -137,7 +140,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     d_bias += logits.sum(0, dtype=torch.float32)
             if need_weight and d_weight is None:  # nothing is supervised
                 d_weight = torch.zeros_like(weight)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.save_for_backward(None if d_hidden is None else d_hidden[: len(hidden)], d_weight, d_bias)
         ctx.types, ctx.pending = (hidden.dtype, weight.dtype), pending
         return total * scale
 

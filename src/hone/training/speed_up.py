@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.data.batches import flat
+from hone.data.batches import filled, flat
 from hone.data.views import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ROW_MULTIPLE = 32  # tokens: a flat row is filled up to one, see `batches.flat`
 PROBES = (9, 5, 14)  # tokens of the made-up examples that the checks look at
 
 
@@ -69,7 +68,7 @@ def flat_collator(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         labels = np.array(example.get("labels", ids), dtype=np.int64)
         labels[:1] = IGNORE_INDEX
         items.append({"input_ids": ids, "labels": labels})
-    batch = flat(items, multiple=ROW_MULTIPLE)
+    batch = flat(items, size=filled)
     del batch["num_tokens"]
     return batch
 
