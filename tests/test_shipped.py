@@ -9,6 +9,7 @@ import shutil
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from hone.config.load import load_config
 from hone.config.write import resolved_yaml
 from hone.demo import CONFIG, FILES, LORA, demo, lay_out
 from hone.errors import HoneError
-from hone.hub import cached, in_reach, no_retries
+from hone.hub import answers, cached, in_reach, no_retries
 from hone.models.gpt2 import load_gpt2
 from hone.models.load import check_source, load_finished
 from hone.models.offline import reachable_or_spare
@@ -116,9 +117,9 @@ def test_a_model_at_hand_needs_no_spare(tmp_path: Path, monkeypatch: pytest.Monk
         config = load_config({"model_name_or_path": name, **spare})
         assert reachable_or_spare(config) is config
     config = load_config({"model_name_or_path": "gpt2", **spare})
-    monkeypatch.setattr("hone.models.offline.in_reach", lambda: True)
+    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: True)
     assert reachable_or_spare(config) is config
-    monkeypatch.setattr("hone.models.offline.in_reach", lambda: False)
+    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: False)
     assert reachable_or_spare(config).model.model_name_or_path == "spare"
     monkeypatch.setattr("hone.models.offline.cached", lambda name, revision, tokenizer: True)
     assert reachable_or_spare(config) is config
@@ -149,6 +150,7 @@ def test_a_model_is_cached_when_all_of_it_is(tmp_path: Path, monkeypatch: pytest
 
 def test_out_of_reach_is_known_without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     assert constants.HF_HUB_OFFLINE and not in_reach(), "tests are offline"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -163,15 +165,25 @@ def test_out_of_reach_is_known_without_retries(monkeypatch: pytest.MonkeyPatch) 
         assert in_reach()
         with no_retries("me/it"):
             assert not constants.HF_HUB_OFFLINE
-    monkeypatch.setattr("hone.hub.getproxies", lambda: {"http": "http://proxy"})
-    assert in_reach(), "a proxy is asked by who needs it"
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for kind in ("http", "all"):
+            proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+            monkeypatch.setattr("hone.hub.getproxies", lambda kind=kind, proxy=proxy: {kind: proxy})
+            assert in_reach(), "the proxy is"
+    assert not in_reach(), "nor is the proxy now"
+    monkeypatch.setattr("hone.hub.getproxies", lambda: {"http": "127.0.0.1:9"})
+    assert in_reach(), "not known to be out of it"
+    for error, wanted in ((LocalEntryNotFoundError("no"), False), (OSError("gated"), True), (None, True)):
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", Mock(side_effect=error))
+        assert answers("me/it") is wanted
 
 
 def test_what_began_with_the_spare_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"model_name_or_path": "gpt2", "offline_model_name_or_path": NAME, "output_dir": str(tmp_path)}
     offline = reachable_or_spare(load_config(settings))
     (tmp_path / "config.resolved.yaml").write_text(resolved_yaml(offline), encoding="utf-8")
-    monkeypatch.setattr("hone.models.offline.in_reach", lambda: True)
+    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: True)
     assert reachable_or_spare(load_config(settings)).model.model_name_or_path == NAME
     again = load_config({**settings, "overwrite": True})
     assert reachable_or_spare(again) is again

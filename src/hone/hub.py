@@ -17,18 +17,19 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json",
 
 
 def in_reach() -> bool:
-    """Can the hub be asked at all? One connection is tried; behind a proxy, that is for the proxy to say."""
+    """Can the hub be asked at all? One connection is tried, to it or to the proxy that stands before it."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
-    address = urlsplit(constants.ENDPOINT)
-    if address.scheme in getproxies():
+    proxies, scheme = getproxies(), urlsplit(constants.ENDPOINT).scheme
+    address = urlsplit(proxies.get(scheme) or proxies.get("all") or constants.ENDPOINT)
+    if address.hostname is None:  # a proxy spelled without its scheme: for the library to make out
         return True
     try:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S).close()
-    except OSError:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), timeout=PATIENCE_S).close()
+    except (OSError, ValueError):
         return False
     return True
 
@@ -46,6 +47,22 @@ def cached(name: str, revision: str | None = None, *, tokenizer: bool = True) ->
 
     wanted = [("config.json",), WEIGHTS, *([TOKENIZERS] if tokenizer else [])]
     return all(any(has(file) for file in files) for files in wanted)
+
+
+def answers(name: str, revision: str | None = None) -> bool:
+    """Does the hub answer for a model? That it does not know the name is for loading to say."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if not in_reach():
+        return False
+    try:
+        hf_hub_download(name, "config.json", revision=revision)
+    except LocalEntryNotFoundError:
+        return False
+    except Exception:  # no such repository, gated, no config.json: not a matter of the network
+        return True
+    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from hone.config.load import load_config
 from hone.config.schema import Config
 from hone.errors import HoneError
-from hone.hub import cached, in_reach
+from hone.hub import answers, cached
 from hone.runs import RESOLVED
 from hone.shipped import named
 
@@ -24,12 +24,12 @@ def reachable_or_spare(config: Config) -> Config:
     its revision, the names of the layers that LoRA adapts, and a `max_length` beyond the spare's window.
     """
     section, spare = config.model, config.model.offline_model_name_or_path
-    name = section.model_name_or_path
+    name, revision = section.model_name_or_path, section.model_revision
     if spare is None or name is None or spare == name or Path(named(name)).is_dir():
         return config
     if _began_with(spare, config):
         why = f"this run began without {name}"
-    elif in_reach() or cached(name, section.model_revision, tokenizer=section.tokenizer_name_or_path is None):
+    elif cached(name, revision, tokenizer=section.tokenizer_name_or_path is None) or answers(name, revision):
         return config
     else:
         why = f"{name} is not on this machine, or not whole, and the hub cannot be reached"
