@@ -145,7 +145,8 @@ def measure(
             model.to(best_device(config.train.use_cpu))
             result, rows = graded(model, tokenizer, tasks, config.generate, template, box)
     except (IsolationError, HarnessError, ModuleNotFoundError) as error:  # the last on Windows
-        later = f"afterwards: hone eval {shlex.quote(str(run.folder))} --code-tasks {config.eval.code_tasks}"
+        command = ["hone", "eval", str(run.folder), "--code-tasks", str(config.eval.code_tasks)]
+        later = f"afterwards: {shlex.join(command)}"
         log.warning("%s: the code tasks are not measured: %s\n  %s", name, error, later)
         return
     write_text_atomic(run.folder / "eval" / f"{name}.code.jsonl", rows_text(rows))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, placed
 from hone.files import read_json
-from hone.hub import no_retries
+from hone.hub import WEIGHTS, no_retries
 from hone.models.adapter import (
     ADAPTER,
     BASE_FIX,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Where = Callable[[str], str | None]  # config key -> the line it was given on
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 AUTO_CLASS = {  # task -> the class of transformers that builds and loads its models
     "causal": "AutoModelForCausalLM",
     "classification": "AutoModelForSequenceClassification",

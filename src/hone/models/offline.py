@@ -11,6 +11,7 @@ from hone.config.load import load_config
 from hone.config.schema import Config
 from hone.errors import HoneError
 from hone.hub import answers, cached
+from hone.models.load import max_positions_of
 from hone.runs import RESOLVED
 from hone.shipped import named
 
@@ -60,8 +61,6 @@ def _began_with(spare: str, config: Config) -> bool:
 def _window(name: str) -> int | None:
     """The positions of a model on this machine; None where that is not said, or not to be had."""
     from transformers import AutoConfig
-
-    from hone.models.load import max_positions_of
 
     try:
         return max_positions_of(AutoConfig.from_pretrained(named(name), local_files_only=True))
