@@ -29,8 +29,8 @@ test: setup  ## the whole test suite
 	$(BIN)/python -m pytest
 
 check: setup  ## format, lint, types, fast tests
-	$(BIN)/ruff format --check src tests benchmarks examples recipes tools
-	$(BIN)/ruff check src tests benchmarks examples recipes tools
+	$(BIN)/ruff format --check src tests benchmarks examples base_model tools
+	$(BIN)/ruff check src tests benchmarks examples base_model tools
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m 'not slow'
 
@@ -38,12 +38,12 @@ bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
 	$(BIN)/python benchmarks/prepare_data.py
 
 base: setup  ## pre-train the base model on public Python source, into out/base/shipped: hours; after a stop it goes on
-	test -f out/base/corpus.md || $(BIN)/python recipes/base_corpus.py --out out/base
-	test -f out/base/tokenizer/tokenizer.json || $(BIN)/python recipes/base_tokenizer.py --corpus out/base --out out/base/tokenizer
-	$(BIN)/hone train recipes/base.yaml
-	$(BIN)/hone train recipes/base-last.yaml
+	test -f out/base/corpus.md || $(BIN)/python base_model/base_corpus.py --out out/base
+	test -f out/base/tokenizer/tokenizer.json || $(BIN)/python base_model/base_tokenizer.py --corpus out/base --out out/base/tokenizer
+	$(BIN)/hone train base_model/base.yaml
+	$(BIN)/hone train base_model/base-last.yaml
 	$(BIN)/python benchmarks/base_model.py --model out/base/last --corpus out/base > out/base/bits.md
-	$(BIN)/python recipes/base_ship.py --corpus out/base --bits out/base/bits.md --out out/base/shipped
+	$(BIN)/python base_model/base_ship.py --corpus out/base --bits out/base/bits.md --out out/base/shipped
 
 docs: setup  ## write the generated reference
 	$(BIN)/python -m hone.config.explain > docs/reference/config.md

@@ -25,9 +25,9 @@ from typing import Any
 import ngrams
 import numpy as np
 
+from hone.bundled import named
 from hone.data.tokenizer import load_tokenizer, start_ids
-from hone.evaluation.statistics import ratio_interval
-from hone.shipped import named
+from hone.statistics.intervals import ratio_interval
 
 BATCH_TOKENS = 8192
 COMPRESSORS: dict[str, Callable[[bytes], int]] = {
@@ -112,8 +112,8 @@ def model_bits(model: Any, ids: np.ndarray) -> float:
     """Bits for one file's ids (T,), T at least 1."""
     import torch
 
-    from hone.models.load import max_positions
-    from hone.training.loss import token_nll
+    from hone.loss import token_nll
+    from hone.models.inspect import max_positions
 
     context = max_positions(model) or 1024
     starts = range(0, max(len(ids) - context // 2, 1), context // 2)

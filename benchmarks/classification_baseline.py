@@ -160,7 +160,7 @@ def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[st
 
 
 def summary(name: str, truth: np.ndarray, answers: np.ndarray, seconds: float, weights: int) -> dict[str, Any]:
-    from hone.evaluation.classification import Answers, metrics
+    from hone.tasks.classification import Answers, metrics
 
     names = sorted(set(truth.tolist()) | set(answers.tolist()))
     true, predicted = (np.searchsorted(names, values) for values in (truth, answers))

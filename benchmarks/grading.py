@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hone.evaluation.code_tasks import Task, as_task, read_tasks
-from hone.evaluation.grade import grade
-from hone.evaluation.sandbox.layers import Box
-from hone.evaluation.sandbox.selftest import ready
-from hone.machine import count_cpus, read_cgroup, read_cpu
+from hone.grading.grade import grade
+from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox.selftest import ready
+from hone.grading.tasks import Task, as_task, read_tasks
+from hone.hardware import count_cpus, read_cgroup, read_cpu
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

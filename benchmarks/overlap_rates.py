@@ -1,4 +1,4 @@
-"""How many copies `hone.data.overlap` finds between training rows and evaluation items, and how many it invents.
+"""How many copies `hone.data.contamination` finds between training rows and evaluation items, and how many it invents.
 
 Functions of Python's own standard library. Copies: evaluation functions, changed in one of the ways that copying
 changes code, are planted among the training rows. Inventions: the same items beside functions of other modules only;
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import psutil
 
+from hone.data.contamination import KINDS, Overlap, find_overlap
 from hone.data.ngrams import code_form
-from hone.data.overlap import KINDS, Overlap, find_overlap
-from hone.evaluation.statistics import wilson_interval
+from hone.statistics.intervals import wilson_interval
 
 SKIPPED = ("test", "tests", "idlelib", "site-packages", "lib2to3", "__pycache__", "pydoc_data", "turtledemo")
 BATCH = 1000

@@ -143,7 +143,7 @@ def planned(settings: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from hone.config.load import load_config
-    from hone.training.plan import make_plan
+    from hone.planning.plan import make_plan
 
     began = time.perf_counter()
     memory = make_plan(load_config(settings)).memory
@@ -159,7 +159,7 @@ def trained(settings: dict[str, Any]) -> dict[str, Any]:
     import psutil
 
     import hone
-    from hone.training.callbacks import peak_memory_bytes
+    from hone.hardware import peak_memory_bytes
 
     folder = Path(settings["output_dir"]).parent
     small = {"model_name_or_path": str(folder.parent / "smallest"), "max_length": 32, "max_steps": 1, "method": "full"}

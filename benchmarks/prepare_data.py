@@ -357,7 +357,7 @@ def peak_memory() -> int:
 
 
 def machine_line() -> str:
-    from hone.machine import count_cpus, read_cgroup, read_cpu
+    from hone.hardware import count_cpus, read_cgroup, read_cpu
 
     model, _ = read_cpu(platform.system())
     versions = ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "transformers", "datasets", "numpy"))

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hone.evaluation.paired import Metric, compare_metrics
-from hone.evaluation.statistics import (
+from hone.show import table
+from hone.statistics.intervals import (
     Interval,
     detectable,
     detectable_share,
@@ -25,7 +25,7 @@ from hone.evaluation.statistics import (
     sign_flip,
     wilson_interval,
 )
-from hone.tables import table
+from hone.statistics.paired import Metric, compare_metrics
 
 FEW, MANY = 12, 200  # items
 Draw = Callable[[np.random.Generator, int], np.ndarray]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import hone
 from hone.data.batches import EpochBatches, padded
 from hone.data.tokenizer import load_tokenizer, save_tokenizer
-from hone.data.views import IGNORE_INDEX, TokenDataset
+from hone.data.truncate import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
 from hone.inference.sampling import sample, top_p, with_temperature
 from hone.models.gpt2 import GPT2, load_gpt2, save_gpt2

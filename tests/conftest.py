@@ -18,7 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+BASE_MODEL = Path(__file__).resolve().parents[1] / "base_model"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 CORPUS = [
@@ -85,10 +85,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_
 
 @pytest.fixture(scope="session")
 def recipe_module() -> Callable[[str], ModuleType]:
-    """recipe_module("base_ship") -> the script recipes/base_ship.py, imported."""
+    """recipe_module("base_ship") -> the script base_model/base_ship.py, imported."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, BASE_MODEL / f"{name}.py")
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses look their module up
@@ -113,8 +113,8 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def strict_box() -> Iterator[Any]:
     """A box for programs, checked once. Skips where the machine allows none; fails where one is there and leaks."""
-    from hone.evaluation.sandbox.errors import IsolationError
-    from hone.evaluation.sandbox.selftest import ready
+    from hone.grading.sandbox.errors import IsolationError
+    from hone.grading.sandbox.selftest import ready
 
     with ExitStack() as stack:
         try:
@@ -129,7 +129,7 @@ def strict_box() -> Iterator[Any]:
 @pytest.fixture(params=["strict", "none"])
 def any_box(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Both kinds of box; `none` is there on every machine."""
-    from hone.evaluation.sandbox.layers import boxes
+    from hone.grading.sandbox.isolation import boxes
 
     if request.param == "strict":
         yield request.getfixturevalue("strict_box")
@@ -152,4 +152,4 @@ def pairs(n: int) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _float32_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """`bf16: null` means float32 here: equalities are stated for it, and must not depend on the processor."""
-    monkeypatch.setattr("hone.training.precision.bf16_pays", lambda device, folder: False)
+    monkeypatch.setattr("hone.accelerations.precision.bf16_pays", lambda device, folder: False)

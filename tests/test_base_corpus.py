@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from conftest import RECIPES
+from conftest import BASE_MODEL
 from hone.errors import HoneError
 
 
@@ -181,7 +181,7 @@ def test_from_wheels_to_rows(corpus: ModuleType, tmp_path: Path, monkeypatch: py
 
 
 def test_the_list_is_pinned_and_holds_five_packages_out(corpus: ModuleType) -> None:
-    listed = corpus.read_packages(RECIPES / "base-packages.txt")
+    listed = corpus.read_packages(BASE_MODEL / "base-packages.txt")
     assert all(pin.count("==") == 1 for pin in listed)
     assert sum(listed.values()) == 5
 
@@ -192,8 +192,8 @@ def test_the_recipe_is_a_model_of_at_most_24_mb() -> None:
 
     from hone.config.load import load_config
 
-    config = load_config(RECIPES / "base.yaml")
-    spec = (RECIPES / "base_tokenizer.py").read_text(encoding="utf-8")
+    config = load_config(BASE_MODEL / "base.yaml")
+    spec = (BASE_MODEL / "base_tokenizer.py").read_text(encoding="utf-8")
     found = re.search(r'"--vocab-size", type=int, default=(\d+)', spec)
     assert found
     vocab_size = int(found[1])

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from hone.config import load_config
-from hone.data import encode, store, views
+from hone.data import encode, store
+from hone.data import truncate as views
 from hone.data.prepare import prepare
-from hone.data.words import word_ids
-from hone.evaluation.code_tasks import as_task
+from hone.data.pretoken_cache import word_ids
+from hone.grading.tasks import as_task
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["def f(x):\n", "    return", " it's", " 12", "  ", "\n\n", "\t", "é", " 二", "<|endoftext|>", "+=", " a", "Zz"]
@@ -68,7 +69,7 @@ def test_speed_counts_the_operations_that_a_method_needs(
     from speed.flops import training_flops
     from speed.peers import apply_method
 
-    from hone.training.flops import flops_per_token
+    from hone.models.inspect import flops_per_token
 
     model = tiny_model("gpt2")
     block = sum(p.numel() for p in model.transformer.h[0].parameters() if p.dim() == 2)

@@ -11,9 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import hone
-from hone.cache import cache_entries
+from hone.cache import cache_entries, cache_root
 from hone.cli import app
-from hone.files import cache_root
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from hone.evaluation.code_tasks import Task, as_task
-from hone.evaluation.grade import Result, Sample, grade
+from hone.grading.grade import Result, Sample, grade
+from hone.grading.tasks import Task, as_task
 
 Row = dict[str, Any]
 KEYS = {"task_id", "family", "difficulty", "instruction", "output", "prompt", "entry_point", "tests"}

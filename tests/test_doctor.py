@@ -33,7 +33,7 @@ from hone.doctor.examine import (
     has_native_bf16,
 )
 from hone.doctor.sandbox import check_libseccomp, check_sandbox, check_self_test
-from hone.machine import Cpus, Gpus, Limits
+from hone.hardware import Cpus, Gpus, Limits
 
 NVIDIA = Gpus("nvidia", ("NVIDIA L4",))
 
@@ -440,7 +440,7 @@ def test_self_test_that_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_self_test_that_finds_a_way_out(strict_box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hone.evaluation.sandbox import selftest
+    from hone.grading.sandbox import selftest
 
     monkeypatch.setitem(selftest.CANARIES, "write to its own folder", "open('/tmp/own', 'w')")
     check = check_self_test("Linux")
@@ -479,7 +479,7 @@ def test_matmul_gflops_counts_two_n_cubed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_matmul_gflops_of_this_machine(dtype: str) -> None:
     import torch
 
-    from hone.training.flops import matmul_gflops
+    from hone.hardware import matmul_gflops
 
     state = torch.random.get_rng_state()
     assert matmul_gflops(getattr(torch, dtype), "cpu", n=64) > 0
@@ -490,7 +490,7 @@ def test_matmul_gflops_of_this_machine(dtype: str) -> None:
 def test_matmul_gflops_refuses_too_little(n: int, repeats: int) -> None:
     import torch
 
-    from hone.training.flops import matmul_gflops
+    from hone.hardware import matmul_gflops
 
     with pytest.raises(ValueError, match=f"n={n}, repeats={repeats}"):
         matmul_gflops(torch.float32, "cpu", n=n, repeats=repeats)

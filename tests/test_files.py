@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hone.config.sections.data import DataSection
-from hone.data.prepare import cache_folder
+from hone.cache import cache_root, token_cache
 from hone.errors import HoneError
-from hone.evaluation.solve import answers_folder
-from hone.files import cache_root, read_json, write_text_atomic
+from hone.files import read_json, write_text_atomic
+from hone.grading.ask import answers_folder
 from hone.training.repeat import MOST_SEEDS, parse_seeds
 
 
@@ -51,7 +50,7 @@ def test_one_rule_for_the_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HONE_CACHE", "~/kept")
     assert cache_root() == tmp_path / "kept"
-    assert cache_folder(DataSection()) == tmp_path / "kept" / "tokens"
+    assert token_cache() == tmp_path / "kept" / "tokens"
     assert answers_folder() == tmp_path / "kept" / "answers"
     with pytest.raises(HoneError, match="HONE_CACHE"):
         cache_root({"HONE_CACHE": "~no-such-user/kept"})

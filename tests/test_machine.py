@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from hone.machine import (
+from hone.errors import first_line
+from hone.hardware import (
     Cpus,
     Gpus,
     Limits,
     count_cpus,
     describe_torch,
     find_gpus,
-    first_line,
     parse_cpu,
     read_cgroup,
     read_cpu,

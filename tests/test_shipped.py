@@ -16,16 +16,16 @@ import torch
 from typer.testing import CliRunner
 
 import hone
+from hone.bundled import NAME, named, shipped_folder
 from hone.cli import app
+from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
-from hone.config.write import resolved_yaml
 from hone.demo import CONFIG, FILES, LORA, demo, lay_out
 from hone.errors import HoneError
 from hone.hub import answers, cached, in_reach, no_retries
+from hone.models.fallback import reachable_or_spare
 from hone.models.gpt2 import load_gpt2
 from hone.models.load import check_source, load_finished
-from hone.models.offline import reachable_or_spare
-from hone.shipped import NAME, named, shipped_folder
 from hone.training.repeat import repeat
 
 HEAD = "def add(a, b):\n"
@@ -117,11 +117,11 @@ def test_a_model_at_hand_needs_no_spare(tmp_path: Path, monkeypatch: pytest.Monk
         config = load_config({"model_name_or_path": name, **spare})
         assert reachable_or_spare(config) is config
     config = load_config({"model_name_or_path": "gpt2", **spare})
-    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: True)
+    monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)
     assert reachable_or_spare(config) is config
-    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: False)
+    monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: False)
     assert reachable_or_spare(config).model.model_name_or_path == "spare"
-    monkeypatch.setattr("hone.models.offline.cached", lambda name, revision, tokenizer: True)
+    monkeypatch.setattr("hone.models.fallback.cached", lambda name, revision, tokenizer: True)
     assert reachable_or_spare(config) is config
 
 
@@ -183,7 +183,7 @@ def test_what_began_with_the_spare_goes_on_with_it(tmp_path: Path, monkeypatch: 
     settings = {"model_name_or_path": "gpt2", "offline_model_name_or_path": NAME, "output_dir": str(tmp_path)}
     offline = reachable_or_spare(load_config(settings))
     (tmp_path / "config.resolved.yaml").write_text(resolved_yaml(offline), encoding="utf-8")
-    monkeypatch.setattr("hone.models.offline.answers", lambda name, revision: True)
+    monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)
     assert reachable_or_spare(load_config(settings)).model.model_name_or_path == NAME
     again = load_config({**settings, "overwrite": True})
     assert reachable_or_spare(again) is again

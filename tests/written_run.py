@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hone.config.dump import resolved_yaml
 from hone.config.schema import Config
-from hone.config.write import resolved_yaml
 
 LOG = [
     {"step": 10, "loss": 5.25, "tokens": 1000, "supervised_tokens": 400, "learning_rate": 5e-4, "grad_norm": 2.0,

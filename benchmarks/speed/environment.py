@@ -10,7 +10,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "tokenizers")
 
 def environment() -> dict[str, Any]:
     """CPU, its instruction sets (AVX512-BF16 and AMX-BF16 among them), cores, versions, date."""
-    from hone.machine import count_cpus, read_cgroup, read_cpu
+    from hone.hardware import count_cpus, read_cgroup, read_cpu
 
     model, instructions = read_cpu(platform.system())
     found = {"python": platform.python_version()}

@@ -45,7 +45,7 @@ def prepare(config: "Config") -> "Prepared":
     """Tokenise the config's data into the token store, or open it if that was done before."""
     from hone.data.prepare import prepare as prepare_data
     from hone.data.tokenizer import tokenizer_of
-    from hone.models.offline import reachable_or_spare
+    from hone.models.fallback import reachable_or_spare
 
     config = reachable_or_spare(config)
     return prepare_data(config, tokenizer_of(config.model))
@@ -53,7 +53,7 @@ def prepare(config: "Config") -> "Prepared":
 
 def train(config: "Config") -> "Run":
     """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder."""
-    from hone.machine import calm_threads
+    from hone.hardware import calm_threads
 
     calm_threads()
     from hone.training.train import train as train_run
@@ -63,7 +63,7 @@ def train(config: "Config") -> "Run":
 
 def repeat(config: "Config", seeds: Sequence[int]) -> dict[str, Any]:
     """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`."""
-    from hone.machine import calm_threads
+    from hone.hardware import calm_threads
 
     calm_threads()
     from hone.training.repeat import repeat as repeat_runs
@@ -72,15 +72,15 @@ def repeat(config: "Config", seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:
-    """Make the training step of any Hugging Face causal model cheaper; see `hone.training.speed_up`."""
-    from hone.training.speed_up import speed_up as attach
+    """Make the training step of any Hugging Face causal model cheaper; see `hone.accelerations.speed_up`."""
+    from hone.accelerations.speed_up import speed_up as attach
 
     return attach(model, max_length)
 
 
 def flat_collator(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A data collator: tokenised rows end to end in one row without padding; see `hone.training.speed_up`."""
-    from hone.training.speed_up import flat_collator as collate
+    """A data collator: tokenised rows end to end in one row without padding; see `hone.accelerations.speed_up`."""
+    from hone.accelerations.speed_up import flat_collator as collate
 
     return collate(examples)
 
@@ -103,7 +103,7 @@ def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
 
 def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> dict[str, Any]:
     """Two runs, two files of graded programs, or a run's base and tuned: differences, tests, verdicts."""
-    from hone.evaluation.compare import compare as compare_measured
+    from hone.statistics.compare import compare as compare_measured
 
     return compare_measured(a, b, confidence=confidence)
 

@@ -8,9 +8,10 @@ answers   what models have answered to programming tasks      <cache>/answers/<k
 81000000
 """
 
+import os
 import shutil
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,34 @@ from hone.files import disk_errors, read_json
 
 KINDS = ("tokens", "prefix", "answers")
 DAY = 24 * 3600
+
+
+def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """What is kept between runs: $HONE_CACHE, else ~/.cache/hone.
+
+    Raises:
+        HoneError: $HONE_CACHE begins with the home of a user there is not.
+    """
+    given = environ.get("HONE_CACHE") or "~/.cache/hone"
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise HoneError(f"{error}: {given}", fix="set HONE_CACHE to a folder") from error
+
+
+def token_cache(folder: Path | None = None) -> Path:
+    """Where token stores live: `data.token_cache_dir` if it is set, else tokens/ in the cache."""
+    return Path(folder) if folder else cache_root() / "tokens"
+
+
+def frozen_cache(folder: Path | None = None) -> Path:
+    """Where the outputs of frozen blocks live, beside the token stores they are of."""
+    return token_cache(folder) / "prefix"
+
+
+def answer_cache() -> Path:
+    """Where the answers of models to programming tasks live."""
+    return cache_root() / "answers"
 
 
 @dataclass(frozen=True)

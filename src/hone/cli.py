@@ -15,7 +15,7 @@ from hone.commands import writing  # noqa: F401
 # isort: split
 from hone.commands import keeping  # noqa: F401
 from hone.commands.app import app
-from hone.machine import calm_threads
+from hone.hardware import calm_threads
 
 
 def main() -> None:

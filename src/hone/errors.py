@@ -37,3 +37,10 @@ def placed(where: str | None) -> Iterator[None]:
         if error.where is not None or where is None:
             raise
         raise HoneError(error.what, where=where, fix=error.fix) from error
+
+
+def first_line(message: BaseException | str) -> str:
+    """The first line of a library's message that says something: the rest is usually advice for its own callers."""
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    nothing = type(message).__name__ if isinstance(message, BaseException) else ""
+    return lines[0] if lines else nothing

@@ -6,25 +6,12 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hone.errors import HoneError
-
-
-def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
-    """What is kept between runs: $HONE_CACHE, else ~/.cache/hone.
-
-    Raises:
-        HoneError: $HONE_CACHE begins with the home of a user there is not.
-    """
-    given = environ.get("HONE_CACHE") or "~/.cache/hone"
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:
-        raise HoneError(f"{error}: {given}", fix="set HONE_CACHE to a folder") from error
 
 
 def fsync_path(path: Path) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
 from hone.config.schema import Config, leaves
-from hone.config.write import resolved_yaml
 from hone.errors import HoneError
 from hone.files import disk_errors, read_json, write_json_atomic, write_text_atomic
 

@@ -8,25 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.errors import HoneError
-from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, changes, code_lines, with_bounds
+from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, changes, code_lines
 from hone.runs import RESOLVED, Run, living_status
+from hone.show import duration, printable, size, table, with_bounds
 
 if TYPE_CHECKING:
     from hone.cache import Entry
     from hone.data.prepare import Dataset
     from hone.doctor.check import Check
-    from hone.training.plan import Plan
+    from hone.planning.plan import Plan
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
 SHOWN_CLASSES = 12  # of a confusion matrix
 SAMPLE_LINES = 14  # of each generation shown beside the numbers
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned on the left, two spaces apart."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def before_after(run: Run) -> str:
@@ -67,7 +61,7 @@ def _quality(results: dict[str, dict[str, Any] | None]) -> list[str]:
     found = {name: result.get("generation_quality") for name, result in results.items() if result}
     if not any(quality and quality["n_texts"] >= ENOUGH_TEXTS for quality in found.values()):
         return []
-    from hone.evaluation.generation_quality import side_by_side
+    from hone.metrics.generation_quality import side_by_side
 
     return [table(*side_by_side(found.get("base"), found.get("tuned")))]
 
@@ -109,15 +103,6 @@ def _lines(text: str, width: int) -> list[str]:
     """Lines of model output, made safe for a terminal and wrapped at `width`."""
     lines = printable(text).strip("\n").expandtabs(4).split("\n")
     return [line[at : at + width - 1] for line in lines for at in range(0, max(len(line), 1), width - 1)]
-
-
-def printable(text: str) -> str:
-    """Control characters spelled out: model output must not drive the terminal.
-
-    >>> printable("a\\x1b[2J")
-    'a\\\\x1b[2J'
-    """
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -214,17 +199,9 @@ def cache_text(entries: "list[Entry]", root: Path) -> str:
     return f"{table(['kind', 'size', 'written', 'of'], rows)}\n{total} in {root}; to be rid of it: {ways}"
 
 
-def size(n_bytes: float) -> str:
-    """
-    >>> size(2_464_100_352), size(81_000_000)
-    ('2.46 GB', '81 MB')
-    """
-    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.0f} MB"
-
-
 def repeat_text(found: dict[str, Any], folder: Path) -> str:
     """The seeds one by one, then what they tell together; of `hone.training.repeat.repeat`."""
-    from hone.evaluation.seeds import told
+    from hone.statistics.seed_variance import told
 
     rows = [
         [
@@ -241,7 +218,7 @@ def repeat_text(found: dict[str, Any], folder: Path) -> str:
 
 
 def grades_text(summary: dict[str, Any]) -> str:
-    """pass@k with intervals, verdicts, how programs and tests were kept apart; of `hone.evaluation.grade.summary`."""
+    """pass@k with intervals, verdicts, how programs and tests were kept apart; of `hone.grading.grade.summary`."""
     n = summary["n_samples"]
     rows = [[printable(verdict), f"{count}", f"{count / n:.1%}"] for verdict, count in summary["verdicts"].items()]
     lines = [_pass_at_k(summary["pass_at_k"]), table(["verdict", "samples", "share"], rows)]
@@ -349,10 +326,3 @@ def _time_text(plan: "Plan") -> str:
         f"{duration(timing.evaluation_s)}; generations and saving come on top\n"
         f"memory of the two steps, measured: {size(timing.peak_memory)}"
     )
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 3725 -> '1:02:05'."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"

@@ -9,7 +9,7 @@ from hone.config import load_config
 from hone.config.aliases import ALIASES
 from hone.config.checks import require_training
 from hone.config.explain import explain, recipe_names, recipe_text, recipe_title, reference_markdown
-from hone.config.keys import docs_of
+from hone.config.fields import docs_of
 from hone.config.schema import leaf_field, leaves, section_names
 from hone.errors import HoneError
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from hone.config.aliases import ALIASES, GONE, SECTION_SCALARS
-from hone.config.keys import DOC_PARTS, describe_field, docs_of
+from hone.config.fields import DOC_PARTS, describe_field, docs_of
 from hone.config.load import NAME_OR_FOLDER_LEAVES, PATH_LEAVES
 from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
 from hone.config.sections.train import Optimizer, Schedule

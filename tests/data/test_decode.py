@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hone.data import decode
-from hone.data.decode import DecodeError, json_items, text_pieces
+from hone.data import streams as decode
+from hone.data.streams import DecodeError, json_items, text_pieces
 
 
 @settings(max_examples=60, deadline=None)

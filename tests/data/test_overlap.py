@@ -13,9 +13,9 @@ import pytest
 
 import hone
 from hone.config import load_config
-from hone.data import overlap
+from hone.data import contamination as overlap
+from hone.data.contamination import Pair, find_overlap
 from hone.data.ngrams import N, code_form, plain_form
-from hone.data.overlap import Pair, find_overlap
 from hone.errors import HoneError
 
 MEDIAN = '''def median(values, ordered=False):

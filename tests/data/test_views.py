@@ -5,7 +5,7 @@ import pytest
 
 from hone.data.batches import EpochBatches, flat, pack, packed, padded
 from hone.data.store import Split
-from hone.data.views import TokenDataset, view
+from hone.data.truncate import TokenDataset, view
 
 
 def split_of(*documents: list[int], masked: list[int] | None = None) -> Split:

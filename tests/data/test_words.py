@@ -11,9 +11,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from hone.data import words
+from hone.data import pretoken_cache as words
+from hone.data.pretoken_cache import GPT2, LLAMA3, QWEN2, word_ids
 from hone.data.tokenizer import start_ids
-from hone.data.words import GPT2, LLAMA3, QWEN2, word_ids
 
 PIECES = ["'s", "'LL", "'", " ", "  ", "\n", "\r\n", "\t", "\v", "\x00", "\x1f", "\x7f", "12345", "0", "def", "Xy", "_"]
 PIECES += ["#", "!?", ":\n", "<|endoftext|>", "é", "二", "½", "\u2028", "\xa0", "😀", "return", " a", "fuzz", "A", "99"]

@@ -14,8 +14,8 @@ import hone
 from hone.cli import app
 from hone.data.prepare import prepare
 from hone.errors import HoneError
-from hone.evaluation.before_after import fingerprint
-from hone.evaluation.paired import METRICS, Metric, before_after, compare_metrics, metrics_of, paired, verdict
+from hone.evaluation.run import fingerprint
+from hone.statistics.paired import METRICS, Metric, before_after, compare_metrics, metrics_of, paired, verdict
 
 
 def losses(n: int, shift: float = 0.0, seed: int = 1, tokens: int = 20) -> dict[str, Any]:
@@ -282,8 +282,8 @@ def test_fingerprint_is_of_the_texts_alone(tmp_path: Path, model_folder: Path, t
 
 
 def test_a_ruined_run_is_told_in_few_digits(tmp_path: Path) -> None:
-    from hone.evaluation.before_after import describe
-    from hone.evaluation.perplexity import ItemLosses, summarize
+    from hone.evaluation.run import describe
+    from hone.metrics.losses import ItemLosses, summarize
 
     ruined = summarize(
         ItemLosses(np.full(3, 9e3), np.full(3, 9), np.full(3, 30), "document"), confidence=0.95, resamples=50

@@ -9,9 +9,9 @@ import pytest
 
 import hone
 from hone.config import load_config
-from hone.evaluation import generation_quality
-from hone.evaluation.generation_quality import candidates, distinct, line_run, parsable, quality, side_by_side
-from hone.tables import table
+from hone.metrics import generation_quality
+from hone.metrics.generation_quality import candidates, distinct, line_run, parsable, quality, side_by_side
+from hone.show import table
 
 PROMPT = "def add(a, b):\n"
 BODY = '    """Their sum."""\n    return a + b\n'

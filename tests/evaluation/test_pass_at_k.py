@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hone.evaluation.pass_at_k import estimate, pass_at_k
+from hone.grading.pass_at_k import estimate, pass_at_k
 
 
 def product_formula(n: int, c: int, k: int) -> float:

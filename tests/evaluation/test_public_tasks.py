@@ -15,7 +15,7 @@ from conftest import pairs
 from hone.cli import app
 from hone.errors import HoneError
 from hone.evaluation.public_tasks import evaluate_public, interval_of, public_rows
-from hone.evaluation.statistics import wilson_interval
+from hone.statistics.intervals import wilson_interval
 
 EVALUATOR = """
 import json

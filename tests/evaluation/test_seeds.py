@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hone.evaluation.paired import POWER
-from hone.evaluation.seeds import over_seeds, smallest_p
-from hone.evaluation.statistics import sign_flip
+from hone.statistics.intervals import sign_flip
+from hone.statistics.paired import POWER
+from hone.statistics.seed_variance import over_seeds, smallest_p
 
 
 def trainings(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hone.evaluation.statistics import (
+from hone.statistics.intervals import (
     FEW,
     MANY,
     detectable,

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import hone
 from conftest import pairs
 from hone.data.tokenizer import token_byte_lengths
-from hone.data.views import view
+from hone.data.truncate import view
 from hone.errors import HoneError
-from hone.evaluation.perplexity import item_losses
-from hone.evaluation.strided import StridedDataset, strided, windows
+from hone.metrics.losses import item_losses
+from hone.metrics.strided import StridedDataset, strided, windows
 
 LONG = "for i in range(10):\n    print(i, 'squared is', i * i)\n" * 6
 SHORT = "def add(a, b):\n    return a + b\n"

@@ -201,7 +201,7 @@ def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write
 def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
     tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hone.evaluation import causal
+    from hone.tasks import causal
     from hone.training.callbacks import Interrupted
 
     common = settings(model_folder, write_rows, eval_strategy="epoch", num_train_epochs=1.0)

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import hone
 from conftest import pairs
 from hone.cli import app
+from hone.convert import merge as merging
+from hone.convert.merge import TOLERANCE, merge_folders
 from hone.errors import HoneError
-from hone.models import merge as merging
-from hone.models.merge import TOLERANCE, merge_folders
 
 IDS = torch.arange(1, 40)[None]
 

@@ -18,11 +18,11 @@ import torch
 from typer.testing import CliRunner
 
 from hone.cli import app
+from hone.convert.openai_gpt2 import checkpoint_prefix, convert, read_hparams, read_model, variables
+from hone.convert.tensorbundle import crc32c, masked, open_bundle, read_tensor
 from hone.errors import HoneError
 from hone.models.gpt2 import GPT2, SIZES
 from hone.models.load import check_source
-from hone.models.openai_gpt2 import checkpoint_prefix, convert, read_hparams, read_model, variables
-from hone.models.tensorbundle import crc32c, masked, open_bundle, read_tensor
 
 RAW = Path(__file__).parents[1] / "fixtures" / "openai-gpt2-tiny"
 EXPECTED = json.loads((RAW / "expected.json").read_text())
@@ -195,7 +195,7 @@ def test_an_optimizers_variables_are_passed_over(raw: Path, tmp_path: Path) -> N
 
 
 def read_pairs(path: Path) -> list[tuple[bytes, bytes]]:
-    from hone.models.tensorbundle import _table
+    from hone.convert.tensorbundle import _table
 
     return list(_table(path.read_bytes()))
 

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from hone.convert.openai_gpt2 import convert
 from hone.data.tokenizer import load_tokenizer, start_ids
-from hone.models.openai_gpt2 import convert
 
 RAW = Path(__file__).parents[1] / "fixtures" / "openai-gpt2-tiny"
 

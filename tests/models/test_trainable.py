@@ -16,7 +16,7 @@ from hone.errors import HoneError
 from hone.models.freeze import blocks, count_trainable, freeze, groups, trainable_lines
 from hone.models.load import load_finished
 from hone.models.lora import add_lora
-from hone.training.engine import build_trainer
+from hone.training.setup import build_trainer
 from tiny_tasks import BART, T5
 
 ENCODER_DECODERS = {"t5": T5, "bart": BART}

@@ -10,10 +10,10 @@ import pytest
 import torch
 from test_batching import make_items
 
+from hone.accelerations import varlen_attention as attention
+from hone.accelerations.varlen_attention import NAME, use_segments
 from hone.data.batches import flat, packed, padded
-from hone.training import attention
-from hone.training.attention import NAME, use_segments
-from hone.training.loss import causal_lm_loss
+from hone.loss import causal_lm_loss
 
 
 def loss_and_gradients(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

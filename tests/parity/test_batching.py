@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from hone.accelerations.equivalence import heeds_logits_to_keep, isolation_error, keeps_examples_apart
 from hone.data.batches import flat, pack, packed, padded
-from hone.training.loss import causal_lm_loss, scored_positions, token_nll
-from hone.training.verify import heeds_logits_to_keep, isolation_error, keeps_examples_apart
+from hone.loss import causal_lm_loss, scored_positions, token_nll
 
 ARCHITECTURES = ["gpt2", "llama", "qwen2", "mistral", "gemma2", "gpt_neox"]
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from hone.accelerations import fused_cross_entropy as head_module
+from hone.accelerations.fused_cross_entropy import FusedHead
 from hone.data.batches import flat
-from hone.data.views import IGNORE_INDEX
-from hone.training import head as head_module
-from hone.training.head import FusedHead
-from hone.training.loss import causal_lm_loss, scored_positions
+from hone.data.truncate import IGNORE_INDEX
+from hone.loss import causal_lm_loss, scored_positions
 
 V, D = 97, 16
 
@@ -122,7 +122,7 @@ def test_micro_batches_add_up_in_a_tied_matrix(tiny_model: Any) -> None:
 def test_it_steps_aside_where_the_logits_are_changed_after_the_product(
     architecture: str, applies: bool, tiny_model: Any
 ) -> None:
-    from hone.training.verify import head_difference
+    from hone.accelerations.equivalence import head_difference
 
     model = tiny_model(architecture, vocab_size=V)
     inputs, labels = batch()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from hone.training.loss import causal_lm_loss, token_nll
+from hone.loss import causal_lm_loss, token_nll
 
 
 def test_loss_equals_transformers_on_random_logits() -> None:

@@ -10,8 +10,8 @@ import torch
 
 import hone
 from hone.data.tokenizer import token_byte_lengths
-from hone.data.views import view
-from hone.evaluation.perplexity import item_losses, summarize
+from hone.data.truncate import view
+from hone.metrics.losses import item_losses, summarize
 
 TEXTS = ["def add(a, b):\n    return a + b\n", "naïve café ☕ — 你好", "x", "for i in range(10):\n    print(i)\n" * 9]
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from test_batching import make_items
 
 import hone
+from hone.accelerations.frozen_cache import PrefixCache, frozen_bottom, numbered
 from hone.data.batches import filled, flat
+from hone.loss import causal_lm_loss
 from hone.models.freeze import freeze
-from hone.training.loss import causal_lm_loss
-from hone.training.prefix_cache import PrefixCache, frozen_bottom, numbered
 
 
 class Examples:

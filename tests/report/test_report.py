@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hone.cli import app
+from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
-from hone.config.write import resolved_yaml
 from hone.errors import HoneError
 from hone.report.blocks import Code, Figures, Report, Table, Text
 from hone.report.build import build_report, write_report, write_report_or_say

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hone.evaluation.sandbox.layers import Box, boxes
-from hone.evaluation.sandbox.verdict import Exam, Outcome, judge
+from hone.grading.sandbox.isolation import Box, boxes
+from hone.grading.sandbox.verdict import Exam, Outcome, judge
 
 HELD = ("pass",)
 MARKER = "escaped-4f1c"  # in the name of everything a program could leave behind
@@ -127,7 +127,7 @@ ESCAPES = [
     cheat(
         14,
         "overwrite the runner",
-        "import sys\ninside = sys.modules['hone.evaluation.sandbox.inside']\n"
+        "import sys\ninside = sys.modules['hone.grading.sandbox.inside']\n"
         "inside.answer = lambda *a: ['value', True, None]\ninside.report = inside.judge = inside.run_tests = print\n"
         "def f(x):\n    return 0\n",
     ),

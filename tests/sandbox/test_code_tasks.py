@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hone.errors import HoneError
-from hone.evaluation.code_tasks import as_task, code_of_prompt, read_tasks, whole_program
+from hone.grading.tasks import as_task, code_of_prompt, read_tasks, whole_program
 
 HUMANEVAL = {
     "task_id": "HumanEval/0",

@@ -17,12 +17,13 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.templates import render_prompt
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
-from hone.evaluation import code_eval, solve
-from hone.evaluation.code_eval import graded, paired, paired_shares
-from hone.evaluation.code_tasks import as_task, read_tasks
-from hone.evaluation.sandbox import selftest
-from hone.evaluation.sandbox.errors import HarnessError, IsolationError
-from hone.evaluation.sandbox.layers import boxes
+from hone.evaluation import code_tasks as code_eval
+from hone.evaluation.code_tasks import graded, paired, paired_shares
+from hone.grading import ask as solve
+from hone.grading.sandbox import selftest
+from hone.grading.sandbox.errors import HarnessError, IsolationError
+from hone.grading.sandbox.isolation import boxes
+from hone.grading.tasks import as_task, read_tasks
 
 RIGHT = "    return a + b\n"
 ROWS = [
@@ -92,8 +93,8 @@ def test_a_prompt_ends_where_the_tokenizer_lets_a_body_begin() -> None:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    from hone.bundled import shipped_folder
     from hone.data.tokenizer import train_bpe
-    from hone.shipped import shipped_folder
 
     prompt = str(ROWS[0]["prompt"])
     texts = [prompt + RIGHT] * 9

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from hone.evaluation.code_tasks import Task, as_task
-from hone.evaluation.extract import STOP_STRINGS, continuation, cut, fenced, programs_of
+from hone.grading.extract import STOP_STRINGS, continuation, cut, fenced, programs_of
+from hone.grading.tasks import Task, as_task
 
 PROMPT = 'from typing import List\n\n\ndef add(a: int, b: int) -> int:\n    """Add\n    >>> add(1, 2)\n    """\n'
 CODE = as_task({"task_id": "c", "prompt": PROMPT, "entry_point": "add", "tests": ["assert add(1, 2) == 3"]})

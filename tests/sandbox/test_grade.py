@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from conftest import SHARED
 from hone.cli import app
 from hone.errors import HoneError
-from hone.evaluation import grade as grading
-from hone.evaluation.code_tasks import Task, as_task, read_tasks
-from hone.evaluation.grade import Sample, as_sample, grade, read_samples, results_path, summary, write_results
-from hone.evaluation.sandbox.errors import HarnessError
-from hone.evaluation.sandbox.layers import Box
-from hone.evaluation.sandbox.verdict import Exam, Outcome
+from hone.grading import grade as grading
+from hone.grading.grade import Sample, as_sample, grade, read_samples, results_path, summary, write_results
+from hone.grading.sandbox.errors import HarnessError
+from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox.verdict import Exam, Outcome
+from hone.grading.tasks import Task, as_task, read_tasks
 
 ROWS: list[dict[str, Any]] = [
     {

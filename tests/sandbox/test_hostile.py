@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from escapes import CASES, Case, Host, attempt, hosting
 
-from hone.evaluation.sandbox.layers import Box
-from hone.tables import printable
+from hone.grading.sandbox.isolation import Box
+from hone.show import printable
 
 # The program that starts Python may still have root's rights when it does; Python has not.
 CAN_RUN = (

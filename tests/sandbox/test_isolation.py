@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hone.evaluation.sandbox import layers, selftest, syscalls
-from hone.evaluation.sandbox.errors import HarnessError, IsolationError
-from hone.evaluation.sandbox.layers import Box, program_loader, unused_id
-from hone.evaluation.sandbox.selftest import ready
-from hone.evaluation.sandbox.verdict import run_own
+from hone.grading.sandbox import isolation as layers
+from hone.grading.sandbox import selftest, syscalls
+from hone.grading.sandbox.errors import HarnessError, IsolationError
+from hone.grading.sandbox.isolation import Box, program_loader, unused_id
+from hone.grading.sandbox.selftest import ready
+from hone.grading.sandbox.verdict import run_own
 
 LINUX = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap is for Linux")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hone.evaluation.sandbox.errors import HarnessError
-from hone.evaluation.sandbox.layers import Box
-from hone.evaluation.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
+from hone.grading.sandbox.errors import HarnessError
+from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 
 ADD = Exam(("f",), ("assert f(1) == 2", "assert f(2) == 3"))
 PROGRAMS = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hone.evaluation.sandbox.wire import MAX_BYTES, Gone, Malformed, TooLarge, Unsupported, dump, load, receive, send
+from hone.grading.sandbox.wire import MAX_BYTES, Gone, Malformed, TooLarge, Unsupported, dump, load, receive, send
 
 ATOMS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)

@@ -11,12 +11,12 @@ import pytest
 
 import hone
 from hone.data.batches import labelled
-from hone.data.frame import Frame, closed_frame, frame, padding_id
 from hone.data.labels import class_order
-from hone.evaluation.classification import Answers, metrics
-from hone.evaluation.paired import before_after
+from hone.data.special_tokens import Frame, closed_frame, frame, padding_id
 from hone.evaluation.tasks import class_weights
-from hone.training.loss import classification_loss
+from hone.loss import classification_loss
+from hone.statistics.paired import before_after
+from hone.tasks.classification import Answers, metrics
 from tiny_tasks import BERT, GPT2_DRY, QUIET, WORDS, bert_tokenizer, labelled_rows
 
 NAMES = ["bad", "good"]
@@ -337,7 +337,7 @@ def test_lora_and_head_only_train_the_head_and_load_again(
     assert tuned["loss"] < base["loss"]
     model, tokenizer = hone.load(run)  # tuned.json was measured on a model loaded from these files
     from hone.inference.predict import predict
-    from hone.models.heads import class_names
+    from hone.models.classifier_head import class_names
 
     assert class_names(model) == ["bad", "even", "good"]
     texts = [row["text"] for row in labelled_rows(48)[36:]]

@@ -9,9 +9,9 @@ import pytest
 
 import hone
 from hone.data.batches import pairs
-from hone.data.frame import Frame, closed_frame, padding_id
-from hone.evaluation.seq2seq import decoder_inputs, rouge_l, text_scores, until_end, write_targets
-from hone.training.loss import seq2seq_loss
+from hone.data.special_tokens import Frame, closed_frame, padding_id
+from hone.loss import seq2seq_loss
+from hone.tasks.seq2seq import decoder_inputs, rouge_l, text_scores, until_end, write_targets
 from tiny_tasks import BART, QUIET, T5, framed_tokenizer, pair_rows
 
 KINDS = {  # tokenizer's frame, the architecture, what its decoder starts with, how it spells a target "c d"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from hone.accelerations.fused_cross_entropy import FusedHead
 from hone.data.batches import filled, flat, padded
-from hone.training.head import FusedHead
-from hone.training.heap import ALIGNED, MAPPED_FROM, Heap
-from hone.training.loss import causal_lm_loss, scored_positions
-from hone.training.memory import pass_memory, step_memory, weights_of, without_memory
+from hone.loss import causal_lm_loss, scored_positions
+from hone.planning.heap import ALIGNED, MAPPED_FROM, Heap
+from hone.planning.memory import pass_memory, step_memory, weights_of, without_memory
 
 MB = 1 << 20
 

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 import hone
 from conftest import pairs
 from hone.cli import app
-from hone.data.estimate import counted_lengths, estimate_lengths
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.models.build import build_model
 from hone.models.freeze import count_trainable, groups
+from hone.planning import footprint, plan
+from hone.planning.lengths import counted_lengths, estimate_lengths
+from hone.planning.plan import make_plan
 from hone.tables import plan_text
-from hone.training import footprint, plan
-from hone.training.plan import make_plan
 from tiny_tasks import BART, BERT, GPT2, QUIET, T5, bert_tokenizer, labelled_rows, pair_rows
 
 PLANS = {**QUIET, "bf16": False}
@@ -164,7 +164,7 @@ def test_estimated_lengths_are_near_the_counted_ones(config: Any) -> None:
 def test_a_sample_stands_for_a_long_file(
     config: Any, write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hone.data import estimate
+    from hone.planning import lengths as estimate
 
     chosen = config(train_file=str(write_rows("many.jsonl", pairs(600))))
     tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)

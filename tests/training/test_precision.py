@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from hone.accelerations import precision
+from hone.accelerations.precision import bf16_pays, resolve_precision
 from hone.config.load import load_config
-from hone.training import precision
-from hone.training.precision import bf16_pays, resolve_precision
 
 
 @pytest.fixture

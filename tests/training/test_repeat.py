@@ -71,7 +71,7 @@ def test_each_seed_is_the_run_that_train_makes_alone(settings: dict[str, Any], t
 
 
 def test_what_can_be_shared_is_done_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = count_calls(monkeypatch, "hone.evaluation.before_after.evaluate_model")
+    measured = count_calls(monkeypatch, "hone.evaluation.run.evaluate_model")
     tokenised = count_calls(monkeypatch, "hone.data.prepare.write_store")
     repeated(settings, [5, 6, 7])
     assert [call[-1] for call in measured] == ["base", "tuned", "tuned", "tuned"]

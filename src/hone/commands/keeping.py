@@ -22,8 +22,8 @@ def convert(
     """Make a model folder of OpenAI's raw GPT-2 files, checked by loading it again."""
     from dataclasses import asdict
 
-    from hone.models.openai_gpt2 import convert as convert_files
-    from hone.models.openai_gpt2 import describe
+    from hone.convert.openai_gpt2 import convert as convert_files
+    from hone.convert.openai_gpt2 import describe
 
     done = convert_files(source, target)
     typer.echo(json.dumps(asdict(done), default=str) if as_json else describe(done))
@@ -39,7 +39,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Make an adapter and its base one model folder that loads without PEFT, and check that it answers the same."""
-    from hone.models.merge import DTYPES, merge_folders, read_adapter
+    from hone.convert.merge import DTYPES, merge_folders, read_adapter
 
     if dtype not in (None, *DTYPES):
         raise HoneError(f"unknown dtype '{dtype}'", where="--dtype", fix=f"use {', '.join(DTYPES)}")
@@ -85,10 +85,10 @@ def cache(
     as_json: AsJson = False,
 ) -> None:
     """What is kept between runs, and its size; all of it can be made again."""
-    from hone.cache import cache_entries, chosen
+    from hone.cache import cache_entries, cache_root, chosen
     from hone.cache import remove as remove_entries
-    from hone.files import cache_root
-    from hone.tables import cache_text, size
+    from hone.show import size
+    from hone.tables import cache_text
 
     root = cache_root()
     entries = chosen(

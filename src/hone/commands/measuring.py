@@ -51,7 +51,7 @@ def evaluate(
         _evaluate_public(model, tasks, config, limit, as_json)
     else:
         import hone
-        from hone.evaluation.before_after import describe
+        from hone.evaluation.run import describe
 
         result = hone.evaluate(model, config)
         typer.echo(json.dumps(result) if as_json else describe(result))
@@ -61,7 +61,7 @@ def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: 
     check_isolation(isolation)
     if output is not None:
         check_output(output, path)
-    from hone.evaluation.code_eval import evaluate_code, rows_text
+    from hone.evaluation.code_tasks import evaluate_code, rows_text
     from hone.evaluation.columns import code_notes
     from hone.files import write_text_atomic
     from hone.tables import grades_text
@@ -75,7 +75,7 @@ def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: 
 
 def _evaluate_public(model: str, tasks: str, config: Any, limit: int | None, as_json: bool) -> None:
     from hone.evaluation.public_tasks import evaluate_public, public_rows
-    from hone.tables import table
+    from hone.show import table
 
     result = evaluate_public(model, [name.strip() for name in tasks.split(",")], config, limit=limit)
     if as_json:
@@ -106,9 +106,9 @@ def grade(
     check_isolation(isolation)
     if not all(part.strip().isdecimal() and int(part) > 0 for part in k.split(",")):
         raise HoneError(f"'{k}' is no list of numbers", where="--k", fix="for example --k 1,10")
-    from hone.evaluation.code_tasks import read_tasks
-    from hone.evaluation.grade import grade as grade_samples
-    from hone.evaluation.grade import read_samples, references, results_path, summary, write_results
+    from hone.grading.grade import grade as grade_samples
+    from hone.grading.grade import read_samples, references, results_path, summary, write_results
+    from hone.grading.tasks import read_tasks
     from hone.tables import grades_text
 
     known = read_tasks(tasks)
@@ -137,8 +137,8 @@ def compare(
 ) -> None:
     """How B is beside A on the same items: difference, interval, test, and what so many items can show."""
     import hone
-    from hone.evaluation.compare import failed, notes, table_of
-    from hone.tables import printable, table
+    from hone.show import printable, table
+    from hone.statistics.compare import failed, notes, table_of
 
     result = hone.compare(a, b)
     why = failed(result, fail_if_worse) if fail_if_worse is not None else None

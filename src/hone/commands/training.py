@@ -69,10 +69,10 @@ def check(settings: Settings = None) -> None:
     """Check a config without loading a model: keys, types, conflicts, files."""
     config = config_of(settings)
     from hone.config.checks import require_training
-    from hone.config.write import resolved_yaml
+    from hone.config.dump import resolved_yaml
     from hone.data.prepare import check_files
     from hone.errors import placed
-    from hone.evaluation.code_eval import tasks_of
+    from hone.evaluation.code_tasks import tasks_of
     from hone.models.load import check_source
 
     require_training(config)
@@ -109,7 +109,7 @@ def prepare(
     require_training(config)
     import hone
     from hone.data.prepare import copy_bins, describe
-    from hone.models.offline import reachable_or_spare
+    from hone.models.fallback import reachable_or_spare
     from hone.tables import colour_tokens
 
     config = reachable_or_spare(config)
@@ -137,8 +137,8 @@ def plan(
 ) -> None:
     """What a training will cost, before it starts: parameters, steps, memory, disk, time. Exit code 3: too much."""
     config = config_of(settings)
+    from hone.planning.plan import make_plan
     from hone.tables import plan_text
-    from hone.training.plan import make_plan
 
     found = make_plan(config, measure=measure)
     typer.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))

@@ -112,7 +112,7 @@ def _prompt_text(prompt: str | None) -> str:
 
 def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_json: bool) -> None:
     """Each as soon as it is there; on a terminal, model output must not drive it."""
-    from hone.tables import printable
+    from hone.show import printable
 
     for row, where in zip(rows, places):
         if as_json:
@@ -140,7 +140,7 @@ def chat(
     """Talk with a model: answers as they grow, /help for the commands. Reads a pipe too, one message a line."""
     from hone.inference.chat import open_conversation, talk
     from hone.inference.terminal import at_terminal, line_reader, piece_writer
-    from hone.tables import printable
+    from hone.show import printable
 
     given: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,

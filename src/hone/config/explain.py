@@ -16,10 +16,10 @@ from pathlib import PurePath
 from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
-from hone.config.keys import describe_field, docs_of
-from hone.config.names import alias_notice, suggestion
+from hone.config.dump import flow
+from hone.config.fields import describe_field, docs_of
+from hone.config.resolve import alias_notice, suggestion
 from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
-from hone.config.write import flow
 from hone.errors import HoneError
 
 _TITLES = {

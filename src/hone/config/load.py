@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from hone.config.checks import ConflictError, idle_notices
-from hone.config.names import Given, Problem, resolve, type_problem
 from hone.config.overrides import parse_overrides
 from hone.config.parse import Item, parse_yaml
+from hone.config.resolve import Given, Problem, resolve, type_problem
 from hone.config.schema import Config, Provenance, leaf_field, leaves, section_names
 from hone.config.sections.output import OutputSection
 from hone.errors import HoneError

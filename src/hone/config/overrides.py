@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
-from hone.config.names import suggestion
 from hone.config.parse import Item, parse_yaml, plain_scalar
+from hone.config.resolve import suggestion
 from hone.config.schema import leaf_field, leaves
 from hone.errors import HoneError
 

@@ -7,7 +7,7 @@
     labelled, pairs   texts with a class, sources with a target: padded as well
 
 transformers builds the block-diagonal mask from restarting position ids (`masking_utils.find_packed_sequence_indices`)
-when no attention mask is given; `training/verify.py` checks on the first batch that a model really heeds it.
+when no attention mask is given; `accelerations/equivalence.py` checks on the first batch that a model really heeds it.
 
 The batch at step s is a pure function of (seed, epoch, s): a resumed run needs no stored position.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from hone.data.labels import LabelledItem
 from hone.data.seq2seq import PairItem
-from hone.data.views import IGNORE_INDEX, Item, TokenDataset
+from hone.data.truncate import IGNORE_INDEX, Item, TokenDataset
 
 if TYPE_CHECKING:
     import torch

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from hone.data.pretoken_cache import WordIds, word_ids
 from hone.data.records import BadRow, Example
 from hone.data.sources import OnBadRow, Row, refuse_row
 from hone.data.templates import Segment, render
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
-from hone.data.words import WordIds, word_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

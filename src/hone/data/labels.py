@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from hone.data.encode import ROWS_PER_BATCH, Encoded
-from hone.data.frame import Frame
 from hone.data.records import Example, Labelled
 from hone.data.sources import OnBadRow, Row, refuse_row
+from hone.data.special_tokens import Frame
 from hone.data.store import Split
 from hone.data.tokenizer import start_ids
-from hone.data.views import Preview
+from hone.data.truncate import Preview
 from hone.errors import HoneError
 
 if TYPE_CHECKING:

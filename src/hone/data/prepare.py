@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.cache import token_cache
 from hone.config.schema import Config
-from hone.config.sections.data import DataSection
+from hone.data.contamination import describe_overlap, overlap_of, without_overlap
 from hone.data.encode import Encoded
 from hone.data.labels import LabelledDataset
-from hone.data.overlap import describe_overlap, overlap_of, without_overlap
 from hone.data.records import detect_form, examples
 from hone.data.seq2seq import PairDataset
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
@@ -41,9 +41,9 @@ from hone.data.store import (
 )
 from hone.data.tasks import TASK_DATA, Reading, refuse_one_class
 from hone.data.templates import resolve_template
-from hone.data.views import TokenDataset
+from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
-from hone.files import cache_root, disk_errors
+from hone.files import disk_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,7 +89,12 @@ def prepare(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
     overlap = None
     if data.overlap != "off" and len(train) and len(validation):
         overlap = overlap_of(
-            store, train, validation, tokenizer, cache=cache_folder(data), however_long=data.overlap == "drop"
+            store,
+            train,
+            validation,
+            tokenizer,
+            cache=token_cache(data.token_cache_dir),
+            however_long=data.overlap == "drop",
         )
         train = without_overlap(train, overlap) if data.overlap == "drop" else train
         if not len(train):
@@ -135,13 +140,6 @@ def _paths(files: Any) -> list[Path]:
     if files is None:
         return []
     return [Path(path) for path in files] if isinstance(files, list) else [Path(files)]
-
-
-def cache_folder(data: DataSection) -> Path:
-    """Where token stores live: data.token_cache_dir, else $HONE_CACHE/tokens, else ~/.cache/hone/tokens."""
-    if data.token_cache_dir:
-        return Path(data.token_cache_dir)
-    return cache_root() / "tokens"
 
 
 def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
@@ -194,7 +192,7 @@ def store_place(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[P
         settings["task"] = task
     identity = {"format": FORMAT, "sources": sources, "tokenizer": tokenizer_fingerprint(tokenizer), **settings}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder(data) / key, sources, settings
+    return token_cache(data.token_cache_dir) / key, sources, settings
 
 
 def is_prepared(config: Config, tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from hone.data.encode import ROWS_PER_BATCH, Encoded
-from hone.data.frame import Frame
 from hone.data.records import Example, Pair, SourceTarget
 from hone.data.sources import Row
+from hone.data.special_tokens import Frame
 from hone.data.store import Split
 from hone.data.templates import render
 from hone.data.tokenizer import start_ids
-from hone.data.views import Preview, count_ones
+from hone.data.truncate import Preview, count_ones
 from hone.errors import HoneError
 
 if TYPE_CHECKING:

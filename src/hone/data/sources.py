@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hone.data.decode import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
+from hone.data.streams import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
 from hone.errors import HoneError
 
 OnBadRow = Literal["error", "skip"]

@@ -9,13 +9,13 @@ import numpy as np
 from hone.config.schema import Config
 from hone.config.sections.data import DataSection
 from hone.data.encode import Encoded, EncodeRule, encode
-from hone.data.frame import closed_frame, frame
 from hone.data.labels import LabelledDataset, encode_labelled, view_labelled
 from hone.data.records import REQUIRED, Example, Form
 from hone.data.seq2seq import PairDataset, encode_pairs, view_pairs
 from hone.data.sources import Row
+from hone.data.special_tokens import closed_frame, frame
 from hone.data.store import Store
-from hone.data.views import LongRow, TokenDataset, view
+from hone.data.truncate import LongRow, TokenDataset, view
 from hone.errors import HoneError, placed
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hone.bundled import meant, named
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.files import disk_errors
 from hone.hub import no_retries
-from hone.shipped import meant, named
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

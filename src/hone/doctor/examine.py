@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from hone.cache import cache_root
 from hone.doctor.check import Check
 from hone.doctor.sandbox import check_libseccomp, check_sandbox, check_self_test
-from hone.files import cache_root
-from hone.machine import (
+from hone.errors import first_line
+from hone.hardware import (
     BF16_SETS,
     Cpus,
     Gpus,
@@ -30,7 +31,6 @@ from hone.machine import (
     describe_torch,
     find_gpus,
     find_nvidia_smi,
-    first_line,
     read_cgroup,
     read_cpu,
     read_memory,
@@ -251,7 +251,7 @@ def check_threads(threads: int, cpus: Cpus) -> Check:
 
 def torch_rate(torch: Any, device: str) -> Callable[[str, int], float]:
     """GFLOP/s as a function of (dtype name, n) on this device."""
-    from hone.training.flops import matmul_gflops
+    from hone.hardware import matmul_gflops
 
     return lambda dtype, n: matmul_gflops(getattr(torch, dtype), device, n)
 

@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from hone.doctor.check import Check
-from hone.errors import HoneError
-from hone.machine import first_line, run_command
+from hone.errors import HoneError, first_line
+from hone.hardware import run_command
 
 CONTAINER_ADVICE = (
     "inside a container, start it with --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
@@ -60,7 +60,7 @@ def check_libseccomp(system: str) -> Check:
     """Can the filter of system calls be built, by libseccomp and its binding?"""
     if system != "Linux":
         return Check("libseccomp", "warn", f"not available on {system}", WITHOUT_SANDBOX, {"works": False})
-    from hone.evaluation.sandbox.syscalls import seccomp_program
+    from hone.grading.sandbox.syscalls import seccomp_program
 
     try:
         size = len(seccomp_program())
@@ -75,7 +75,7 @@ def check_self_test(system: str) -> Check:
     """Does a box hold what a program of ours tries, and do known programs get their verdicts?"""
     if system != "Linux":
         return Check("self-test", "warn", f"not available on {system}", WITHOUT_SANDBOX, {"held": False})
-    from hone.evaluation.sandbox.selftest import CANARIES, KNOWN, ready
+    from hone.grading.sandbox.selftest import CANARIES, KNOWN, ready
 
     began = time.perf_counter()
     try:

@@ -1,255 +1,219 @@
-"""Programming tasks with tests: read from files, recognised by their columns, brought into one form.
+"""A model on programming tasks: answers generated, graded in boxes by the tests of the tasks, pass@k with its interval.
 
-HumanEval (task_id, prompt, entry_point, test), MBPP (task_id, text or prompt, code, test_list, test_imports or
-test_setup_code), and our own (task_id, prompt, entry_point, tests, reference; `same_process: true` where tests need the
-program's own objects in a way that does not show); .jsonl, .json and .gz of those. The files are trusted as
-much as their tests have to be: they are parsed here, and run in a box only.
+`measure` and `compare` are what a training does with `code_tasks`: eval/base.code.json, eval/tuned.code.json, the
+answers beside them in eval/<name>.code.jsonl, and eval/compare.code.json. Where programs cannot be isolated, or the
+boxes fail, nothing of this is measured, and it is said: that is never a verdict on the model.
 
->>> tasks = read_tasks(Path("HumanEval.jsonl.gz"))      # doctest: +SKIP
+>>> result, rows = evaluate_code("runs/light-lab", Path("HumanEval.jsonl.gz"), config)      # doctest: +SKIP
+>>> result["pass_at_k"]["1"]["value"]                                                         # doctest: +SKIP
 """
 
-import ast
-import builtins
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import logging
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hone.data.sources import read_rows
-from hone.errors import HoneError
+import numpy as np
 
-FORMS = (
-    "a task has task_id, prompt, entry_point and tests (a list of assert lines, or code), and may have a reference; "
-    "or the columns of HumanEval (entry_point, test) or of MBPP (code, test_list)"
-)
-NAMES = frozenset(dir(builtins)) | {"__name__", "__file__"}
+from hone.config.schema import Config
+from hone.config.sections.generate import GenerateSection
+from hone.errors import HoneError, placed
+from hone.evaluation.columns import code_line
+from hone.files import write_text_atomic
+from hone.grading.ask import solve, tasks_sha256
+from hone.grading.sandbox.errors import HarnessError, IsolationError
+from hone.grading.tasks import Task, read_tasks
+from hone.hardware import best_device
+from hone.inference.generate import chosen_template, ready_model
+from hone.runs import Run
+from hone.statistics.intervals import Interval, detectable_share, mcnemar, ratio_interval, sign_flip
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-@dataclass(frozen=True)
-class Task:
-    """One task.
+    from hone.grading.sandbox.isolation import Box, Isolation
 
-    entry_point: the function asked for; None if the columns do not say (then `calls` does).
-    calls: functions of the program that the tests call. tests: code, run one after another after `setup`.
-    reference: a whole program that passes. together: why program and tests must share a process, if they must.
-    """
-
-    task_id: str
-    prompt: str
-    entry_point: str | None
-    calls: tuple[str, ...]
-    tests: tuple[str, ...]
-    setup: str = ""
-    reference: str | None = None
-    together: str | None = None
-    where: str | None = None
-
-    @property
-    def prompt_is_code(self) -> bool:
-        """Is the prompt the beginning of a program, so that an answer may continue it?"""
-        return code_of_prompt(self.prompt) is not None
+# Boxes and grading are imported where they are used: they need Linux, and training does not.
+log = logging.getLogger("hone")
+Measured = tuple[dict[str, Any], list[dict[str, Any]]]  # eval/<name>.code.json, and a row for each answer
+DRAWN = ("max_new_tokens", "temperature", "top_k", "top_p", "num_return_sequences", "sampling_seed", "stop")
 
 
-def read_tasks(path: Path) -> list[Task]:
-    """All tasks of a file.
+def evaluate_code(name: str, path: Path, config: Config, isolation: "Isolation" = "strict") -> Measured:
+    """`hone eval NAME --code-tasks PATH`: the numbers, and a row for each answer.
 
     Raises:
-        HoneError: a task that is not one, with file and line; two with one id; none at all.
+        IsolationError: programs cannot be run safely here; said before the model is loaded.
+        HoneError: no such model or tasks; a box that fails; broken tests.
     """
-    tasks: dict[str, Task] = {}
-    for row in read_rows([path], on_bad_row="error", on_skip=lambda reason, where: None):
-        task = as_task(row.columns, row.where)
-        if task.task_id in tasks:
-            fix = f"the other one is at {tasks[task.task_id].where}; ids must differ"
-            raise HoneError(f"the task_id '{task.task_id}' occurs twice", where=row.where, fix=fix)
-        tasks[task.task_id] = task
-    if not tasks:
-        raise HoneError("no tasks", where=str(path), fix=FORMS)
-    return list(tasks.values())
+    from hone.grading.sandbox.selftest import ready
+
+    tasks = read_tasks(path)
+    with ready(isolation) as box:
+        model, tokenizer = ready_model(name)
+        given = None if config.data.template == "auto" else config.data.template
+        return graded(model, tokenizer, tasks, config.generate, chosen_template(name, given, tokenizer), box)
 
 
-def as_task(columns: Mapping[str, Any], where: str | None = None) -> Task:
-    """One row as a task.
+def graded(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    tasks: Sequence[Task],
+    settings: GenerateSection,
+    template: str,
+    box: "Box",
+) -> Measured:
+    """Generate, grade and count."""
+    from hone.grading.grade import Result, Sample, grade, summary
+
+    began = time.perf_counter()
+    answers = solve(model, tokenizer, tasks, settings, template)
+    n = settings.num_return_sequences
+    asked = [Sample(task.task_id, text) for task in tasks for text in answers.get(task.task_id, ())]
+    found = iter(grade(tasks, asked, box=box))
+    rows, results = [], []
+    for task in tasks:
+        unasked = Result(task.task_id, False, "no-room", "the prompt fills the model's window", box.isolation, "-", 0.0)
+        for i, text in enumerate(answers.get(task.task_id, [""] * n)):
+            result = next(found) if task.task_id in answers else unasked
+            results.append(result)
+            rows.append({"task_id": task.task_id, "sample": i, "completion": text, **asdict(result)})
+    passed: dict[str, list[int]] = {task.task_id: [] for task in tasks}
+    for result in results:
+        passed[result.task_id].append(int(result.passed))
+    limit = settings.max_new_tokens
+    about = {
+        "tasks_sha256": tasks_sha256(tasks),
+        "template": template,
+        "settings": {key: getattr(settings, key) for key in DRAWN},
+    }
+    return {
+        **summary(results, tasks=tasks),
+        "about": about,
+        "n_at_limit": sum(_length(tokenizer, row["completion"]) >= limit - 1 for row in rows),
+        "passed": passed,
+        "seconds": round(time.perf_counter() - began, 2),
+    }, rows
+
+
+def _length(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
+    """Tokens of an answer, by spelling it again: it may have had a few more as it was generated."""
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def rows_text(rows: Sequence[dict[str, Any]]) -> str:
+    """JSON lines; `hone grade TASKS` takes them as samples, too."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+# ---- before and after ------------------------------------------------------------------------------------------------
+
+
+def tasks_of(config: Config) -> list[Task]:
+    """The tasks that a training is to measure; none where the config names no file.
 
     Raises:
-        HoneError: columns are missing, or hold something else than code.
+        HoneError: the file cannot be read; with the line of the key.
     """
-    if columns.get("task_id") is None or isinstance(columns["task_id"], (dict, list, float, bool)):
-        raise HoneError("no task_id", where=where, fix=FORMS)
-    if columns.get("test_list") is not None:
-        return _mbpp(columns, where)
-    if columns.get("test") is not None and columns.get("tests") is None:
-        return _own(columns, where, tests="test", reference="canonical_solution")
-    if columns.get("tests") is not None:
-        return _own(columns, where, tests="tests", reference="reference")
-    raise HoneError(f"no tests: the columns are {', '.join(columns)}", where=where, fix=FORMS)
+    if config.eval.code_tasks is None:
+        return []
+    with placed(config.where("code_tasks")):
+        return read_tasks(config.eval.code_tasks)
 
 
-def _own(columns: Mapping[str, Any], where: str | None, *, tests: str, reference: str) -> Task:
-    """Our form and HumanEval's, which differ in names."""
-    prompt, entry = _text(columns, "prompt", where), _text(columns, "entry_point", where)
-    if not entry.isidentifier():
-        raise HoneError(f"entry_point '{entry[:40]}' is no name of a function", where=where)
-    chunks = _chunks(columns, tests, where)
-    trees = _parsed(chunks, tests, where)
-    if "check" in _defined(trees) and not _called_at_top(trees, "check"):
-        chunks = [*chunks, f"check({entry})"]
-    given = columns.get(reference)
-    if given is not None and not isinstance(given, str):
-        raise HoneError(f"'{reference}' is not text", where=where, fix=FORMS)
-    program = None if given is None else whole_program(prompt, given, entry)
-    setup = code_of_prompt(prompt) or ""
-    return _task(columns, where, prompt, entry, [entry], chunks, setup, program)
-
-
-def _mbpp(columns: Mapping[str, Any], where: str | None) -> Task:
-    """MBPP names no function: the tests call what the reference defines."""
-    prompt = _text(columns, "text" if columns.get("text") is not None else "prompt", where)
-    code = columns.get("code")
-    if code is not None and not isinstance(code, str):
-        raise HoneError("'code' is not text", where=where, fix=FORMS)
-    setup = [columns.get("test_setup_code") or "", *(columns.get("test_imports") or [])]
-    if not all(isinstance(line, str) for line in setup):
-        raise HoneError("'test_imports' and 'test_setup_code' must be text", where=where, fix=FORMS)
-    lines = "\n".join(line for line in setup if line.strip())
-    chunks = _chunks(columns, "test_list", where)
-    defined = _defined(_parsed([code], "code", where)) if code else None
-    missing = _free(_parsed([*chunks, lines], "test_list", where), defined or set())
-    calls = [name for name in missing if defined is None or name in defined]
-    if not calls:
-        raise HoneError("the tests call no function that 'code' defines", where=where, fix=FORMS)
-    return _task(columns, where, prompt, calls[0] if len(calls) == 1 else None, calls, chunks, lines, code or None)
-
-
-def _task(
-    columns: Mapping[str, Any],
-    where: str | None,
-    prompt: str,
-    entry: str | None,
-    calls: Sequence[str],
-    chunks: Sequence[str],
-    setup: str,
-    reference: str | None,
-) -> Task:
-    trees = _parsed([setup, *chunks], "tests", where)
-    classes = _classes(_try_parse(reference or "") or ast.Module([], [])) | _classes(
-        _try_parse(setup) or ast.Module([], [])
-    )
-    others = [name for name in _free(trees) if name not in calls]
-    together = None
-    if made := [name for name in calls if name in classes]:
-        together = f"the tests make objects of {', '.join(made)}"
-    elif others:
-        together = f"the tests use {', '.join(others)} of the program"
-    elif columns.get("same_process") is True:
-        together = "the task asks for it"
-    return Task(str(columns["task_id"]), prompt, entry, tuple(calls), tuple(chunks), setup, reference, together, where)
-
-
-# --- pieces of code -------------------------------------------------------------------------------------------------
-
-
-def code_of_prompt(prompt: str) -> str | None:
-    """The prompt as code that runs by itself (helpers and imports for the tests), None if it is plain language."""
-    for text in (prompt, f"{prompt.rstrip()}\n    pass\n"):
-        tree = _try_parse(text)
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-        if tree is not None and any(isinstance(node, kinds) for node in tree.body):
-            return text
-    return None
-
-
-def whole_program(prompt: str, answer: str, entry: str) -> str:
-    """A trusted solution as one program: as it is if it defines the function, else as a continuation of the prompt."""
-    tree = _try_parse(answer)
-    if tree is not None and entry in _defined([tree]):
-        head = code_of_prompt(prompt)  # a solution may lean on the prompt's imports and helpers
-        return f"{head.rstrip()}\n\n\n{answer}" if head else answer
-    return prompt + answer
-
-
-def _text(columns: Mapping[str, Any], name: str, where: str | None) -> str:
-    value = columns.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise HoneError(f"'{name}' is {'missing' if value is None else 'not text, or empty'}", where=where, fix=FORMS)
-    if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
-        raise HoneError(f"'{name}' has a lone surrogate, which is no character", where=where, fix="remove it")
-    return value
-
-
-def _chunks(columns: Mapping[str, Any], name: str, where: str | None) -> list[str]:
-    value = columns[name]
-    chunks = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
-    if not chunks or not all(isinstance(chunk, str) and chunk.strip() for chunk in chunks):
-        raise HoneError(f"'{name}' must be code, or a list of assert lines", where=where, fix=FORMS)
-    return chunks
-
-
-def _parsed(chunks: Iterable[str], name: str, where: str | None) -> list[ast.Module]:
-    trees = []
-    for chunk in chunks:
-        try:
-            trees.append(ast.parse(chunk))
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise HoneError(
-                f"'{name}' does not compile: {error}", where=where, fix=f"it starts: {chunk[:60]!r}"
-            ) from None
-    return trees
-
-
-def _try_parse(text: str) -> ast.Module | None:
+def measure(
+    run: Run,
+    name: str,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    tasks: Sequence[Task],
+    template: str,
+    config: Config,
+) -> None:
+    """Write eval/<name>.code.json and eval/<name>.code.jsonl; nothing to do if they are there, or without tasks."""
+    if not tasks or run.read_eval(f"{name}.code") is not None:
+        return
     try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        from hone.grading.sandbox.selftest import ready
+
+        with ready("strict") as box:
+            model.to(best_device(config.train.use_cpu))
+            result, rows = graded(model, tokenizer, tasks, config.generate, template, box)
+    except (IsolationError, HarnessError, ModuleNotFoundError) as error:  # the last on Windows
+        command = ["hone", "eval", str(run.folder), "--code-tasks", str(config.eval.code_tasks)]
+        later = f"afterwards: {shlex.join(command)}"
+        log.warning("%s: the code tasks are not measured: %s\n  %s", name, error, later)
+        return
+    write_text_atomic(run.folder / "eval" / f"{name}.code.jsonl", rows_text(rows))
+    run.write_eval(f"{name}.code", result)
+    log.info("%s: %s", name, code_line(result))
 
 
-def _defined(trees: Iterable[ast.Module]) -> set[str]:
-    """Functions, classes and variables at the top level."""
-    names: set[str] = set()
-    for tree in trees:
-        for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                names.add(node.name)
-            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return names
+def compare(run: Run, config: Config) -> None:
+    """eval/compare.code.json, where both were measured, and on the same tasks in the same way."""
+    base, tuned = run.read_eval("base.code"), run.read_eval("tuned.code")
+    if base is None or tuned is None:
+        return
+    if base["about"] != tuned["about"]:
+        log.warning("base and tuned were measured on other code tasks, or in another way: they are not compared")
+        return
+    confidence = config.eval.confidence_level
+    run.write_eval("compare.code", paired(base["passed"], tuned["passed"], confidence, config.eval.bootstrap_resamples))
 
 
-def _classes(tree: ast.Module) -> set[str]:
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def _called_at_top(trees: Iterable[ast.Module], name: str) -> bool:
-    calls = [node.value for tree in trees for node in tree.body if isinstance(node, ast.Expr)]
-    return any(
-        isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name for call in calls
-    )
-
-
-def _free(trees: Sequence[ast.Module], defined: Collection[str] = ()) -> list[str]:
-    """Names that the code uses and nowhere binds, in order: what it expects of the program.
+def paired(
+    base: dict[str, list[int]], tuned: dict[str, list[int]], confidence: float = 0.95, resamples: int = 2000
+) -> dict[str, Any]:
+    """Tuned minus base share of passed answers, task by task: above 0 is better.
 
     Args:
-        defined: names the program is known to define; one of them may hide a built-in.
+        base, tuned: task_id -> 1 for each answer that passed, 0 for each that did not.
+
+    One answer a task: McNemar's exact test; several: signs flipped by task. The verdict is the test's.
     """
-    used: dict[str, None] = {}
-    bound = set(NAMES) - set(defined)
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Load):
-                used[node.id] = None
-            else:
-                bound.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            if any(alias.name == "*" for alias in node.names):
-                return []  # anything may come from there
-            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return [name for name in used if name not in bound]
+    if base.keys() != tuned.keys():
+        raise HoneError("base and tuned were measured on different tasks")
+    before, after = (np.array([np.mean(found[task]) for task in base]) for found in (base, tuned))
+    gained, lost, n = int((after > before).sum()), int((after < before).sum()), len(before)
+    if all(len(found[task]) == 1 for found in (base, tuned) for task in base):
+        p_value, test, change = mcnemar(lost, gained), "McNemar, exact", paired_shares(lost, gained, n, confidence)
+    else:
+        p_value, test = sign_flip(after - before, resamples=resamples), "sign flip over tasks"
+        change = ratio_interval(after - before, np.ones(n), confidence=confidence, resamples=resamples)
+        if not (gained or lost):  # resampling zeros would claim certainty
+            change = paired_shares(0, 0, n, confidence)
+    least = detectable_share(n, gained + lost, alpha=1 - confidence)
+    certain = p_value < 1 - confidence and change.value != 0
+    return {
+        "pass_difference": change.value,
+        "pass_difference_interval": None if change.low is None else [change.low, change.high],
+        "only_tuned_better": gained,
+        "only_base_better": lost,
+        "p_value": p_value,
+        "test": test,
+        "detectable_difference": least if math.isfinite(least) else None,
+        "n_items": n,
+        "item": "task",
+        "confidence_level": confidence,
+        "verdict": "not distinguishable" if not certain else "better" if change.value > 0 else "worse",
+    }
+
+
+def paired_shares(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> Interval:
+    """B's share minus A's on n yes-or-no items, with an interval that is wide also where none differ.
+
+    The adjusted Wald interval of Bonett and Price (2012, Journal of Educational and Behavioral Statistics 37).
+
+    >>> [round(x, 3) for x in (paired_shares(0, 0, 20).low, paired_shares(0, 0, 20).high)]
+    [-0.126, 0.126]
+    """
+    from scipy import stats
+
+    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = float(stats.norm.ppf(0.5 + confidence / 2)) * math.sqrt((a + b - (b - a) ** 2) / (n + 2))
+    return Interval((only_b - only_a) / n, max(b - a - half, -1.0), min(b - a + half, 1.0), n)

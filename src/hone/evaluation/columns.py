@@ -28,21 +28,6 @@ CHANGES = {  # task -> key of eval/compare.json, unit
 }
 
 
-def figure(value: float, form: str) -> str:
-    """A number as a table shows it; a ruined model's perplexity by its power of ten, not by 300 digits.
-
-    >>> figure(6475.77, ",.2f"), figure(1.2e304, ",.2f")
-    ('6,475.77', '1e+304')
-    """
-    return f"{value:{form}}" if abs(value) < 1e9 else f"{value:.0e}"
-
-
-def with_bounds(value: float, interval: list[float] | None, form: str, alone: str = "") -> str:
-    """'3.12 [3.01, 3.24]'; `alone` behind a value without an interval."""
-    bounds = f"[{figure(interval[0], form)}, {figure(interval[1], form)}]" if interval else alone
-    return f"{figure(value, form)} {bounds}".rstrip()
-
-
 def changes(compare: dict[str, Any]) -> str:
     """The paired differences in one line: 'tuned - base, paired: -0.12 [-0.15, -0.09] nats/token: better'."""
     told = []

@@ -6,8 +6,9 @@ from hone.config.schema import Config
 from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
-from hone.evaluation.before_after import evaluate_model as measure_model
-from hone.models.load import check_vocabulary, load_finished, quiet_libraries, task_of
+from hone.evaluation.run import evaluate_model as measure_model
+from hone.models.inspect import check_vocabulary
+from hone.models.load import load_finished, quiet_libraries, task_of
 
 
 def evaluate_model(name: str, config: Config) -> dict[str, Any]:

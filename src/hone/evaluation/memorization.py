@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
+from hone.data.contamination import row_texts
 from hone.data.ngrams import PLAIN, N, character_form, plain_form
-from hone.data.overlap import row_texts
 from hone.data.prepare import Prepared
-from hone.evaluation.generations import greedy, sample_prompts
-from hone.evaluation.statistics import Interval, mcnemar, ratio_interval, share_difference_interval, wilson_interval
+from hone.metrics.continuations import greedy, sample_prompts
 from hone.runs import Run
+from hone.statistics.intervals import Interval, mcnemar, ratio_interval, share_difference_interval, wilson_interval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

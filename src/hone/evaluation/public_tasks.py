@@ -16,10 +16,9 @@ from importlib import metadata
 from typing import Any
 
 from hone.config.schema import Config
-from hone.errors import HoneError
-from hone.evaluation.statistics import Interval, wilson_interval
+from hone.errors import HoneError, first_line
 from hone.inference.generate import ready_model, trained_template
-from hone.models.load import first_line
+from hone.statistics.intervals import Interval, wilson_interval
 
 INSTALL = "pip install 'hone-lm[lm-eval]'"
 BATCH_SIZE = 16

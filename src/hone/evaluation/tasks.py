@@ -13,8 +13,8 @@ import numpy as np
 from hone.config.schema import Config
 from hone.data.batches import labelled, pairs
 from hone.data.prepare import Prepared
-from hone.evaluation import causal, classification, seq2seq
-from hone.training.loss import causal_lm_loss, classification_loss, seq2seq_loss
+from hone.loss import causal_lm_loss, classification_loss, seq2seq_loss
+from hone.tasks import causal, classification, seq2seq
 
 if TYPE_CHECKING:
     from torch import Tensor

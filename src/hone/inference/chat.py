@@ -29,7 +29,7 @@ from hone.inference.generate import (
 )
 from hone.inference.prompts import prompt_ids
 from hone.inference.stream import Answer
-from hone.models.load import max_positions
+from hone.models.inspect import max_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from hone.config.sections.generate import GenerateSection
 from hone.errors import HoneError
 from hone.inference.sampling import top_k, top_p, with_temperature
 from hone.inference.stream import Answer
-from hone.models.adapter import takes, unwrapped
+from hone.models.inspect import takes, unwrapped
 
 if TYPE_CHECKING:
     import torch

@@ -17,11 +17,12 @@ from hone.data.records import Example
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, placed
 from hone.files import read_json
+from hone.hardware import best_device
 from hone.inference.decoding import decode, rows_that_fit
 from hone.inference.prompts import prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
-from hone.models.adapter import takes
-from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions, quiet_libraries
+from hone.models.inspect import check_vocabulary, max_positions, takes
+from hone.models.load import check_source, load_finished, quiet_libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -12,11 +12,13 @@ import numpy as np
 
 from hone.config.load import load_config
 from hone.data.batches import by_length, padded_texts
-from hone.data.frame import frame, padding_id
+from hone.data.special_tokens import frame, padding_id
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.errors import HoneError
-from hone.models.heads import CLASSIFIER, architecture, class_names, set_padding
-from hone.models.load import best_device, check_source, check_vocabulary, load_finished, max_positions, quiet_libraries
+from hone.hardware import best_device
+from hone.models.classifier_head import CLASSIFIER, architecture, class_names, set_padding
+from hone.models.inspect import check_vocabulary, max_positions
+from hone.models.load import check_source, load_finished, quiet_libraries
 from hone.runs import RESOLVED
 
 if TYPE_CHECKING:

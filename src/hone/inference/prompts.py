@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hone.data.frame import frame
 from hone.data.records import BadRow, Chat, Example, Form, Message, to_example
 from hone.data.sources import Row, read_rows
+from hone.data.special_tokens import frame
 from hone.data.templates import render, render_prompt
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
 from hone.errors import HoneError, placed

@@ -8,7 +8,6 @@ beside the adapter, and whoever loads the two together compares. Adding and trai
 """
 
 import hashlib
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,13 +147,3 @@ def adapted_weights(model: Any) -> "Iterator[tuple[str, Tensor]]":
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
             yield name.removeprefix("base_model.model."), module.base_layer.weight
-
-
-def takes(model: Any, argument: str) -> bool:
-    """Whether the model's forward pass has an argument of this name; PEFT's wrapper hides it."""
-    return argument in inspect.signature(unwrapped(model).forward).parameters
-
-
-def unwrapped(model: Any) -> Any:
-    """The model without PEFT's wrapping; its adapters stay in."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

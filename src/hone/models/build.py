@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from hone.config.schema import Config
 from hone.errors import HoneError, placed
+from hone.hardware import best_device
+from hone.models.classifier_head import head_names
 from hone.models.dropout import set_dropout
 from hone.models.freeze import count_trainable, freeze, trainable_lines
-from hone.models.heads import head_names
-from hone.models.load import best_device, load_model, max_positions
+from hone.models.inspect import max_positions
+from hone.models.load import load_model
 from hone.models.lora import add_lora
 
 if TYPE_CHECKING:

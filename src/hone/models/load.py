@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hone.bundled import meant, named
 from hone.config.sections.model import ModelSection
-from hone.errors import HoneError, placed
+from hone.errors import HoneError, first_line, placed
 from hone.files import read_json
 from hone.hub import WEIGHTS, no_retries
 from hone.models.adapter import (
@@ -23,8 +24,8 @@ from hone.models.adapter import (
     misfit,
     refuse_adapter,
 )
-from hone.models.heads import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
-from hone.shipped import meant, named
+from hone.models.classifier_head import adapter_labels, fit_head, is_head_weight, label_maps, set_padding
+from hone.models.inspect import check_vocabulary, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -246,11 +247,6 @@ def _refuse_holes(name: str, report: dict[str, Any]) -> None:
         )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message: the rest is usually advice for its own callers."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def check_source(name: str) -> None:
     """Refuse a name that is no model folder and cannot be a hub name either; reads no weights.
 
@@ -378,48 +374,3 @@ def _default_config(model_type: str, task: str) -> Any:
     if type(defaults) not in _architectures(task):
         raise HoneError(f"model_type '{model_type}' is no {kind}", fix=f"use {examples}")
     return defaults
-
-
-def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """One more than the largest id the tokenizer can give (its length, unless the ids have gaps)."""
-    return max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
-
-
-def check_vocabulary(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    fix: str = "set tokenizer_name_or_path to the model's own tokenizer",
-) -> None:
-    """Refuse a tokenizer whose ids the model's embedding does not have.
-
-    Fewer tokens than rows is normal (Qwen2 pads its embedding); more would read beyond the table.
-    """
-    rows, needed = model.get_input_embeddings().weight.shape[0], vocabulary_size(tokenizer)
-    if needed > rows:
-        raise HoneError(
-            f"the tokenizer has {needed:,} tokens but the model's embedding only {rows:,} rows: no pair",
-            fix=fix,
-        )
-
-
-def max_positions(model: "PreTrainedModel") -> int | None:
-    """How many positions the model can take, None where its config does not say."""
-    return max_positions_of(model.config)
-
-
-def max_positions_of(config: Any) -> int | None:
-    """As `max_positions`, of a model's config alone."""
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        value = getattr(config, key, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
-def best_device(use_cpu: bool = False) -> str:
-    """cuda, else mps, else cpu."""
-    import torch
-
-    if not use_cpu and torch.cuda.is_available():
-        return "cuda"
-    return "mps" if not use_cpu and torch.backends.mps.is_available() else "cpu"

@@ -5,13 +5,13 @@ from collections import Counter
 from typing import Any
 
 from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, code_change
-from hone.evaluation.generation_quality import HEADINGS
-from hone.evaluation.pass_at_k import estimate
-from hone.evaluation.statistics import Interval
+from hone.grading.pass_at_k import estimate
+from hone.metrics.generation_quality import HEADINGS
 from hone.report.blocks import Block, Grid, Pieces, Sample, Samples, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.text import differences, number, shortened, with_interval
 from hone.report.verdict import p_text, p_value
+from hone.statistics.intervals import Interval
 
 CODE = "Generated code, by its unit tests"
 SHOWN_SAMPLES = 24

@@ -1,17 +1,17 @@
 """The sections of the training itself: curves, data, cost, settings."""
 
-import math
 import statistics
 from typing import Any
 
 import numpy as np
 
+from hone.config.dump import flow
 from hone.config.schema import leaf_field, leaves
-from hone.config.write import flow
 from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.text import number, shortened
+from hone.show import duration
 
 INSTALL = "pip install 'hone-lm[report]'"
 SHOWN_LINES = 12  # of the log, in the table of curves
@@ -143,18 +143,6 @@ def _hardware(env: dict[str, Any]) -> list[list[str]]:
         if env.get(key) is not None:
             rows.append([label, str(env[key])])
     return rows
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(3725.2), duration(33.8)
-    ('1 h 02 min', '34 s')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, s = divmod(math.floor(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {s:02d} s"
 
 
 def settings(folder: Folder) -> Section | None:

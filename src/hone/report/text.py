@@ -4,8 +4,8 @@ import re
 import unicodedata
 from difflib import SequenceMatcher
 
-from hone.evaluation.columns import figure
 from hone.report.blocks import Pieces
+from hone.show import figure
 
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
 PIECE = re.compile(r"\w+|\s+|[^\w\s]")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hone.config.keys import docs_of
+from hone.config.fields import docs_of
 from hone.config.schema import Config, section_fields
 from hone.runs import Run
 

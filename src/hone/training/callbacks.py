@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hone.files import disk_errors
-from hone.training.loss import refuse_bad_loss
+from hone.loss import refuse_bad_loss
+from hone.show import duration
 
 log = logging.getLogger("hone")
 
@@ -171,24 +170,3 @@ class MetricsLog(TrainerCallback):
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 3725 -> '1:02:05'."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
-
-
-def peak_memory_bytes() -> int:
-    """Peak memory so far: the GPU allocator's where there is one, else this process's resident set."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from hone.bundled import NAME
 from hone.config.schema import Config
 from hone.evaluation.columns import COLUMNS, changes, code_lines
 from hone.runs import Run
-from hone.shipped import NAME
 
 PIPELINES = {
     "causal": "text-generation",

@@ -9,10 +9,10 @@ from hone.config.schema import Config
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.loss import refuse_diverged
 from hone.models.adapter import BASE, base_identity
-from hone.models.heads import CLASSIFIER, LABELS, architecture, class_names
+from hone.models.classifier_head import CLASSIFIER, LABELS, architecture, class_names
 from hone.runs import COMPLETE, Run
-from hone.training.loss import refuse_diverged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

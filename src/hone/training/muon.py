@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hone.errors import HoneError
-from hone.models.heads import head_names
+from hone.models.classifier_head import head_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from hone.accelerations.precision import resolve_precision
+from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.schema import Config
-from hone.data.prepare import cache_folder
 from hone.errors import HoneError
-from hone.evaluation.paired import METRICS, RESTATED, Metric, metrics_of, verdict
-from hone.evaluation.seeds import over_seeds, smallest_p
-from hone.evaluation.statistics import holm, sign_flip
 from hone.files import read_json, write_json_atomic, write_text_atomic
-from hone.models.offline import reachable_or_spare
+from hone.models.fallback import reachable_or_spare
 from hone.runs import RESOLVED, Run, lock, open_run
-from hone.training.precision import resolve_precision
+from hone.statistics.intervals import holm, sign_flip
+from hone.statistics.paired import METRICS, RESTATED, Metric, metrics_of, verdict
+from hone.statistics.seed_variance import over_seeds, smallest_p
 from hone.training.train import train
 
 log = logging.getLogger("hone")
@@ -67,7 +67,7 @@ def repeat(config: Config, seeds: Sequence[int]) -> dict[str, Any]:
     folder = Path(config.output.output_dir)
     first = reachable_or_spare(_with_seed(config, seeds[0], folder / folder_names(seeds)[0]))
     config = config.model_copy(update={name: getattr(first, name) for name in ("model", "method", "data")})
-    config = resolve_precision(config, cache_folder(config.data))
+    config = resolve_precision(config, token_cache(config.data.token_cache_dir))
     runs: list[Run] = []
     measured: Run | None = None  # has the base's numbers, from this call: of these files and settings
     for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):
@@ -222,7 +222,7 @@ def _over_runs(tuned: list[Metric], base: list[Metric], firsts: list[int], confi
 
 
 def _judge(metrics: dict[str, dict[str, Any]], confidence: float) -> None:
-    """Add `p_adjusted` (Holm, over the metrics) and `verdict` to each change: the rule of `evaluation.paired`."""
+    """Add `p_adjusted` (Holm, over the metrics) and `verdict` to each change: the rule of `statistics.paired`."""
     changes = {name: found["change"] for name, found in metrics.items() if found["change"]}
     tested = [name for name in changes if RESTATED.get(name) not in changes and changes[name]["p_value"] is not None]
     adjusted = dict(zip(tested, holm([changes[name]["p_value"] for name in tested]), strict=True))

@@ -15,25 +15,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hone.accelerations.allocator import give_back_freed_memory
+from hone.accelerations.precision import resolve_precision
+from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.schema import Config
-from hone.data.frame import padding_id
-from hone.data.prepare import Prepared, cache_folder, describe, prepare
+from hone.data.prepare import Prepared, describe, prepare
+from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError
-from hone.evaluation import code_eval, memorization
-from hone.evaluation.before_after import compare, measure
+from hone.evaluation import code_tasks as code_eval
+from hone.evaluation import memorization
+from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.models.build import build_model, describe_model
+from hone.models.fallback import reachable_or_spare
 from hone.models.load import load_finished, quiet_libraries
-from hone.models.offline import reachable_or_spare
 from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
-from hone.training.allocator import give_back_freed_memory
 from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
-from hone.training.engine import build_trainer, refuse_foreign_ids, refuse_missing_trackers
-from hone.training.precision import resolve_precision
+from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,7 +51,7 @@ def train(config: Config) -> Run:
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
     require_training(config)
-    config = resolve_precision(reachable_or_spare(config), cache_folder(config.data))
+    config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config)
     run = open_run(config)

@@ -28,15 +28,15 @@ from transformers import (
 )
 from transformers.trainer_callback import DefaultFlowCallback
 
+from hone.accelerations.frozen_cache import PrefixCache
+from hone.accelerations.fused_cross_entropy import FusedHead
 from hone.data.batches import EpochBatches, cut
-from hone.data.views import IGNORE_INDEX
+from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
+from hone.loss import refuse_diverged, scored_positions
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
-from hone.training.head import FusedHead
-from hone.training.loss import refuse_diverged, scored_positions
-from hone.training.prefix_cache import PrefixCache
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]

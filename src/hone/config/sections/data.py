@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from hone.config.keys import FileOrFiles, FilePath, Section, key
+from hone.config.fields import FileOrFiles, FilePath, Section, key
 
 
 class DataSection(Section):

@@ -1,6 +1,6 @@
 """The section `eval`: how base and tuned are measured and compared."""
 
-from hone.config.keys import FilePath, Section, key
+from hone.config.fields import FilePath, Section, key
 
 
 class EvalSection(Section):

@@ -1,6 +1,6 @@
 """The section `generate`: how text is drawn from the model in `generate`, `chat` and `serve`."""
 
-from hone.config.keys import Section, key
+from hone.config.fields import Section, key
 
 
 class GenerateSection(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hone.config.keys import Section, key
+from hone.config.fields import Section, key
 
 
 class MethodSection(Section):

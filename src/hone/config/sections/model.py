@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from hone.config.keys import Section, key
+from hone.config.fields import Section, key
 
 
 class ModelSection(Section):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hone.config.keys import FilePath, Section, key
+from hone.config.fields import FilePath, Section, key
 
 
 class OutputSection(Section):

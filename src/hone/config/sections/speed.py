@@ -3,7 +3,7 @@
 Each turns one module of `training/` off; each is checked against the plain computation before the first step.
 """
 
-from hone.config.keys import Section, key
+from hone.config.fields import Section, key
 
 
 class SpeedKeys(Section):

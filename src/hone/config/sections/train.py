@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hone.config.keys import Number, key
+from hone.config.fields import Number, key
 from hone.config.sections.speed import SpeedKeys
 
 # the schedules that need no arguments of their own

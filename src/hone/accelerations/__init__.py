@@ -1,0 +1,1 @@
+"""Faster steps, each checked against the plain computation before it is used."""

@@ -1,0 +1,262 @@
+"""What frozen blocks make of each token, computed once and kept on disk: later epochs start above them.
+
+With the bottom of a network frozen, the hidden state that enters the first trained block is a function of the example
+alone. In the first epoch it is written to a memory-mapped file; from then on the blocks below are not run. The file's
+name says what it depends on (weights below the cut, tokens, number format), so other seeds, ranks and learning rates on
+the same data find it too. The idea: AutoFreeze, arXiv 2102.01386; PAC, arXiv 2408.10746.
+
+>>> cache = PrefixCache.open(model, data.train, folder, limit_bytes=8 << 30)     # None: does not apply # doctest: +SKIP
+>>> with cache.at(batch.pop("prefix_rows")):                                     # doctest: +SKIP
+...     loss = model(**batch)
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hone.data.batches import flat
+from hone.data.truncate import TokenDataset
+from hone.errors import HoneError
+from hone.files import write_json_atomic
+from hone.models.dropout import largest_dropout
+from hone.models.freeze import blocks, final_norms
+from hone.models.inspect import unwrapped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger("hone")
+
+PADDING = -1  # row number of a token that belongs to no example
+STORED: dict[torch.dtype, Any] = {
+    torch.float32: np.dtype("float32"),
+    torch.bfloat16: np.dtype("int16"),
+    torch.float16: np.dtype("float16"),
+}
+
+
+class PrefixCache:
+    """Hidden states at the input of block `cut`, one row for each token of the training examples.
+
+    Attributes:
+        rows: (tokens, width) memory-mapped. known: (tokens,) bool. dtype: of the rows.
+    """
+
+    def __init__(self, stack: nn.ModuleList, cut: int, file: Path, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        self.stack, self.cut, self.file, self.dtype = stack, cut, file, dtype
+        self.marks = file.with_suffix(".npy")
+        mode: Any = "r+" if self.marks.is_file() and file.is_file() else "w+"
+        self.rows = np.memmap(file, dtype=STORED[dtype], mode=mode, shape=shape)
+        self.known = np.load(self.marks) if mode == "r+" else np.zeros(shape[0], dtype=bool)
+        # marks are on disk only while the rows they speak of are: whoever is killed leaves none
+        self.marks.unlink(missing_ok=True)
+        self._returns_tuple: int | None = None  # how long the tuple is that a block returns
+
+    @classmethod
+    def open(
+        cls,
+        model: "PreTrainedModel",
+        dataset: TokenDataset,
+        folder: Path,
+        *,
+        limit_bytes: float,
+        dtype: torch.dtype,
+        keep: bool = True,
+    ) -> Optional["PrefixCache"]:
+        """The cache of this model's frozen bottom for these examples, empty or filled before; None with a line said.
+
+        Args:
+            dtype: of the rows, that of the computation. keep: False if only a cache that is there already is wanted.
+        """
+        found = frozen_bottom(model)
+        if found is None:
+            return None
+        stack, cut = found
+        size = dataset.n_tokens * (width := hidden_size(model)) * dtype.itemsize
+        folder.mkdir(parents=True, exist_ok=True)
+        name = _fingerprint(model, stack, cut, dataset, dtype)
+        there = (folder / f"{name}.npy").is_file()
+        if not there and not keep:
+            return None
+        free = shutil.disk_usage(folder).free
+        if not there and (size > limit_bytes or size > free * 0.9):
+            log.info(
+                "prefix cache: %.1f GB would be needed (limit %.1f, free %.1f): blocks below %d run every epoch",
+                size / 1e9, limit_bytes / 1e9, free / 1e9, cut,
+            )  # fmt: skip
+            return None
+        cache = cls(stack, cut, folder / f"{name}.bin", (dataset.n_tokens, width), dtype)
+        about = {"blocks": cut, "tokens": dataset.n_tokens, "bytes": size, "model": model.config._name_or_path}
+        write_json_atomic(folder / f"{name}.json", about)
+        log.info(
+            "prefix cache: the %d frozen blocks run once for each token (%.2f GB in %s, %.0f %% there already)",
+            cut, size / 1e9, folder, 100 * cache.known.mean(),
+        )  # fmt: skip
+        return cache
+
+    @contextmanager
+    def at(self, rows: "Tensor | np.ndarray | None") -> Iterator[None]:
+        """Within it a forward pass starts at the cut where all its tokens are known, and else is remembered.
+
+        rows: (T,) numbers of the batch's tokens, PADDING for those of no example; None for a batch to leave alone.
+        """
+        if rows is None:
+            yield
+            return
+        rows = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows).reshape(-1)
+        real = rows != PADDING
+        handles: list[Any] = []
+        reuse = self._returns_tuple is not None and bool(self.known[rows[real]].all())
+        if reuse:
+            for block in self.stack[: self.cut]:
+                block.forward = self._pass_on
+            handles.append(self.stack[self.cut].register_forward_pre_hook(self._replace(rows, real), with_kwargs=True))
+        else:
+            handles.append(self.stack[0].register_forward_hook(self._look_at))
+            handles.append(self.stack[self.cut].register_forward_pre_hook(self._keep(rows, real), with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            if reuse:
+                for block in self.stack[: self.cut]:
+                    del block.forward
+
+    def agrees(self, model: "PreTrainedModel", dataset: TokenDataset, tolerance: float) -> bool:
+        """Do the logits of a real example come out the same from the cache? |difference| over the logits' spread."""
+        batch = numbered([{**dataset[0], "prefix_start": 0}], flat)
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        known, training = self.known.copy(), model.training
+        self.known[: inputs["input_ids"].shape[1]] = False
+        model.eval()
+        try:
+            with torch.no_grad():
+                logits = []
+                for _ in range(2):  # remembered, then reused
+                    with self.at(batch["prefix_rows"]):
+                        logits.append(model(**inputs, use_cache=False).logits.float())
+        except (HoneError, TypeError, RuntimeError) as error:
+            log.info("prefix cache: %s does not allow it (%s)", type(model).__name__, error)
+            return False
+        finally:
+            self.known = known
+            model.train(training)
+        return bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
+
+    def close(self) -> None:
+        """Write rows, then marks: the cache can be used by the next run."""
+        self.rows.flush()
+        with self.marks.with_suffix(".tmp").open("wb") as stream:
+            np.save(stream, self.known)
+        self.marks.with_suffix(".tmp").replace(self.marks)
+
+    def _pass_on(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A block that does nothing."""
+        return (hidden_states, *[None] * (self._returns_tuple - 1)) if self._returns_tuple else hidden_states
+
+    def _look_at(self, block: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, tuple) and any(part is not None for part in output[1:]):
+            raise HoneError("its blocks return more than hidden states")
+        self._returns_tuple = len(output) if isinstance(output, tuple) else 0
+
+    def _keep(self, rows: np.ndarray, real: np.ndarray) -> Callable[..., None]:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+            if hidden.requires_grad or hidden.shape[:2].numel() != len(rows):
+                raise HoneError("the hidden states are not one for each token")
+            states = hidden.reshape(len(rows), -1)[torch.from_numpy(real).to(hidden.device)].to("cpu", self.dtype)
+            self.rows[rows[real]] = states.view(torch.int16 if self.dtype == torch.bfloat16 else self.dtype).numpy()
+            self.known[rows[real]] = True
+
+        return hook
+
+    def _replace(self, rows: np.ndarray, real: np.ndarray) -> Callable[..., Any]:
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            given = args[0] if args else kwargs["hidden_states"]
+            states = torch.from_numpy(self.rows[rows[real]]).view(self.dtype)
+            hidden = torch.zeros(len(rows), states.shape[1], dtype=given.dtype, device=given.device)
+            hidden[torch.from_numpy(real).to(given.device)] = states.to(given.device, given.dtype)
+            hidden = hidden.view(given.shape)
+            return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+        return hook
+
+
+def frozen_bottom(model: "PreTrainedModel") -> "tuple[nn.ModuleList, int] | None":
+    """The stack of blocks and how many of them at the bottom are frozen, with everything before them; None if none is.
+
+    Dropout below the cut makes every pass another one: then None as well.
+    """
+    base: Any = unwrapped(model)
+    if getattr(base.config, "is_encoder_decoder", False):
+        return None
+    try:
+        name, stack = blocks(base)
+    except HoneError:
+        return None
+    trained = [any(p.requires_grad for p in block.parameters()) for block in stack]
+    cut = trained.index(True) if True in trained else len(stack)
+    above = [*stack, *final_norms(base, name).values(), base.get_output_embeddings() or nn.Identity()]
+    later = {id(p) for module in above for p in module.parameters()} - {
+        id(p) for p in base.get_input_embeddings().parameters()
+    }
+    before = [p for p in base.parameters() if p.requires_grad and id(p) not in later]
+    if not 0 < cut < len(stack) or before or largest_dropout(base) > 0:
+        return None
+    return stack, cut
+
+
+def hidden_size(model: "PreTrainedModel") -> int:
+    return int(model.get_input_embeddings().weight.shape[1])
+
+
+def _fingerprint(
+    model: "PreTrainedModel", stack: nn.ModuleList, cut: int, dataset: TokenDataset, dtype: torch.dtype
+) -> str:
+    """Of all that the rows depend on: weights that are run below the cut, tokens, where examples begin, formats."""
+    digest = hashlib.blake2b(digest_size=12)
+    config = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
+    about = [cut, str(dtype), str(model.dtype), json.dumps(config, sort_keys=True, default=str)]
+    digest.update(json.dumps(about).encode())
+    above = {id(p) for block in stack[cut:] for p in block.parameters()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in above and not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(np.ascontiguousarray(dataset.lengths).data)
+    for i in range(len(dataset)):
+        digest.update(np.ascontiguousarray(dataset[i]["input_ids"]).data)
+    return digest.hexdigest()
+
+
+class Numbered(torch.utils.data.Dataset[Any]):
+    """Examples that know which rows of the cache are theirs."""
+
+    def __init__(self, dataset: TokenDataset) -> None:
+        self.dataset = dataset
+        self.starts = np.cumsum(dataset.lengths) - dataset.lengths
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], "prefix_start": self.starts[index]}
+
+
+def numbered(items: Sequence[Any], collate: Callable[[Sequence[Any]], dict[str, Any]]) -> dict[str, Any]:
+    """A flat batch with `prefix_rows` (1, T), the cache row of each token."""
+    batch = collate(items)
+    rows = np.concatenate([item["prefix_start"] + np.arange(len(item["input_ids"])) for item in items])
+    rest = batch["input_ids"].shape[1] - len(rows)
+    batch["prefix_rows"] = torch.from_numpy(np.pad(rows, (0, rest), constant_values=PADDING))[None]
+    return batch

@@ -1,0 +1,68 @@
+"""In which type products are computed: bfloat16 where this machine is faster with it, float32 elsewhere. Measured.
+
+A processor without bfloat16 instructions emulates them, up to hundreds of times slower (pytorch/pytorch#146508), and no
+flag says for sure what a library makes of a processor; a product of two small matrices does, in milliseconds.
+"""
+
+import json
+import logging
+import platform
+from pathlib import Path
+
+from hone.config.schema import Config
+from hone.files import write_json_atomic
+from hone.hardware import best_device
+
+log = logging.getLogger("hone")
+
+WORTH = 1.25  # times the rate of float32, or rounding is not worth it
+
+
+def resolve_precision(config: Config, folder: Path) -> Config:
+    """The config with `bf16: null` decided: true where the weights are float32 and bfloat16 products pay here.
+
+    Args:
+        folder: where the measurement is kept, so that a resumed run decides as the first did.
+    """
+    train = config.train
+    if train.bf16 is not None:
+        return config
+    pays = config.model.dtype == "float32" and not train.fp16 and bf16_pays(best_device(train.use_cpu), folder)
+    return config.model_copy(update={"train": train.model_copy(update={"bf16": pays})})
+
+
+def bf16_pays(device: str, folder: Path) -> bool:
+    """Are bfloat16 products at least a quarter faster than float32 ones on this device? Measured once, then read."""
+    import torch
+
+    from hone.hardware import best_gflops
+
+    if device == "mps":
+        return False  # autocast has no bfloat16 there on all systems
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return False
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    about = {"device": device, "name": name, "host": platform.node(), "torch": torch.__version__}
+    file = folder / f"precision-{device}.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if known["about"] == about:
+            return bool(known["bf16_pays"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    size = 256 if device == "cpu" else 2048
+    kinds = ("bfloat16", "float32")
+    rates = dict(zip(kinds, best_gflops([getattr(torch, kind) for kind in kinds], device, size)))
+    pays = rates["bfloat16"] > WORTH * rates["float32"]
+    log.info(
+        "precision: %.0f GFLOP/s in bfloat16, %.0f in float32: bf16 %s",
+        rates["bfloat16"],
+        rates["float32"],
+        "true" if pays else "false",
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(file, {"about": about, "bf16_pays": pays, "gflops": rates})
+    except OSError as error:
+        log.debug("the measurement is not kept: %s", error)
+    return pays

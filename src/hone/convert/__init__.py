@@ -1,0 +1,1 @@
+"""Other formats in and out: written, read back, compared, renamed."""

@@ -1,0 +1,293 @@
+"""An adapter and its base made into one model folder, which loads without PEFT and answers the same.
+
+The sum is taken in float32 and saved in the dtype of the base's files. Nothing is believed: the folder is loaded again
+from the disk, and its logits are compared with those of base and adapter side by side, before it gets its name.
+
+>>> merge_folders(Path("runs/lora"), Path("merged"), tokenizer).difference      # doctest: +SKIP
+2.1e-07
+"""
+
+import os
+import shutil
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.bundled import named
+from hone.config.sections.model import ModelSection
+from hone.errors import HoneError, first_line
+from hone.files import disk_errors, fsync_path, read_json, write_json_atomic, write_text_atomic
+from hone.models.adapter import ADAPTER, adapter_error, check_adapter, check_base
+from hone.models.classifier_head import adapter_labels
+from hone.models.inspect import max_positions
+from hone.models.load import check_source, load_finished, load_model, quiet_libraries, task_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Largest |difference of logits| over their standard deviation that is taken for the same model. float32: the order of
+# sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.0125}
+DTYPES = tuple(TOLERANCE)
+FIX = "name the base that it was trained on with --base"
+PROBE_ROWS, PROBE_TOKENS = 2, 64
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of a merge. difference: of the reloaded model's logits, over their standard deviation.
+
+    base_checked: whether the base is known to be the very one that the adapter was trained on.
+    """
+
+    folder: Path
+    base: str
+    dtype: str
+    n_parameters: int
+    difference: float
+    tolerance: float
+    base_checked: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def merge_folders(
+    source: Path,
+    target: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    trust_remote_code: bool = False,
+) -> Merged:
+    """Write base + adapter as an ordinary model to `target`, with tokenizer, template and a model card.
+
+    Args:
+        source: a run folder with an adapter, or any PEFT adapter's folder. tokenizer: the one saved there.
+        base: where the base is now, if not where the adapter says.
+        dtype: of the saved weights, float32, bfloat16 or float16; None takes that of the base's files.
+
+    Raises:
+        HoneError: no adapter there, its base is missing or another one, `target` exists, or the reloaded model does
+            not answer as base and adapter do; nothing is left at `target` then.
+    """
+    quiet_libraries()
+    about = read_adapter(source)
+    _refuse_existing(target)
+    name = base or str(about["base_model_name_or_path"])
+    model = _load_base(name, about, source, tokenizer, trust_remote_code)
+    saved_in = dtype or _stored_dtype(name, about.get("revision"), trust_remote_code)
+    adapted = _add_adapter(model, source, name)
+    checked = check_base(adapted, source, name, FIX)
+    ids = probe_ids(adapted, tokenizer)
+    before = logits_of(adapted, ids)
+    merged = _merged(adapted, saved_in)
+    n_parameters = sum(p.numel() for p in merged.parameters())
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    with disk_errors(target, "OUT"):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _save(merged, tokenizer, source, temporary)
+            del model, adapted, merged  # one copy of the weights at a time
+            after = logits_of(load_finished(str(temporary), trust_remote_code=trust_remote_code).float(), ids)
+            result = Merged(
+                target, name, saved_in, n_parameters, difference(before, after), TOLERANCE[saved_in], checked
+            )
+            _refuse_different(result, source)
+            write_text_atomic(temporary / "README.md", _card(result, source))
+            for path in (*temporary.iterdir(), temporary):
+                fsync_path(path)
+            if target.is_dir():
+                target.rmdir()  # it is empty
+            temporary.replace(target)
+            fsync_path(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return result
+
+
+# ---- what is merged --------------------------------------------------------------------------------------------------
+
+
+def read_adapter(source: Path) -> dict[str, Any]:
+    """adapter_config.json of a folder.
+
+    Raises:
+        HoneError: the folder or the file is not there, or it does not say which base it is for.
+    """
+    if not source.is_dir():
+        raise HoneError("no such folder", where=str(source), fix="name a run folder or an adapter's folder")
+    if not (source / ADAPTER).is_file():
+        check_source(str(source))
+        raise HoneError(
+            f"no adapter here ({ADAPTER} is missing): there is nothing to merge",
+            where=str(source),
+            fix="a full or frozen training saves the whole model: use the folder as it is",
+        )
+    check_adapter(source)
+    about: dict[str, Any] = read_json(source / ADAPTER)
+    return about
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise HoneError("exists already", where=str(target), fix="name another folder for the merged model")
+
+
+def _load_base(
+    name: str, about: dict[str, Any], source: Path, tokenizer: "PreTrainedTokenizerBase", trust_remote_code: bool
+) -> "PreTrainedModel":
+    """The base in float32, of the class that the adapter's task has."""
+    task = task_of(str(source))
+    labelled = adapter_labels(source) if task == "classification" else {}
+    section = ModelSection(
+        model_name_or_path=name, model_revision=about.get("revision"), trust_remote_code=trust_remote_code
+    )
+    try:
+        return load_model(
+            section,
+            tokenizer,
+            seed=0,
+            task=task,
+            labels=labelled.get("labels", ()),
+            pad_token_id=labelled.get("pad_token_id"),
+        )
+    except HoneError as error:
+        raise HoneError(
+            f"the adapter's base does not load: {error.what}",
+            where=error.where or name,
+            fix=f"{error.fix}; or say where it is now with --base" if error.fix else "say where it is with --base",
+        ) from error
+
+
+def _stored_dtype(name: str, revision: str | None, trust_remote_code: bool) -> str:
+    """The dtype of a model's files, as its config says; float32 where it says nothing we can save."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(named(name), revision=revision or "main", trust_remote_code=trust_remote_code)
+    dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    return dtype if dtype in TOLERANCE else "float32"
+
+
+def _add_adapter(model: "PreTrainedModel", source: Path, name: str) -> Any:
+    """Base and adapter side by side, as in training; every tensor of the adapter found its place."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they would say is checked below
+            adapted = PeftModel.from_pretrained(model, str(source)).eval()
+        stored = load_peft_weights(str(source), device="cpu")
+    except Exception as error:  # ValueError, RuntimeError, KeyError, SafetensorError …
+        raise adapter_error(error, source, name, FIX) from error
+    placed = get_peft_model_state_dict(adapted)
+    if strangers := sorted(set(stored) ^ set(placed)):
+        raise HoneError(
+            f"the adapter does not fit the base {name}: {len(strangers)} tensors have no counterpart, such as "
+            f"{strangers[0]}",
+            where=str(source),
+            fix=FIX,
+        )
+    return adapted
+
+
+# ---- the same answers --------------------------------------------------------------------------------------------
+
+
+def probe_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> "Tensor":
+    """(2, at most 64) token ids, drawn from the ordinary vocabulary by a fixed seed."""
+    import torch
+
+    special = set(tokenizer.all_special_ids) | {model.config.pad_token_id}
+    ordinary = torch.tensor([i for i in sorted(tokenizer.get_vocab().values()) if i not in special])
+    length = min(PROBE_TOKENS, max_positions(model) or PROBE_TOKENS)
+    draws = torch.randint(len(ordinary), (PROBE_ROWS, length), generator=torch.Generator().manual_seed(0))
+    return ordinary[draws]
+
+
+def logits_of(model: Any, ids: "Tensor") -> "Tensor":
+    """Logits of token ids (B, T), float32: (B, T, V), or (B, classes) of a classifier."""
+    import torch
+
+    decoder = {"decoder_input_ids": ids} if model.config.is_encoder_decoder and task_has_decoder(model) else {}
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=ids, **decoder).logits.float()
+    return logits
+
+
+def task_has_decoder(model: Any) -> bool:
+    """Whether an encoder-decoder is asked for text (its classifiers make their own decoder inputs)."""
+    return model.get_output_embeddings() is not None
+
+
+def difference(before: "Tensor", after: "Tensor") -> float:
+    """Largest |difference| over the standard deviation; infinite where the shapes differ."""
+    if before.shape != after.shape:
+        return float("inf")
+    return float((before - after).abs().max() / before.std().clamp(min=1e-12))
+
+
+def _refuse_different(result: Merged, source: Path) -> None:
+    if not result.difference <= result.tolerance:  # also refuses nan
+        raise HoneError(
+            f"the merged model answers differently: its logits are off by {result.difference:.1e} of their spread, "
+            f"allowed are {result.tolerance:.0e} in {result.dtype}",
+            where=str(source),
+            fix="nothing was written; try --dtype float32, or use base and adapter as they are",
+        )
+
+
+# ---- what is written -----------------------------------------------------------------------------------------------
+
+
+def _merged(adapted: Any, dtype: str) -> "PreTrainedModel":
+    """The base with the adapter added to its weights, in `dtype`."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no longer tied.*")  # PEFT unties and says so in the config
+            merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # safe_merge found an infinite sum
+        raise HoneError(f"the adapter cannot be merged: {first_line(error)}") from error
+    return merged.to(getattr(torch, dtype))
+
+
+def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", source: Path, folder: Path) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    for place in (source, source.parent):  # a checkpoint's template is beside it, in its run
+        if (place / "template.json").is_file():
+            write_json_atomic(folder / "template.json", read_json(place / "template.json"))
+            break
+
+
+def _card(result: Merged, source: Path) -> str:
+    """The model card: what was merged, how well, and the adapter's own card below."""
+    front = ["---", "library_name: transformers", "tags: [hone]"]
+    if not Path(result.base).exists():
+        front += [f"base_model: {result.base}", "base_model_relation: finetune"]
+    checked = "the one it was trained on (checked)" if result.base_checked else "as the adapter names it (not checked)"
+    lines = [
+        *front,
+        "---",
+        "",
+        f"# {result.folder.name}",
+        "",
+        f"`{Path(result.base).name}` with the adapter `{source.name}` merged into its weights; the base is {checked}.",
+        f"{result.n_parameters:,} parameters in {result.dtype}. Loaded again from these files, its logits differ from "
+        f"those of base and adapter side by side by at most {result.difference:.1e} of their standard deviation "
+        f"(accepted up to {result.tolerance:.0e}).",
+        "",
+    ]
+    own = source / "README.md"
+    if own.is_file():
+        text = own.read_text(encoding="utf-8", errors="replace")
+        body = text.split("---\n", 2)[2] if text.startswith("---\n") and text.count("---\n") >= 2 else text
+        lines += ["## The adapter's card", "", body.strip().replace("\n# ", "\n### ").removeprefix("# "), ""]
+    return "\n".join(lines)

@@ -1,0 +1,281 @@
+"""OpenAI's GPT-2 as released (TensorFlow's files) to a model folder, which everything else here loads.
+
+The release is a folder: hparams.json, encoder.json, vocab.bpe, checkpoint, model.ckpt.index, model.ckpt.data-…,
+model.ckpt.meta. Fine-tuned copies of it have the same files; what an optimizer left among the variables is passed over.
+Nothing is trusted: sizes come from hparams.json and every tensor must have the shape they mean; every checksum is
+checked; and the folder gets its name only after the model loaded from it has given the logits of the glass-box GPT-2.
+
+>>> print(describe(convert(Path("124M"), Path("gpt2"))))                 # doctest: +SKIP
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hone.convert.tensorbundle import open_bundle, read_tensor
+from hone.data.tokenizer import load_tokenizer, save_tokenizer, start_ids
+from hone.errors import HoneError
+from hone.files import disk_errors
+from hone.models.load import load_finished
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from hone.models.gpt2 import GPT2, GPT2Config
+
+NEEDED = ("hparams.json", "encoder.json", "vocab.bpe")
+HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
+RELEASED = (
+    "OpenAI's folders hold hparams.json, encoder.json, vocab.bpe, checkpoint, model.ckpt.index and model.ckpt.data"
+)
+NORM = {"g": "weight", "b": "bias"}
+AFFINE = {"w": "weight", "b": "bias"}  # w is (1, inputs, outputs): a convolution over one token
+BLOCK = {"ln_1": NORM, "attn/c_attn": AFFINE, "attn/c_proj": AFFINE,
+         "ln_2": NORM, "mlp/c_fc": AFFINE, "mlp/c_proj": AFFINE}  # fmt: skip
+PROBE = "The quick brown fox isn't 1,234 years old.\n\n    def größe(x): return x  # naïve 🙂\t\x00"
+TOLERANCE = 1e-3  # of the largest logit; rounding in float32 gives 1e-6 of it, and 5e-4 on wild random weights
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written. max_difference: of any logit of the probe, between the saved model and the glass-box GPT-2."""
+
+    folder: Path
+    hparams: "GPT2Config"
+    n_parameters: int
+    n_bytes: int
+    max_difference: float
+    largest_logit: float
+    n_ignored: int
+
+
+def convert(source: Path, target: Path) -> Converted:
+    """Write the model folder `target` from OpenAI's files in `source`, in float32.
+
+    Raises:
+        HoneError: files missing, damaged or of different models, `target` in use, or the saved model differs.
+    """
+    _check_files(source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise HoneError("exists already", where=str(target), fix="name a folder that does not exist yet")
+    hparams = read_hparams(source / "hparams.json")
+    tokenizer = load_tokenizer(source)
+    model, n_ignored = read_model(source, hparams)
+    check_vocabulary_size(tokenizer, hparams, source)
+    ids = _probe_ids(tokenizer, hparams)
+    expected = _logits(model, ids)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    with _written_aside(target) as folder:
+        from hone.models.gpt2 import save_gpt2
+
+        save_gpt2(model, folder, end_id=tokenizer.eos_token_id)
+        save_tokenizer(tokenizer, folder)
+        del model  # the next one needs the room
+        n_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        difference = _difference(folder, ids, expected)
+    return Converted(target, hparams, n_parameters, n_bytes, difference, float(expected.abs().max()), n_ignored)
+
+
+def describe(done: Converted) -> str:
+    """What `hone convert` prints."""
+    sizes = ", ".join(f"{name} {getattr(done.hparams, name):,}" for name in HPARAMS)
+    lines = [
+        f"GPT-2, {done.n_parameters:,} parameters ({sizes})",
+        f"wrote {done.folder} ({done.n_bytes / 1e6:,.1f} MB, float32)",
+        f"loaded back, its logits equal the glass-box GPT-2's: largest difference {done.max_difference:.1e} "
+        f"beside logits up to {done.largest_logit:.1f}",
+    ]
+    if done.n_ignored:
+        lines.insert(1, f"passed over {done.n_ignored} variables that are no weights (an optimizer's)")
+    return "\n".join(lines)
+
+
+# ---- what the release holds -----------------------------------------------------------------------------------------
+
+
+def _check_files(source: Path) -> None:
+    if not source.is_dir():
+        raise HoneError("no such folder", where=str(source), fix=f"looked from {Path.cwd()}")
+    if missing := [name for name in NEEDED if not (source / name).is_file()]:
+        what = f"not OpenAI's GPT-2 files: no {', '.join(missing)}"
+        if (source / "config.json").is_file():
+            raise HoneError(what, where=str(source), fix="this is a model folder already: use it as it is")
+        raise HoneError(what, where=str(source), fix=RELEASED)
+
+
+def read_hparams(path: Path) -> "GPT2Config":
+    """The sizes of a released model.
+
+    Raises:
+        HoneError: not JSON, a size is missing or impossible.
+    """
+    from hone.models.gpt2 import GPT2Config
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HoneError(f"not readable as JSON ({error})", where=str(path), fix="copy it again") from error
+    sizes: dict[str, int] = {}
+    for name in HPARAMS:
+        size = found.get(name) if isinstance(found, dict) else None
+        if type(size) is not int or size < 1:
+            what = f"{name} is missing" if size is None else f"{name} is {size!r}, expected a whole number above 0"
+            raise HoneError(what, where=str(path), fix=f"expected {', '.join(HPARAMS)}, as in the release")
+        sizes[name] = size
+    hparams = GPT2Config(**sizes)
+    if hparams.n_embd % hparams.n_head:
+        what = f"n_embd {hparams.n_embd} cannot be shared among n_head {hparams.n_head} heads"
+        raise HoneError(what, where=str(path), fix="take the hparams.json that belongs to this checkpoint")
+    return hparams
+
+
+def checkpoint_prefix(source: Path) -> Path:
+    """The path of the checkpoint without its endings: what `checkpoint` names, or the only one there is.
+
+    Raises:
+        HoneError: none, or several and nothing says which.
+    """
+    found = sorted(path.with_suffix("") for path in source.glob("*.index"))
+    path = source / "checkpoint"
+    if path.is_file():
+        named = re.search(r'^model_checkpoint_path: "(.*)"', path.read_text(encoding="utf-8", errors="replace"), re.M)
+        if named is None:
+            raise HoneError("names no checkpoint", where=str(path), fix='expected model_checkpoint_path: "model.ckpt"')
+        return source / Path(named[1]).name  # an absolute path is of the machine that wrote it
+    if len(found) != 1:
+        what = f"{len(found) or 'no'} checkpoints here" + (f": {', '.join(p.name for p in found)}" if found else "")
+        raise HoneError(
+            what, where=str(source), fix="add the file `checkpoint`, which says which" if found else RELEASED
+        )
+    return found[0]
+
+
+def variables(hparams: "GPT2Config") -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(OpenAI's name, transformers' name without "transformer.", shape there) of every weight, in the order of use."""
+    width = hparams.n_embd
+    outputs = {"attn/c_attn": 3 * width, "attn/c_proj": width, "mlp/c_fc": 4 * width, "mlp/c_proj": width}
+    inputs = {"mlp/c_proj": 4 * width}
+    yield "model/wte", "wte.weight", (hparams.n_vocab, width)
+    yield "model/wpe", "wpe.weight", (hparams.n_ctx, width)
+    for layer in range(hparams.n_layer):
+        for part, names in BLOCK.items():
+            for theirs, ours in names.items():
+                shape: tuple[int, ...] = (outputs.get(part, width),)
+                if theirs == "w":
+                    shape = (1, inputs.get(part, width), *shape)
+                yield f"model/h{layer}/{part}/{theirs}", f"h.{layer}.{part.replace('/', '.')}.{ours}", shape
+    for theirs, ours in NORM.items():
+        yield f"model/ln_f/{theirs}", f"ln_f.{ours}", (width,)
+
+
+def read_model(source: Path, hparams: "GPT2Config") -> "tuple[GPT2, int]":
+    """The glass-box GPT-2 with the weights of a checkpoint, and how many variables were passed over.
+
+    Raises:
+        HoneError: no or several checkpoints, damaged files, or weights that are not those of `hparams`.
+    """
+    import torch
+
+    from hone.models.gpt2 import GPT2, fill
+
+    bundle = open_bundle(checkpoint_prefix(source))
+    where = str(bundle.prefix)
+    fix = "take hparams.json and the checkpoint from the same model"
+    wanted = list(variables(hparams))
+    names = {theirs for theirs, _, _ in wanted}
+    # checked before anything is read; a deeper model would otherwise lose its upper blocks in silence
+    layers = {int(found[1]) for name in bundle.entries if (found := re.match(r"model/h(\d+)/", name))}
+    if len(layers) != hparams.n_layer:
+        raise HoneError(f"{len(layers)} blocks here, n_layer {hparams.n_layer} in hparams.json", where=where, fix=fix)
+    for theirs, _, shape in wanted:
+        if theirs not in bundle.entries:
+            raise HoneError(f"the checkpoint has no {theirs}", where=where, fix=fix)
+        if (entry := bundle.entries[theirs]).shape != shape or entry.dtype != 1:
+            kind = "" if entry.dtype == 1 else f" of TensorFlow's type {entry.dtype}"
+            raise HoneError(
+                f"{theirs} is {entry.shape}{kind}, expected {shape}, float32, by hparams.json", where=where, fix=fix
+            )
+    weights: dict[str, Tensor] = {}
+    for theirs, ours, shape in wanted:
+        weights[ours] = torch.from_numpy(read_tensor(bundle, theirs).reshape(shape[-2:]))
+    with torch.device("meta"):
+        model = GPT2(hparams)
+    return fill(model, weights, where).eval(), len(bundle.entries.keys() - names)
+
+
+# ---- the check of what was written ----------------------------------------------------------------------------------
+
+
+def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", hparams: "GPT2Config", source: Path) -> None:
+    """Refuse an encoder.json with more tokens than the model."""
+    needed = max(tokenizer.get_vocab().values()) + 1
+    if needed > hparams.n_vocab:
+        raise HoneError(
+            f"encoder.json has {needed:,} tokens, the model {hparams.n_vocab:,}",
+            where=str(source),
+            fix="take the tokenizer's files from the same model",
+        )
+
+
+def _probe_ids(tokenizer: "PreTrainedTokenizerBase", hparams: "GPT2Config") -> "Tensor":
+    """(1, T) ids of a text that uses letters, digits, spaces and bytes beyond ASCII."""
+    import torch
+
+    return torch.tensor([start_ids(tokenizer, [PROBE], special=False)[0][: hparams.n_ctx]])
+
+
+def _logits(model: "GPT2", ids: "Tensor") -> "Tensor":
+    import torch
+
+    with torch.inference_mode():
+        logits: Tensor = model(ids)
+    if not logits.isfinite().all():
+        raise HoneError("the weights give logits that are no numbers", fix="this checkpoint is of a diverged training")
+    return logits
+
+
+def _difference(folder: Path, ids: "Tensor", expected: "Tensor") -> float:
+    """Load the folder as any user would and compare: ids of the probe, then logits."""
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    again = AutoTokenizer.from_pretrained(folder)
+    if start_ids(again, [PROBE], special=False)[0][: ids.shape[1]] != ids[0].tolist():
+        raise HoneError("the saved tokenizer gives other ids than encoder.json", where=str(folder))
+    with torch.inference_mode():
+        logits = load_finished(str(folder))(ids).logits
+    difference = float((logits - expected).abs().max())
+    if not difference <= TOLERANCE * float(expected.abs().max()):
+        raise HoneError(
+            f"the saved model's logits differ from the glass-box GPT-2's by up to {difference:.2e}: it is not kept",
+            where=str(folder),
+            fix="this is a defect of hone or of an installed package: `hone doctor` lists the versions",
+        )
+    return difference
+
+
+@contextmanager
+def _written_aside(target: Path) -> Iterator[Path]:
+    """A folder that takes the name `target` only when all has gone well, and is gone otherwise."""
+    target = target.resolve()
+    aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    setting = "name another folder"
+    with disk_errors(target, setting):
+        aside.mkdir(parents=True)
+    try:
+        yield aside
+        with disk_errors(target, setting):
+            if target.is_dir():
+                target.rmdir()  # empty, as was checked
+            aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Generated programs against unit tests, in a sandbox."""

@@ -1,0 +1,205 @@
+"""Programming tasks given to a model: how each is asked, where an answer ends, and the answers, kept for the next time.
+
+A task is spelled by the template of the training: as a row's instruction, or, for models without one, as code to be
+continued. Nothing generated is run here (`grade.py` does that, in boxes).
+
+Answers are kept in a file for each model, by prompt: the name of the file is a hash of the weights, the tokenizer and
+all that decides the draws, so that two models never share an answer. An interrupted generation goes on where it was.
+
+>>> answers = solve(model, tokenizer, read_tasks(path), config.generate, "plain")      # doctest: +SKIP
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hone.cache import answer_cache
+from hone.config.sections.generate import GenerateSection
+from hone.data.prepare import tokenizer_fingerprint
+from hone.data.records import Example, Instruction
+from hone.data.tokenizer import start_ids
+from hone.errors import placed
+from hone.files import disk_errors
+from hone.grading.extract import STOP_STRINGS
+from hone.grading.tasks import Task
+from hone.inference.generate import generate_texts, reads_source, special_ends
+from hone.inference.prompts import prompt_ids
+from hone.models.inspect import max_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger("hone")
+COMPLETE = "Complete this Python code."
+# A model that continues a function goes on to others. A helper after it is lost by this, but hardly any model writes
+# one there, and the published figures of base models are measured so.
+AFTER_A_FUNCTION = ("\ndef ", "\nclass ", "\n@", *STOP_STRINGS)
+AFTER_A_PROGRAM = ('\n"""', *STOP_STRINGS)  # the next question of a model that was asked in a docstring
+NEXT_INSTRUCTION = ("\n### Instruction:",)
+
+
+def question(task: Task, template: str) -> tuple[Example | str, tuple[str, ...]]:
+    """What the model is asked, in the form of a row, and the texts that end its answer.
+
+    >>> question(Task("t", "def f(x):\\n", "f", ("f",), ("assert f(1)",)), "plain")[0]
+    'def f(x):\\n'
+    >>> question(Task("t", "Double x.", "f", ("f",), ("assert f(1) == 2",)), "plain")[0]
+    '\"\"\"\\nDouble x.\\nassert f(1) == 2\\n\"\"\"\\n'
+    """
+    if template == "plain":
+        if task.prompt_is_code:
+            return task.prompt, AFTER_A_FUNCTION
+        words = _named(task).replace('"""', "'''")
+        return f'"""\n{words}\n"""\n', AFTER_A_PROGRAM
+    stops = NEXT_INSTRUCTION if template == "instruction" else ()
+    if task.prompt_is_code:
+        return Instruction(COMPLETE, task.prompt, ""), stops
+    return Instruction(_named(task), "", ""), stops
+
+
+def _named(task: Task) -> str:
+    """The task in words, with the names that the tests call: by its first test if it is an assertion of one line."""
+    words, test = task.prompt.strip(), task.tests[0].strip()
+    if all(name in words for name in task.calls):
+        return words
+    if test.startswith("assert ") and "\n" not in test:
+        return f"{words}\n{test}"
+    return f"{words}\nThe name to define: {', '.join(task.calls)}"
+
+
+def open_ended(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The beginning of a function, cut where its body can begin: without blanks that the tokenizer joins to the body.
+
+    Where `\n` and four spaces are one token, a model has never read that `\n` alone before a body and ends the text.
+    Only behind a docstring or a colon: there nothing but a new line can follow, so that prompt and answer still are one
+    program; behind a statement or a comment a model might go on in its line.
+    """
+    cut = prompt.rstrip()
+    if "#" in cut.rpartition("\n")[2] or not cut.endswith((":", '"""', "'''")):
+        return prompt
+    continued, given = start_ids(tokenizer, [f"{cut}\n    return", prompt], special=False)
+    return prompt if continued[: len(given)] == given else cut
+
+
+def solve(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    tasks: Sequence[Task],
+    settings: GenerateSection,
+    template: str,
+) -> dict[str, list[str]]:
+    """task_id -> its `num_return_sequences` answers; without the tasks that leave no room in the model's window.
+
+    Raises:
+        HoneError: a task that the template cannot spell; answers cannot be kept on the disk.
+    """
+    window = max_positions(model)
+    identity: dict[str, Any] | None = None
+    groups: dict[tuple[str, ...], list[tuple[Task, Example | str, list[int]]]] = {}
+    for task in tasks:
+        asked, stops = question(task, template)
+        if isinstance(asked, str) and task.prompt_is_code:
+            asked = open_ended(asked, tokenizer)
+        with placed(task.where):
+            ids = prompt_ids(asked, template, tokenizer, framed=reads_source(model))
+        if window is None or len(ids) < window:
+            groups.setdefault(stops, []).append((task, asked, ids))
+    answers: dict[str, list[str]] = {}
+    for stops, group in groups.items():
+        own = settings.model_copy(update={"stop": [*settings.stop, *stops]})
+        identity = identity or model_identity(model, tokenizer)
+        kept = Kept(answers_folder() / f"{_hash({**identity, 'template': template, **own.model_dump()})}.jsonl")
+        keys = {task.task_id: _hash(ids) for task, _, ids in group}
+        missing = {keys[task.task_id]: (task, asked, ids) for task, asked, ids in group}
+        missing = {key: one for key, one in missing.items() if key not in kept.answers}
+        _generate(model, tokenizer, missing, own, template, kept, len(set(keys.values())))
+        answers |= {task_id: kept.answers[key] for task_id, key in keys.items()}
+    return answers
+
+
+def _generate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    missing: Mapping[str, tuple[Task, Example | str, list[int]]],
+    settings: GenerateSection,
+    template: str,
+    kept: "Kept",
+    n_prompts: int,
+) -> None:
+    """Answer what is missing of `n_prompts`, those of like length together, each kept as soon as it is there."""
+    order = sorted(missing, key=lambda key: len(missing[key][2]))
+    log.info("code tasks: %d prompts to answer, %d answered before", len(order), n_prompts - len(order))
+    prompts, places = [missing[key][1] for key in order], [missing[key][0].where for key in order]
+    texts = generate_texts(model, tokenizer, prompts, settings, template, places)
+    for i, (key, found) in enumerate(zip(order, texts), 1):
+        kept.add(key, found)
+        if i % 20 == 0:
+            log.info("code tasks: %d of %d answered", i, len(order))
+
+
+# ---- answers on the disk ---------------------------------------------------------------------------------------------
+
+
+class Kept:
+    """Answers by prompt in a file of JSON lines, read once and appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, list[str]] = {}
+        if path.is_file():
+            for line in path.read_bytes().split(b"\n"):
+                try:
+                    one = json.loads(line)
+                    self.answers[one["prompt"]] = one["answers"]
+                except (ValueError, KeyError, TypeError):  # the last line before a crash: generated once more
+                    continue
+
+    def add(self, key: str, answers: list[str]) -> None:
+        line = json.dumps({"prompt": key, "answers": answers})
+        with disk_errors(self.path, "HONE_CACHE=…"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(f"\n{line}\n".encode())  # after half a line of a crash, too
+        self.answers[key] = answers
+
+
+def answers_folder() -> Path:
+    """$HONE_CACHE/answers, else ~/.cache/hone/answers."""
+    return answer_cache()
+
+
+def model_identity(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """All of a model that an answer depends on: its weights, its tokenizer, its end tokens, and what computes it."""
+    return {
+        "weights": weights_sha256(model),
+        "config": model.config.to_json_string(),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "ends": sorted(special_ends(model, tokenizer)),
+        "device": model.device.type,
+        "versions": {name: metadata.version(name) for name in ("torch", "transformers")},
+    }
+
+
+def weights_sha256(model: "PreTrainedModel") -> str:
+    """A hash of every parameter and buffer: names, shapes, types and all values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def tasks_sha256(tasks: Sequence[Task]) -> str:
+    """A hash of the tasks, wherever they were read from."""
+    parts = [[t.task_id, t.prompt, t.entry_point, t.calls, t.tests, t.setup, t.reference, t.together] for t in tasks]
+    return _hash(parts)

@@ -1,0 +1,360 @@
+"""Read what this machine is: CPU, memory, control-group limits, GPUs, the torch build. Facts only, no opinion.
+
+Each reader takes the paths or text it reads, so that another machine can be described to it. What these facts mean for
+training is said in `hone.doctor`; nothing here measures speed or changes anything.
+
+>>> read_cgroup().memory_bytes      # doctest: +SKIP
+8589934592
+"""
+
+import math
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hone.errors import first_line
+
+if TYPE_CHECKING:
+    import torch
+
+# What we call an instruction set -> how /proc/cpuinfo (x86, Arm) or macOS's sysctl spells it.
+INSTRUCTION_SETS = {
+    "AVX2": ("avx2",),
+    "AVX512": ("avx512f",),
+    "AVX512-BF16": ("avx512_bf16",),
+    "AMX-BF16": ("amx_bf16",),
+    "NEON": ("asimd", "neon", "hw.optional.arm.advsimd"),
+    "SVE": ("sve",),
+    "Arm BF16": ("bf16", "hw.optional.arm.feat_bf16"),
+}
+BF16_SETS = ("AVX512-BF16", "AMX-BF16", "Arm BF16")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the control groups around this process allow; None: no limit."""
+
+    memory_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """CPU counts: `usable` by this process (affinity and quota applied, may be a fraction), and the machine's own."""
+
+    usable: float
+    physical: int | None
+    logical: int
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs seen without torch; `problem` is the driver tool's own line when it failed."""
+
+    vendor: Literal["nvidia", "amd", "apple"] | None = None
+    names: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+# --- CPU ------------------------------------------------------------------------------------------------------------
+
+
+def calm_threads() -> None:
+    """Let idle OpenMP threads sleep after a thousand turns of waiting. Only before torch is imported does it work.
+
+    GNU's library spins for milliseconds, which is right on a machine of one's own. Beside another busy program the
+    spinning thread holds the core that the waited-for thread needs: a training step then takes ten times as long, and
+    with sleep about twice. A thousand turns cost nothing on an idle machine. Who has set a policy keeps it.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def read_cpu(system: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
+    """Model name and the instruction sets that matter here, as named in `INSTRUCTION_SETS`."""
+    text = run_command(["sysctl", "hw.optional", "machdep.cpu"])[1] if system == "Darwin" else read_text(cpuinfo)
+    return parse_cpu(text or "")
+
+
+def parse_cpu(text: str) -> tuple[str, list[str]]:
+    """Read /proc/cpuinfo, or macOS's `sysctl` output (where `feature: 1` is a flag and Intel's features are a list).
+
+    >>> parse_cpu("model name : Xeon\\nflags : fpu avx2 amx_bf16")
+    ('Xeon', ['AVX2', 'AMX-BF16'])
+    """
+    model, flags = "", set()
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key in ("model name", "machdep.cpu.brand_string"):
+            model = model or value
+        elif key in ("flags", "Features", "machdep.cpu.features", "machdep.cpu.leaf7_features"):
+            flags.update(value.lower().split())
+        elif key.startswith("hw.optional.") and value == "1":
+            flags.add(key.lower())
+    instructions = [label for label, names in INSTRUCTION_SETS.items() if flags.intersection(names)]
+    # Arm's cpuinfo names no model; the architecture is better than nothing.
+    return model or platform.processor() or platform.machine() or "unknown CPU", instructions
+
+
+def count_cpus(quota: float | None) -> Cpus:
+    """CPU counts of this process and machine; `quota` is the control group's, in CPUs."""
+    import psutil
+
+    logical = os.cpu_count() or 1
+    # macOS and Windows have no affinity call in os
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
+    return Cpus(min(float(allowed), quota or math.inf), psutil.cpu_count(logical=False), logical)
+
+
+# --- memory and limits ----------------------------------------------------------------------------------------------
+
+
+def read_memory() -> tuple[int, int]:
+    """(total, available) bytes of the whole machine."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return memory.total, memory.available
+
+
+def read_cgroup(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Limits:
+    """The tightest limits on the way from this process's control group to the root; versions 1 and 2.
+
+    Inside a container the path in /proc may be the host's, of which only the root is mounted: levels that do not
+    exist are skipped.
+    """
+    folders: list[Path] = []
+    for line in (read_text(proc) or "").splitlines():
+        _, controllers, path = line.split(":", 2)  # "4:memory:/group" in version 1, "0::/group" in version 2
+        inner = Path(path.strip("/"))
+        folders += [root / controllers / level for level in (inner, *inner.parents)]
+    memory = [limit for folder in folders if (limit := _memory_limit(folder))]
+    cpus = [quota for folder in folders if (quota := _cpu_quota(folder))]
+    tightest, free = min((m for m, _ in memory), default=None), min((f for _, f in memory), default=None)
+    return Limits(tightest, free, min(cpus, default=None))
+
+
+def _memory_limit(group: Path) -> tuple[int, int] | None:
+    """(limit, free) bytes of one control group; file cache it could give back counts as free."""
+    limit = _number(group / "memory.max") or _number(group / "memory.limit_in_bytes")
+    if not limit or limit >= 2**60:  # "no limit" is `max` in version 2, a number near 2^63 in version 1
+        return None
+    used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0
+    stat = read_text(group / "memory.stat") or ""
+    cache = re.search(r"^total_inactive_file (\d+)", stat, re.M) or re.search(r"^inactive_file (\d+)", stat, re.M)
+    return limit, max(0, limit - max(0, used - int(cache[1] if cache else 0)))
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """CPUs one control group may use: quota over period, both in microseconds; "max" and -1 mean no limit."""
+    fields = (read_text(group / "cpu.max") or "").split()
+    if not fields:
+        fields = [(read_text(group / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period")]
+    if not all(field.isdigit() and int(field) > 0 for field in fields):
+        return None
+    quota, period = map(int, fields)
+    return quota / period
+
+
+# --- GPU and torch --------------------------------------------------------------------------------------------------
+
+
+def find_gpus(
+    system: str,
+    machine: str,
+    nvidia_smi: str | None = None,
+    proc: Path = Path("/proc/driver/nvidia/gpus"),
+    device: Path = Path("/dev/nvidia0"),
+    kfd: Path = Path("/dev/kfd"),
+) -> Gpus:
+    """The GPUs of this machine as the system shows them, so that a torch without CUDA can be told from no GPU.
+
+    Order: nvidia-smi (None: not on PATH), the driver's /proc entries, its device file, AMD's compute device.
+    """
+    if system == "Darwin":
+        return Gpus("apple", ("Apple GPU",)) if machine == "arm64" else Gpus()
+    problem = None
+    if nvidia_smi:
+        code, output = run_command([nvidia_smi, "--query-gpu=name", "--format=csv,noheader"])
+        if code == 0 and output.strip():
+            return Gpus("nvidia", tuple(line.strip() for line in output.strip().splitlines()))
+        problem = first_line(output) or f"nvidia-smi ended with code {code}"
+    sheets = [read_text(path) or "" for path in sorted(proc.glob("*/information"))]
+    names = [match[1].strip() for sheet in sheets if (match := re.search(r"^Model:(.+)$", sheet, re.M))]
+    if not names and device.exists():
+        names = ["NVIDIA GPU"]
+    if names or problem:
+        return Gpus("nvidia", tuple(names), problem)
+    return Gpus("amd", ("AMD GPU",)) if kfd.exists() else Gpus()
+
+
+def find_nvidia_smi() -> str | None:
+    """The driver's tool; WSL keeps it in a folder that is not always on PATH."""
+    return shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/lib/wsl/lib")
+
+
+def describe_torch(torch: Any) -> dict[str, Any]:
+    """What the torch module was built for and can use now, in plain JSON types.
+
+    version; build: cpu, cuda, rocm or mps; toolkit: the CUDA or ROCm version; device: the best usable one; devices:
+    name and memory_bytes of each; bf16_native: the accelerator's answer (None: it gives none); reason: why the
+    accelerator of this build is not usable; threads; cpu_capability.
+    """
+    cuda, mps = torch.cuda, torch.backends.mps
+    build = "rocm" if torch.version.hip else "cuda" if torch.version.cuda else "mps" if mps.is_built() else "cpu"
+    facts: dict[str, Any] = {"version": str(torch.__version__), "build": build}
+    facts |= {"toolkit": torch.version.hip or torch.version.cuda, "device": "cpu", "devices": []}
+    facts |= {"bf16_native": None, "reason": None, "threads": torch.get_num_threads()}
+    facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    if build == "mps" and mps.is_available():
+        return facts | {"device": "mps", "devices": [{"name": "Apple GPU", "memory_bytes": None}]}
+    if build == "mps":
+        return facts | {"reason": "MPS is built in, but this macOS does not offer it"}
+    if build == "cpu":
+        return facts
+    try:
+        cuda.init()  # raises the driver's own words, which is_available() swallows
+        properties = [cuda.get_device_properties(index) for index in range(cuda.device_count())]
+        facts["devices"] = [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties]
+        facts["bf16_native"] = cuda.is_bf16_supported(including_emulation=False)
+    except Exception as error:
+        return facts | {"devices": [], "reason": first_line(str(error)) or type(error).__name__}
+    if not properties:
+        return facts | {"reason": "the driver shows no GPU"}
+    return facts | {"device": "cuda"}
+
+
+# --- small readers --------------------------------------------------------------------------------------------------
+
+
+def run_command(command: Sequence[str], timeout_s: float = 5.0) -> tuple[int, str]:
+    """(exit code, stdout and stderr together); a command that does not start or end in time has code -1."""
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"{Path(command[0]).name} gave no answer within {timeout_s:g} s"
+    except OSError as error:
+        return -1, f"{command[0]}: {error.strerror or error}"
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def read_text(path: Path) -> str | None:
+    """A file's text, None where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    text = (read_text(path) or "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def best_device(use_cpu: bool = False) -> str:
+    """cuda, else mps, else cpu."""
+    import torch
+
+    if not use_cpu and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if not use_cpu and torch.backends.mps.is_available() else "cpu"
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory so far: the GPU allocator's where there is one, else this process's resident set."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
+
+
+def matmul_gflops(dtype: "torch.dtype", device: str, n: int = 1024, repeats: int = 7) -> float:
+    """GFLOP/s of the dense product (n, n) @ (n, n) -> (n, n), counted as 2 n³ operations (n³ multiplies, n³ adds).
+
+    The median of `repeats` timed runs after one untimed run; an accelerator is synchronised before each clock
+    reading. float32 is measured under the precision setting in force (TF32 on or off), because that is what training
+    would get. The global random state is left as it was. A GPU needs n >= 4096 to be busy; 1024 suits a CPU.
+
+    Args:
+        dtype: a floating type the device can multiply.
+        device: "cpu", "cuda", "cuda:1", "mps", ...
+        n: side of the matrices; three of them are held at once.
+        repeats: timed runs, at least 5, so that one interruption cannot move the median.
+
+    Raises:
+        ValueError: fewer than 5 repeats, or n < 1.
+        RuntimeError: the device is not there, is out of memory, or cannot multiply this dtype (raised by torch).
+    """
+    if n < 1 or repeats < 5:
+        raise ValueError(f"n={n}, repeats={repeats}: expected n >= 1 and at least 5 repeats")
+    seconds = _timed_product(dtype, device, n)
+    return 2 * n**3 / statistics.median(seconds() for _ in range(repeats)) / 1e9
+
+
+def best_gflops(dtypes: "Sequence[torch.dtype]", device: str, n: int, seconds: float = 0.4) -> list[float]:
+    """GFLOP/s of each type's fastest (n, n) @ (n, n) -> (n, n), the types in turn for so many seconds.
+
+    For comparing types on a machine that others use too: a neighbour slows many runs, seldom all of one type.
+    """
+    timed = [_timed_product(dtype, device, n) for dtype in dtypes]
+    best = [math.inf] * len(timed)
+    began, rounds = time.perf_counter(), 0
+    while rounds < 3 or time.perf_counter() - began < seconds:
+        best = [min(before, run()) for before, run in zip(best, timed)]
+        rounds += 1
+    return [2 * n**3 / one / 1e9 for one in best]
+
+
+def _timed_product(dtype: "torch.dtype", device: str, n: int) -> Callable[[], float]:
+    """A product that has run once, to be run again and timed: the first call picks and compiles kernels."""
+    import torch
+
+    place = torch.device(device)
+    generator = torch.Generator().manual_seed(0)  # own generator: measuring must not shift a run's random numbers
+    # Random values, not ones: the power drawn, and with it a GPU's clock, depends on the bits that flip.
+    left, right = (torch.randn(n, n, generator=generator).to(place, dtype) for _ in range(2))  # (n, n) each
+    product = torch.empty(n, n, device=place, dtype=dtype)
+
+    def seconds() -> float:
+        _wait(place)
+        start = time.perf_counter()
+        with torch.no_grad():
+            torch.mm(left, right, out=product)
+        _wait(place)
+        return time.perf_counter() - start
+
+    seconds()
+    return seconds
+
+
+def _wait(device: "torch.device") -> None:
+    """Block until the work queued on an accelerator is done; a CPU product is done when it returns."""
+    import torch
+
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

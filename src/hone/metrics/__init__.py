@@ -1,0 +1,1 @@
+"""What is computed from a model's outputs on held-out items."""

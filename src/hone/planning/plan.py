@@ -1,0 +1,347 @@
+"""What a config will cost, before anything is loaded: parameters, steps, tokens, memory, disk, and time if measured.
+
+Nothing of the model is read but its config. Lengths come from the token store, or from a sample of the rows; memory
+from the real step run without numbers (`memory.py`) on the largest micro-batch that the sampler will draw; time, with
+`measure`, from two real optimizer steps of the engine on this machine.
+
+>>> plan = make_plan(load_config("recipe.yaml"))             # doctest: +SKIP
+>>> plan.memory.total, plan.memory.free                      # doctest: +SKIP
+(3120562176, 9663676416)
+"""
+
+import itertools
+import logging
+import math
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hone.accelerations.precision import resolve_precision
+from hone.cache import token_cache
+from hone.config.checks import require_training
+from hone.config.schema import Config
+from hone.data.batches import EpochBatches, pack
+from hone.data.prepare import Prepared, is_prepared, prepare
+from hone.data.special_tokens import padding_id
+from hone.data.tokenizer import tokenizer_of
+from hone.models.build import build_model
+from hone.models.fallback import reachable_or_spare
+from hone.models.freeze import Group
+from hone.models.load import quiet_libraries
+from hone.planning.footprint import Footprint, footprint
+from hone.planning.lengths import Lengths, counted_lengths, estimate_lengths
+from hone.runs import Run
+from hone.training.setup import refuse_missing_trackers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EPOCHS_LOOKED_AT = 8  # for the largest micro-batch: later epochs draw from the same examples
+TIMED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much is trained on. tokens: of all epochs. largest: tokens of the fullest micro-batch, padding included."""
+
+    n_examples: int
+    epoch_tokens: int
+    supervised_tokens: int
+    validation_tokens: int
+    how: str
+    exact: bool
+    steps_per_epoch: int
+    steps: int
+    epochs: float
+    tokens: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes written to output_dir. checkpoint: each; kept: how many there are at most at one time."""
+
+    model: int
+    checkpoint: int
+    kept: int
+    total: int
+    free: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Two real steps of the engine, and what follows from the second. Seconds, tokens a second, bytes."""
+
+    step_s: float
+    tokens_per_s: float
+    train_s: float
+    evaluations: int
+    evaluation_s: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """Settings that lower the memory, all of those before it included, and what is then needed at the fullest."""
+
+    settings: dict[str, Any]
+    total: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `hone plan` says."""
+
+    model: str
+    method: str
+    device: str
+    groups: list[Group]
+    schedule: Schedule
+    memory: Footprint
+    disk: Disk
+    timing: Timing | None
+    changes: list[Change]
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and disk suffice."""
+        return self.memory.fits and self.disk.total <= self.disk.free
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "fits": self.fits}
+
+
+def make_plan(config: Config, *, measure: bool = False) -> Plan:
+    """Plan a training.
+
+    Args:
+        measure: load everything and take two optimizer steps, in a folder that is deleted again.
+
+    Raises:
+        HoneError: the config cannot be trained, or its model's config, tokenizer or data cannot be read.
+    """
+    require_training(config)
+    config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
+    quiet_libraries()
+    refuse_missing_trackers(config)
+    tokenizer = tokenizer_of(config.model)
+    data = None
+    if measure or config.method.task != "causal" or is_prepared(config, tokenizer):
+        data = prepare(config, tokenizer)
+    lengths = counted_lengths(data) if data is not None else estimate_lengths(config, tokenizer)
+    batches = chosen_batches(config, lengths)
+    found = footprint(config, tokenizer, lengths, batches, data)
+    changes = [] if found.memory.fits else _changes(config, tokenizer, lengths, data)
+    schedule = _schedule(config, lengths, batches[-1])
+    disk = _disk(config, found.memory, schedule, len(lengths.validation) > 0)
+    timing = _measured(config, tokenizer, data, schedule) if measure and data is not None else None
+    name = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
+    return Plan(name, config.method.method, found.device, found.groups, schedule, found.memory, disk, timing, changes)
+
+
+# ---- steps and tokens ----------------------------------------------------------------------------------------------
+
+
+def _rows(config: Config, lengths: Lengths) -> list[np.ndarray]:
+    """What the sampler draws: examples, or the packed rows of them, as arrays of indices."""
+    if config.method.task == "causal" and config.data.batching == "packed":
+        return [np.array(row) for row in pack(lengths.train, config.data.max_length)]
+    return [np.array([i]) for i in range(len(lengths.train))]
+
+
+def chosen_batches(config: Config, lengths: Lengths) -> list[list[np.ndarray]]:
+    """The first micro-batch that will be drawn and the one with the most tokens; each row is an array of examples.
+
+    The sampler is a function of seed and epoch, so these are the very batches of the run.
+    """
+    rows, n = _rows(config, lengths), config.train.per_device_train_batch_size
+    sums = np.array([int(lengths.train[row].sum()) for row in rows])
+    batches = EpochBatches(len(rows), n, config.train.seed)
+    flat = config.method.task == "causal" and config.data.batching == "flat"
+    best, most = next(iter(batches)), -1
+    first = best
+    for epoch in range(min(EPOCHS_LOOKED_AT, math.ceil(config.train.num_train_epochs))):
+        batches.set_epoch(epoch)
+        for batch in batches:
+            tokens = int(sums[batch].sum() if flat else sums[batch].max() * len(batch))
+            if tokens > most:
+                best, most = batch, tokens
+    return [[rows[i] for i in batch] for batch in (first, best)]
+
+
+def _schedule(config: Config, lengths: Lengths, batch: list[np.ndarray]) -> Schedule:
+    """Steps by the Trainer's rule: a last, smaller step ends each epoch."""
+    train = config.train
+    rows = _rows(config, lengths)
+    batches = EpochBatches(len(rows), train.per_device_train_batch_size, train.seed)
+    per_epoch = max(1, math.ceil(len(batches) / train.gradient_accumulation_steps))
+    steps = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
+    epoch_tokens = int(lengths.train.sum())
+    whole_epochs, steps_left = divmod(steps, per_epoch)
+    batches.set_epoch(whole_epochs)
+    begun = itertools.chain(*itertools.islice(batches, steps_left * train.gradient_accumulation_steps))
+    sizes = [int(lengths.train[row].sum()) for row in batch]
+    flat = config.method.task == "causal" and config.data.batching == "flat"
+    return Schedule(
+        n_examples=len(lengths.train),
+        epoch_tokens=epoch_tokens,
+        supervised_tokens=int(lengths.supervised.sum()),
+        validation_tokens=int(lengths.validation.sum()),
+        how=lengths.how,
+        exact=lengths.exact,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        epochs=steps / per_epoch,
+        tokens=whole_epochs * epoch_tokens + sum(int(lengths.train[rows[i]].sum()) for i in begun),
+        largest=sum(sizes) if flat else max(sizes) * len(sizes),
+    )
+
+
+def _times(strategy: str, every: float | None, schedule: Schedule) -> int:
+    """How often something happens in a run that is done never, each epoch, or every so many steps."""
+    if strategy in ("no", "best"):
+        return 0
+    if strategy == "epoch" or every is None:
+        return math.ceil(schedule.epochs)
+    step = every if every >= 1 else max(1, math.ceil(every * schedule.steps))
+    return int(schedule.steps // step)
+
+
+# ---- disk ----------------------------------------------------------------------------------------------------------
+
+
+def _disk(config: Config, memory: Footprint, schedule: Schedule, measured: bool) -> Disk:
+    """Model or adapter, and checkpoints with their optimizer; the new one is written before the oldest goes."""
+    train = config.train
+    model = memory.trained if config.method.method == "lora" else memory.weights
+    checkpoint = model + memory.optimizer
+    saves = _times(train.save_strategy, train.save_steps, schedule)
+    if train.save_strategy == "best" and measured:
+        saves = _evaluations(config, schedule)
+    limit = math.inf if train.save_total_limit is None else train.save_total_limit + 1 + train.load_best_model_at_end
+    kept = int(min(saves, limit))
+    folder = config.output.output_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return Disk(model, checkpoint, kept, model + kept * checkpoint, shutil.disk_usage(folder).free)
+
+
+def _evaluations(config: Config, schedule: Schedule) -> int:
+    """Measurements between the one before and the one after."""
+    train = config.train
+    return _times(train.eval_strategy, train.logging_steps if train.eval_steps is None else train.eval_steps, schedule)
+
+
+# ---- what to lower first -------------------------------------------------------------------------------------------
+
+
+def _changes(
+    config: Config, tokenizer: "PreTrainedTokenizerBase", lengths: Lengths, data: Prepared | None
+) -> list[Change]:
+    """Lower the memory step by step until it suffices, the settings that cost the least learning first."""
+    found: list[Change] = []
+    settings: dict[str, Any] = {}
+    for step in _lowering(config):
+        settings = {**settings, **step}
+        changed = changed_config(config, settings)
+        shape = footprint(changed, tokenizer, lengths, chosen_batches(changed, lengths), data)
+        found.append(Change(settings, shape.memory.total, shape.memory.fits))
+        if shape.memory.fits:
+            break
+    return found
+
+
+def _lowering(config: Config) -> list[dict[str, Any]]:
+    """What to try, one after another. The first keep every step the same, the later ones change what is learned."""
+    train = config.train
+    size, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
+    steps: list[dict[str, Any]] = [{"eval_tokens_per_batch": 512}] if config.eval.eval_tokens_per_batch > 512 else []
+    while size > 1:
+        size, accumulation = -(-size // 2), accumulation * 2
+        steps.append({"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation})
+    if not train.gradient_checkpointing:
+        steps.append({"gradient_checkpointing": True})
+    if config.method.method != "lora" and config.model.model_name_or_path:
+        steps.append({"method": "lora"})
+        if config.model.dtype == "float32":
+            steps.append({"dtype": "bfloat16"})
+    return steps
+
+
+def changed_config(config: Config, settings: dict[str, Any]) -> Config:
+    """A copy of a config with other values of some keys; where the others were given is still known."""
+    from hone.config.schema import leaves
+
+    changed = config.model_copy(deep=True)
+    sections = leaves()
+    values = {section: getattr(changed, section).model_dump() for section in set(sections.values())}
+    for leaf, value in settings.items():
+        values[sections[leaf]][leaf] = value
+    fresh = Config.model_validate(values)
+    fresh._provenance = config._provenance
+    return fresh
+
+
+# ---- time ----------------------------------------------------------------------------------------------------------
+
+
+def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared, schedule: Schedule) -> Timing:
+    """Two optimizer steps as the run would take them; the first one also warms up, the second one counts."""
+    from hone.hardware import peak_memory_bytes
+    from hone.models.inspect import flops_per_token
+    from hone.training.callbacks import StopRequest
+    from hone.training.setup import build_trainer
+
+    quick = changed_config(
+        config,
+        {
+            "max_steps": TIMED_STEPS,
+            "logging_strategy": "steps",
+            "logging_steps": 1,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "early_stopping_patience": None,
+            "max_train_seconds": None,
+            "report_to": "none",
+        },
+    )
+    before = peak_memory_bytes()
+    model = build_model(
+        quick, tokenizer, data.labels, None if config.method.task == "causal" else padding_id(tokenizer)
+    )
+    with tempfile.TemporaryDirectory() as folder, _silent():
+        run = Run(Path(folder))
+        trainer, _ = build_trainer(run, quick, tokenizer, model, data, StopRequest())
+        trainer.train()
+        lines = [line for line in run.metrics() if "step_s" in line]
+    tokens_per_s = float(lines[-1]["tokens_per_s"])
+    n_weights = sum(p.numel() for p in model.parameters())
+    # an evaluation is the forward pass alone: 2 operations for each weight and token
+    evaluation_s = schedule.validation_tokens / tokens_per_s * 2 * n_weights / flops_per_token(model)
+    return Timing(
+        step_s=float(lines[-1]["step_s"]),
+        tokens_per_s=tokens_per_s,
+        train_s=min(schedule.tokens / tokens_per_s, config.train.max_train_seconds or math.inf),
+        evaluations=_evaluations(config, schedule) + 1 + config.eval.eval_base if schedule.validation_tokens else 0,
+        evaluation_s=min(evaluation_s, schedule.validation_tokens / tokens_per_s),
+        peak_memory=max(0, peak_memory_bytes() - before),
+    )
+
+
+class _silent:
+    """The engine's progress lines are not for a plan."""
+
+    def __enter__(self) -> None:
+        self.log = logging.getLogger("hone")
+        self.level = self.log.level
+        self.log.setLevel(logging.ERROR)
+
+    def __exit__(self, *exception: object) -> None:
+        self.log.setLevel(self.level)

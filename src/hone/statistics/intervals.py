@@ -1,0 +1,230 @@
+"""Intervals, tests and detectable differences over items: documents, rows or tasks.
+
+Tokens of one document are not independent, documents are: so whole items are what is resampled, flipped and counted.
+Two models are always compared on the same items, by the differences of each item (`statistics.paired` puts the parts
+together). Nothing here knows what a metric is.
+
+>>> sign_flip(np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0]))      # 2 of the 2**6 ways of flipping are as far from 0
+0.03125
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Below FEW items Student's t holds the truth more often than resampling (benchmarks/statistics_check.py); above MANY
+# both say the same, and t at once.
+FEW, MANY = 500, 5000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with its interval; low and high are None when one item is all there is."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n_items: int
+
+    def map(self, function: Callable[[float], float]) -> "Interval":
+        """The interval of an increasing function of the value, such as exp."""
+        return Interval(
+            function(self.value),
+            None if self.low is None else function(self.low),
+            None if self.high is None else function(self.high),
+            self.n_items,
+        )
+
+
+def ratio_interval(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    *,
+    positive: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of sum(numerator) / sum(denominator) over items (n,).
+
+    From FEW to MANY items: bias-corrected accelerated bootstrap over items (scipy.stats.bootstrap, Efron 1987), by
+    percentile where that is degenerate. Otherwise: Student t with the jackknife's standard error, on the logarithm if
+    the ratio is known to be `positive` (a loss), so that no bound falls below zero.
+
+    >>> ratio_interval(np.array([2.0, 4.0]), np.array([1.0, 2.0])).value
+    2.0
+    """
+    from scipy import stats
+
+    numerator, denominator = numerator.astype(np.float64), denominator.astype(np.float64)
+    n = len(numerator)
+    value = float(numerator.sum() / denominator.sum())
+    residuals = influence(numerator, denominator)
+    if n < 2 or not np.isfinite(residuals).all():
+        return Interval(value, None, None, n)
+    if not FEW <= n <= MANY or np.allclose(residuals, residuals[0]):
+        half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * residuals.std(ddof=1) / np.sqrt(n))
+        if positive and value > 0:
+            factor = float(np.exp(min(half / value, 700.0)))
+            return Interval(value, value / factor, value * factor, n)
+        return Interval(value, value - half, value + half, n)
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        return a.sum(axis=axis) / b.sum(axis=axis)
+
+    for method in ("BCa", "percentile"):
+        with np.errstate(all="ignore"):
+            result = stats.bootstrap(
+                (numerator, denominator),
+                ratio,
+                paired=True,
+                vectorized=True,
+                batch=max(1, 2_000_000 // n),  # bounds the memory of the resamples
+                n_resamples=resamples,
+                confidence_level=confidence,
+                method=method,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        if np.isfinite(result.low) and np.isfinite(result.high):
+            return Interval(value, float(result.low), float(result.high), n)
+    return Interval(value, None, None, n)
+
+
+def influence(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """(n,) how much each item moves the ratio of the sums; their standard deviation / sqrt(n) is its standard error.
+
+    By leaving each item out in turn (the jackknife, Quenouille 1956); for equal denominators, value minus mean. Not
+    finite where one item has the whole denominator.
+    """
+    total, n = denominator.sum(), len(numerator)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (numerator - numerator.sum() / total * denominator) * (n - 1) / (total - denominator)
+    return np.asarray(found, dtype=np.float64)
+
+
+def wilson_interval(n_right: int, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of a share of n independent yes-or-no items (Wilson 1927): sensible also at 0, at 1 and for few items.
+
+    >>> [round(x, 3) for x in (wilson_interval(8, 10).low, wilson_interval(8, 10).high)]
+    [0.49, 0.943]
+    """
+    from scipy import stats
+
+    bounds = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    return Interval(n_right / n, float(bounds.low), float(bounds.high), n)
+
+
+def share_difference_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> Interval:
+    """Interval of share B - share A of n items that both answered (Bonett and Price 2012: one more of each kind).
+
+    Args:
+        only_a, only_b: items that A alone, and B alone, got right.
+
+    >>> [round(x, 3) for x in (share_difference_interval(2, 10, 30).low, share_difference_interval(2, 10, 30).high)]
+    [0.038, 0.462]
+    """
+    from scipy import stats
+
+    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = float(stats.norm.ppf(0.5 + confidence / 2) * np.sqrt((a + b - (b - a) ** 2) / (n + 2)))
+    return Interval((only_b - only_a) / n, max(b - a - half, -1.0), min(b - a + half, 1.0), n)
+
+
+def sign_flip(differences: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p of "A and B are the same to each item": which of the two an item's values belong to is a coin flip.
+
+    Exact where 2**n <= resamples (then never below 2 / 2**n), drawn at random up to MANY items, Student's t above.
+
+    Args:
+        differences: (n,) B - A of each item; the statistic is their mean.
+    """
+    from scipy import stats
+
+    differences = np.asarray(differences, dtype=np.float64)
+    n = len(differences)
+    if n < 2 or not differences.any():
+        return 1.0
+    if n > MANY:
+        error = max(differences.std(ddof=1) / np.sqrt(n), np.finfo(float).tiny)
+        return float(2 * stats.t.sf(abs(differences.mean()) / error, n - 1))
+    found = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",  # of one sample: its signs
+        vectorized=True,
+        n_resamples=resamples,
+        batch=max(1, 2_000_000 // n),  # bounds the memory
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p for yes-or-no items (McNemar 1947): of those where A and B differ, half are A's by chance.
+
+    Args:
+        only_a, only_b: items that A alone, and B alone, got right.
+
+    >>> mcnemar(0, 6)
+    0.03125
+    """
+    from scipy import stats
+
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p of several tests at once (Holm 1979): each below 0.05 with a chance of 5 % that any is so by luck.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - rank)))
+        adjusted[i] = worst
+    return adjusted
+
+
+def detectable(spread: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest mean difference that n items show with this power in a two-sided test (Bloom 1995).
+
+    Infinite for so few items that no p of `sign_flip` can be below alpha (fewer than 6 for 0.05).
+
+    Args:
+        spread: standard deviation of the items' differences.
+
+    >>> round(detectable(1.0, 164), 3)
+    0.22
+    """
+    from scipy import stats
+
+    if 2.0 ** (1 - n) >= alpha:
+        return float("inf")
+    return float((stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) * spread / np.sqrt(n))
+
+
+def detectable_share(n: int, discordant: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest difference of two shares that McNemar's exact test on n paired yes-or-no items shows.
+
+    Given that `discordant` of the items differ, and at least as many as the test needs (6 for alpha 0.05).
+    Infinite where n is smaller than that.
+
+    >>> round(detectable_share(164, 20), 3)
+    0.073
+    """
+    from scipy import stats
+    from scipy.optimize import brentq
+
+    needed = 1
+    while 2.0 ** (1 - needed) >= alpha:
+        needed += 1
+    if n < needed:
+        return float("inf")
+    differing = max(discordant, needed)
+    rejected = int(stats.binom.ppf(alpha / 2, differing, 0.5))  # at most so many on the other side
+    while stats.binom.cdf(rejected, differing, 0.5) > alpha / 2:
+        rejected -= 1
+    share = brentq(lambda p: stats.binom.cdf(rejected, differing, 1 - p) - power, 0.5, 1.0)
+    return float((2 * share - 1) * differing / n)

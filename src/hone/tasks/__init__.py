@@ -1,0 +1,1 @@
+"""What a task is: one file each."""

@@ -1,0 +1,64 @@
+"""A causal model on held-out documents: loss, perplexity, bits per byte, and a few greedy continuations."""
+
+from typing import TYPE_CHECKING, Any
+
+from hone.config.schema import Config
+from hone.data.tokenizer import token_byte_lengths
+from hone.data.truncate import TokenDataset
+from hone.metrics.continuations import continuations, sample_prompts
+from hone.metrics.generation_quality import quality
+from hone.metrics.losses import ItemLosses, item_losses, perplexity_of, summarize
+from hone.metrics.strided import StridedDataset, strided
+from hone.models.inspect import vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def losses_of(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: TokenDataset, config: Config
+) -> ItemLosses:
+    """Losses of each validation item, with the batch size of the config; by overlapping windows if it has a stride."""
+    lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
+    measured: TokenDataset | StridedDataset = validation
+    if config.eval.eval_stride is not None:
+        measured = strided(validation, window=config.data.max_length, stride=config.eval.eval_stride)
+    return item_losses(model, measured, lengths, tokens_per_batch=config.eval.eval_tokens_per_batch)
+
+
+def watch(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: TokenDataset, config: Config
+) -> dict[str, float]:
+    """What evaluation during training reports: the loss of eval/*.json without resampling or generations."""
+    return loss_and_perplexity(losses_of(model, tokenizer, validation, config))
+
+
+def loss_and_perplexity(losses: ItemLosses) -> dict[str, float]:
+    loss = float(losses.nll.sum() / losses.n_tokens.sum())
+    return {"loss": loss, "perplexity": perplexity_of(loss)}
+
+
+def measure(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    validation: TokenDataset,
+    config: Config,
+    name: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The numbers of eval/<name>.json with a few greedy continuations, and the losses of each item."""
+    settings = config.eval
+    losses = losses_of(model, tokenizer, validation, config)
+    prompts = sample_prompts(validation, tokenizer, settings.sample_prompts)
+    written = continuations(model, tokenizer, [ids for ids, _ in prompts], settings.sample_max_new_tokens)
+    samples = [{**about, name: new.text} for (_, about), new in zip(prompts, written, strict=True)]
+    result = summarize(losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples).as_dict()
+    if samples:
+        result["generation_quality"] = quality(
+            [new.text for new in written],
+            prompts=[about["prompt"] for _, about in prompts],
+            references=[about["reference"] for _, about in prompts],
+            ended=[new.ended for new in written],
+            confidence=settings.confidence_level,
+            resamples=settings.bootstrap_resamples,
+        )
+    return {**result, "samples": samples}, losses.as_dict()
