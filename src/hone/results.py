@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hone.errors import HoneError
 from hone.files import read_json, write_json_atomic
 
-VERSION = 1  # of all these files; a file of another version is refused, not guessed at
+VERSION: Literal[1] = 1  # of all these files; a file of another version is refused, not guessed at
 Verdict = Literal["better", "worse", "not distinguishable"]
 
 
