@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from hone.config import load_config
-from hone.config.checks import as_paths, has_validation, require_training
+from hone.config.checks import has_validation, require_training
+from hone.config.fields import as_paths
+from hone.config.sections.data import DataSection
 from hone.errors import HoneError
 
 SCRATCH = {"model_type": "gpt2", "tokenizer_name_or_path": "t"}
@@ -135,4 +137,4 @@ def test_a_resolved_config_has_no_notices_of_its_own(tmp_path: Path) -> None:
 
 def test_small_helpers() -> None:
     assert as_paths(None) == [] and as_paths(Path("a")) == [Path("a")] and as_paths([Path("a")]) == [Path("a")]
-    assert has_validation(load_config()) and not has_validation(load_config({"validation_split_percentage": 0}))
+    assert has_validation(DataSection()) and not has_validation(DataSection(validation_split_percentage=0))

@@ -10,10 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from hone.config.aliases import ALIASES, GONE, SECTION_SCALARS
+from hone.config.checks import require_training
 from hone.config.fields import DOC_PARTS, describe_field, docs_of
 from hone.config.load import NAME_OR_FOLDER_LEAVES, PATH_LEAVES
 from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
 from hone.config.sections.train import Optimizer, Schedule
+from hone.errors import HoneError
 
 LEAVES = leaves()
 
@@ -110,8 +112,8 @@ def test_assignments_are_checked() -> None:
 
 
 def test_conflicts_are_refused_in_python_too() -> None:
-    with pytest.raises(ValidationError, match="bf16 and fp16 are both true"):
-        Config.model_validate({"train": {"bf16": True, "fp16": True}})
+    with pytest.raises(HoneError, match="bf16 and fp16 are both true"):
+        require_training(Config.model_validate({"train": {"bf16": True, "fp16": True}}))
 
 
 def test_mutable_defaults_are_not_shared() -> None:

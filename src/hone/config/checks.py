@@ -9,12 +9,16 @@ The rules about one key alone (type, bounds) are in the sections. Every message 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hone.config.fields import as_paths
+from hone.config.schema import Config, leaf_field, leaves
+from hone.config.sections.data import DataSection
+from hone.config.sections.eval import EvalSection
+from hone.config.sections.generate import GenerateSection
+from hone.config.sections.method import MethodSection
+from hone.config.sections.model import ModelSection
+from hone.config.sections.train import TrainSection
 from hone.errors import HoneError
-
-if TYPE_CHECKING:
-    from hone.config.schema import Config
 
 
 @dataclass
@@ -26,29 +30,21 @@ class Conflict:
     fix: str
 
 
-class ConflictError(ValueError):
-    """All conflicts of one configuration."""
-
-    def __init__(self, found: list[Conflict]) -> None:
-        self.conflicts = found
-        super().__init__("; ".join(f"{conflict.what} ({conflict.fix})" for conflict in found))
-
-
-def conflicts(config: "Config") -> list[Conflict]:
+def conflicts(config: Config) -> list[Conflict]:
     """Every contradiction in a configuration, in the order of the sections."""
     return [
-        *_model_conflicts(config),
-        *_data_conflicts(config),
-        *_task_conflicts(config),
-        *_train_conflicts(config),
-        *_schedule_conflicts(config),
-        *_eval_conflicts(config),
-        *_generate_conflicts(config),
+        *_model_conflicts(config.model, config.method),
+        *_data_conflicts(config.data),
+        *_task_conflicts(config.method.task, config.data),
+        *_train_conflicts(config.train, config.method),
+        *_schedule_conflicts(config.train, config.data),
+        *_eval_conflicts(config.eval, config.method.task, config.data.max_length),
+        *_generate_conflicts(config.generate),
         *_output_conflicts(config),
     ]
 
 
-def require_training(config: "Config") -> None:
+def require_training(config: Config) -> None:
     """Check that a configuration can be trained: a model, data, and no contradiction.
 
     Raises:
@@ -75,9 +71,9 @@ def require_training(config: "Config") -> None:
         raise conflict_error(found, config)
 
 
-def conflict_error(found: list[Conflict], config: "Config") -> HoneError:
+def conflict_error(found: list[Conflict], config: Config) -> HoneError:
     """One message for one or several conflicts, with the lines the configuration remembers."""
-    located = [(conflict, _first_line(conflict.leaves, config)) for conflict in found]
+    located = [(each, next((line for leaf in each.leaves if (line := config.where(leaf))), None)) for each in found]
     source = str(config.source_path) if config.source_path else None
     if len(located) == 1:
         conflict, line = located[0]
@@ -86,12 +82,7 @@ def conflict_error(found: list[Conflict], config: "Config") -> HoneError:
     return HoneError(f"{len(rows)} mistakes{''.join(rows)}", where=source)
 
 
-def _first_line(leaves: tuple[str, ...], config: "Config") -> str | None:
-    return next((line for leaf in leaves if (line := config.where(leaf))), None)
-
-
-def _model_conflicts(config: "Config") -> Iterator[Conflict]:
-    model = config.model
+def _model_conflicts(model: ModelSection, method: MethodSection) -> Iterator[Conflict]:
     if model.model_name_or_path is not None and model.model_type is not None:
         yield Conflict(
             ("model_type", "model_name_or_path"),
@@ -104,7 +95,7 @@ def _model_conflicts(config: "Config") -> Iterator[Conflict]:
             "model_type (from scratch) needs tokenizer_name_or_path",
             "set tokenizer_name_or_path to a hub name or a folder: its vocabulary decides the model's size",
         )
-    if model.model_type is not None and config.method.method == "lora":
+    if model.model_type is not None and method.method == "lora":
         yield Conflict(
             ("method", "model_type"),
             "method: lora saves only an adapter, and a model from scratch is saved nowhere else",
@@ -118,8 +109,7 @@ def _model_conflicts(config: "Config") -> Iterator[Conflict]:
         )
 
 
-def _data_conflicts(config: "Config") -> Iterator[Conflict]:
-    data = config.data
+def _data_conflicts(data: DataSection) -> Iterator[Conflict]:
     for name in ("train_file", "validation_file"):
         if data.dataset_name is not None and getattr(data, name) is not None:
             yield Conflict(
@@ -134,9 +124,8 @@ def _data_conflicts(config: "Config") -> Iterator[Conflict]:
             )
 
 
-def _task_conflicts(config: "Config") -> Iterator[Conflict]:
+def _task_conflicts(task: str, data: DataSection) -> Iterator[Conflict]:
     """One row is one example for classification and seq2seq: nothing is packed, and nothing split."""
-    task, data = config.method.task, config.data
     if task == "causal":
         return
     if data.batching in ("packed", "windows"):
@@ -153,18 +142,17 @@ def _task_conflicts(config: "Config") -> Iterator[Conflict]:
         )
     if data.template == "chat" or (task == "classification" and data.template != "auto"):
         yield Conflict(
-            ("template", "task"), f"template: {data.template} cannot spell rows of task: {task}", "remove template"
+            ("template", "task"), f"template: {data.template} cannot format rows of task: {task}", "remove template"
         )
 
 
-def _train_conflicts(config: "Config") -> Iterator[Conflict]:
-    train = config.train
+def _train_conflicts(train: TrainSection, method: MethodSection) -> Iterator[Conflict]:
     if train.bf16 and train.fp16:
         yield Conflict(("fp16", "bf16"), "bf16 and fp16 are both true", "keep bf16 (no loss scaling needed), or fp16")
-    if train.optim == "muon" and config.method.method == "lora":
+    if train.optim == "muon" and method.method == "lora":
         yield Conflict(
             ("optim", "method"),
-            "optim: muon trains whole matrices, and method: lora adds thin ones that are no maps between hidden states",
+            "optim: muon trains whole matrices, and the two thin ones of method: lora do not suit it",
             "write optim: adamw_torch_fused, or method: full",
         )
     if train.max_steps == 0:
@@ -185,9 +173,8 @@ def _train_conflicts(config: "Config") -> Iterator[Conflict]:
             )
 
 
-def _schedule_conflicts(config: "Config") -> Iterator[Conflict]:
+def _schedule_conflicts(train: TrainSection, data: DataSection) -> Iterator[Conflict]:
     """What choosing the best checkpoint needs; the rules are those of transformers.TrainingArguments."""
-    train = config.train
     users = {
         "load_best_model_at_end": train.load_best_model_at_end,
         "early_stopping_patience": train.early_stopping_patience is not None,
@@ -201,7 +188,7 @@ def _schedule_conflicts(config: "Config") -> Iterator[Conflict]:
                 f"{user} needs evaluations, but eval_strategy is 'no'",
                 "write eval_strategy: epoch (or steps)",
             )
-        elif used and not has_validation(config):
+        elif used and not has_validation(data):
             yield Conflict(
                 (leaf, "validation_split_percentage"),
                 f"{user} needs validation data, but validation_split_percentage is 0 and there is no validation_file",
@@ -235,9 +222,8 @@ def _is_multiple(larger: float, smaller: float) -> bool:
     return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-6
 
 
-def has_validation(config: "Config") -> bool:
-    """Whether the configuration leads to validation rows: a file, a split, or a share of the training rows."""
-    data = config.data
+def has_validation(data: DataSection) -> bool:
+    """Whether there will be validation rows: of a file, a split, or a share of the training rows."""
     return (
         data.validation_file is not None
         or data.dataset_validation_split is not None
@@ -245,23 +231,20 @@ def has_validation(config: "Config") -> bool:
     )
 
 
-def _eval_conflicts(config: "Config") -> Iterator[Conflict]:
-    stride, length = config.eval.eval_stride, config.data.max_length
-    if stride is not None and stride >= length:
+def _eval_conflicts(section: EvalSection, task: str, max_length: int) -> Iterator[Conflict]:
+    stride = section.eval_stride
+    if stride is not None and stride >= max_length:
         yield Conflict(
             ("eval_stride", "max_length"),
-            f"eval_stride is {stride}, but a window has only {length} tokens (max_length)",
-            f"set eval_stride below {length}, e.g. {max(length // 2, 1)}: windows have to overlap",
+            f"eval_stride is {stride}, but a window has only {max_length} tokens (max_length)",
+            f"set eval_stride below {max_length}, e.g. {max(max_length // 2, 1)}: windows have to overlap",
         )
     for leaf in ("eval_stride", "code_tasks"):
-        if getattr(config.eval, leaf) is not None and config.method.task != "causal":
-            yield Conflict(
-                (leaf, "task"), f"{leaf} is for task: causal, not {config.method.task}", f"remove {leaf}, or set task"
-            )
+        if getattr(section, leaf) is not None and task != "causal":
+            yield Conflict((leaf, "task"), f"{leaf} is for task: causal, not {task}", f"remove {leaf}, or set task")
 
 
-def _generate_conflicts(config: "Config") -> Iterator[Conflict]:
-    generate = config.generate
+def _generate_conflicts(generate: GenerateSection) -> Iterator[Conflict]:
     if generate.num_return_sequences > 1 and generate.temperature == 0:
         yield Conflict(
             ("num_return_sequences", "temperature"),
@@ -270,7 +253,7 @@ def _generate_conflicts(config: "Config") -> Iterator[Conflict]:
         )
 
 
-def _output_conflicts(config: "Config") -> Iterator[Conflict]:
+def _output_conflicts(config: Config) -> Iterator[Conflict]:
     """A run must never write over what it reads."""
     out = config.output.output_dir.absolute()
     for leaf in ("model_name_or_path", "tokenizer_name_or_path"):
@@ -292,7 +275,7 @@ def _output_conflicts(config: "Config") -> Iterator[Conflict]:
             )
 
 
-def _read_paths(config: "Config") -> dict[str, list[Path]]:
+def _read_paths(config: Config) -> dict[str, list[Path]]:
     """Leaf -> the files and folders that a run reads, as far as they are given as absolute paths."""
     names = {
         "model_name_or_path": config.model.model_name_or_path,
@@ -305,13 +288,6 @@ def _read_paths(config: "Config") -> dict[str, list[Path]]:
         "validation_file": as_paths(config.data.validation_file),
         **{leaf: [Path(name)] for leaf, name in names.items() if name and Path(name).is_absolute()},
     }
-
-
-def as_paths(value: Path | list[Path] | None) -> list[Path]:
-    """`train_file` and `validation_file` as a list: none, one or several paths."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, Path) else list(value)
 
 
 # leaf -> (controlling leaf, the values with which it has an effect)
@@ -339,15 +315,13 @@ _ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
 }
 
 
-def idle_notices(config: "Config", given: Iterable[str]) -> list[str]:
+def idle_notices(config: Config, given: Iterable[str]) -> list[str]:
     """One line for every given key that another key switches off.
 
     Args:
         config: the checked configuration.
         given: the leaves that were set by the user; one that repeats its default is never reported.
     """
-    from hone.config.schema import leaf_field, leaves
-
     sections = leaves()
     notices = []
     for leaf in given:

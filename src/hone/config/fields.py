@@ -26,7 +26,7 @@ class Section(BaseModel):
     )
 
 
-def _as_path(value: Any) -> Any:
+def _path(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not value.strip():
@@ -34,15 +34,18 @@ def _as_path(value: Any) -> Any:
     return Path(value).expanduser()
 
 
-def _as_paths(value: Any) -> Any:
-    return [_as_path(item) for item in value] if isinstance(value, list) else value
-
-
-FilePath = Annotated[Path, BeforeValidator(_as_path)]
-FilePaths = Annotated[list[FilePath], BeforeValidator(_as_paths), Field(min_length=1)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+FilePaths = Annotated[list[FilePath], Field(min_length=1)]
 # A file, a folder, or several of them.
 FileOrFiles = FilePath | FilePaths | None
 Number = int | float
+
+
+def as_paths(value: Path | list[Path] | None) -> list[Path]:
+    """A value of `FileOrFiles` as a list: none, one or several paths."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, Path) else list(value)
 
 
 def key(

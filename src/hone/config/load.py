@@ -1,7 +1,7 @@
 """Reading a configuration: a YAML file or a mapping, then `key=value` overrides, checked into one `Config`.
 
 Sections may be nested, flat or mixed; foreign names are translated with a notice; every mistake of a file is reported
-together, with its line. `write.resolved_yaml` is the way back. Does not check that files exist, nor what training needs
+together, with its line. `dump.resolved_yaml` is the way back. Does not check that files exist, nor what training needs
 (`checks.require_training`).
 
 >>> load_config({"learning_rate": 1e-4}, ["seed=1"]).train.seed
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hone.config.checks import ConflictError, idle_notices
+from hone.config.checks import conflicts, idle_notices
 from hone.config.overrides import parse_overrides
 from hone.config.parse import Item, parse_yaml
 from hone.config.resolve import Given, Problem, resolve, type_problem
@@ -227,25 +227,20 @@ def _absolute(leaf: str, value: Any, base: Path) -> Any:
 
 
 def _validated(loaded: _Loaded, name: str | None, values: dict[str, dict[str, Any]]) -> Config:
-    """Check all values against the schema; on any mistake, report every one."""
+    """Check all values against the schema and against each other; on any mistake, report every one."""
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        conflict = None
         for detail in error.errors():
-            if len(detail["loc"]) >= 2:
-                leaf = str(detail["loc"][1])
-                problem = type_problem(loaded.given[leaf], leaf_field(leaf))
-                if problem not in loaded.problems:
-                    loaded.problems.append(problem)
-            else:
-                conflict = detail["ctx"]["error"]
-        if isinstance(conflict, ConflictError):
-            for found in conflict.conflicts:
-                first = next((loaded.given[leaf] for leaf in found.leaves if leaf in loaded.given), None)
-                where, line = (first.where, first.line) if first else (name, 0)
-                loaded.problems.append(Problem(where, line, found.what, found.fix))
+            leaf = str(detail["loc"][1])
+            problem = type_problem(loaded.given[leaf], leaf_field(leaf))
+            if problem not in loaded.problems:
+                loaded.problems.append(problem)
         raise _report(loaded.problems, name) from None
+    for found in conflicts(config):
+        first = next((loaded.given[leaf] for leaf in found.leaves if leaf in loaded.given), None)
+        where, line = (first.where, first.line) if first else (name, 0)
+        loaded.problems.append(Problem(where, line, found.what, found.fix))
     if loaded.problems:
         raise _report(loaded.problems, name)
     return config

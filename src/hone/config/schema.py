@@ -9,10 +9,9 @@ The keys themselves are in `sections/`, reading files in `load.py`, rules betwee
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
 
-from hone.config.checks import ConflictError, conflicts
 from hone.config.sections.data import DataSection
 from hone.config.sections.eval import EvalSection
 from hone.config.sections.generate import GenerateSection
@@ -34,7 +33,10 @@ class Provenance:
 
 
 class Config(BaseModel):
-    """All settings of a run. Built by `load_config`, or directly in Python: `Config(train=TrainSection(seed=1))`."""
+    """All settings of a run. Built by `load_config`, or directly in Python: `Config(train=TrainSection(seed=1))`.
+
+    Each value is checked here; what contradicts another key is found by `load_config` and before a training.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, protected_namespaces=())
 
@@ -47,12 +49,6 @@ class Config(BaseModel):
     output: OutputSection = Field(default_factory=OutputSection, description="Where the run is written.")
 
     _provenance: Provenance = PrivateAttr(default_factory=Provenance)
-
-    @model_validator(mode="after")
-    def _refuse_conflicts(self) -> "Config":
-        if found := conflicts(self):
-            raise ConflictError(found)
-        return self
 
     @property
     def source_text(self) -> str | None:

@@ -3,7 +3,7 @@
 Each example is rendered into segments (`templates.render`); every segment is tokenised on its own, so that generation,
 which feeds the rendered prompt alone, sees exactly the ids that training saw. Data rows never smuggle in special
 tokens: a literal "<|endoftext|>" in a row is ordinary text (only chat templates spell real ones). The end token is
-appended by us and supervised. Cutting to `max_length` comes later (`views.py`): the same tokens serve every length.
+appended by us and supervised. Cutting to `max_length` comes later (`truncate.py`): the same tokens serve every length.
 
 >>> rule = EncodeRule(template="plain", completion_only_loss=True, append_eos=True)
 >>> for row in encode(examples, tokenizer, rule, on_drop=print): print(row.ids, row.supervised)   # doctest: +SKIP

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hone.cache import token_cache
+from hone.config.fields import as_paths
 from hone.config.schema import Config
 from hone.data.contamination import describe_overlap, overlap_of, without_overlap
 from hone.data.encode import Encoded
@@ -133,13 +134,7 @@ def _dropped(store: Store) -> dict[str, int]:
 
 
 def _is_bin(files: Any) -> bool:
-    return any(str(path).endswith(".bin") for path in _paths(files))
-
-
-def _paths(files: Any) -> list[Path]:
-    if files is None:
-        return []
-    return [Path(path) for path in files] if isinstance(files, list) else [Path(files)]
+    return any(str(path).endswith(".bin") for path in as_paths(files))
 
 
 def _from_rows(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Store, bool]:
@@ -240,7 +235,7 @@ def _rows(config: Config, side: str, dropped: Dropped) -> Iterator[Row]:
     if data.dataset_name:
         split = data.dataset_train_split if side == "train" else data.dataset_validation_split
         return read_hub_rows(data.dataset_name, data.dataset_config_name, str(split))
-    paths = _paths(data.train_file if side == "train" else data.validation_file)
+    paths = as_paths(data.train_file if side == "train" else data.validation_file)
     return read_rows(paths, on_bad_row=data.on_bad_row, on_skip=dropped.add)
 
 
@@ -259,7 +254,7 @@ def _fingerprints(config: Config) -> dict[str, Any]:
             {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
             for path in (paths if _is_bin(paths) else expand(paths))
         ]
-        for side, paths in (("train", _paths(data.train_file)), ("validation", _paths(data.validation_file)))
+        for side, paths in (("train", as_paths(data.train_file)), ("validation", as_paths(data.validation_file)))
         if paths
     }
 
@@ -298,7 +293,7 @@ def _from_bin(config: Config, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sto
             where=config.where("train_file"),
             fix="name rows of text+label or source+target, e.g. a .jsonl file",
         )
-    train_paths, val_paths = _paths(data.train_file), _paths(data.validation_file)
+    train_paths, val_paths = as_paths(data.train_file), as_paths(data.validation_file)
     if len(train_paths) != 1 or len(val_paths) > 1 or not _is_bin(data.validation_file or train_paths):
         raise HoneError(
             "token files (.bin) cannot be mixed with other files or with each other",
@@ -359,7 +354,7 @@ def copy_bins(store: Store, folder: Path) -> None:
 def check_files(config: Config) -> None:
     """Refuse missing, empty or unreadable data files without reading their rows."""
     data = config.data
-    for path in [*_paths(data.train_file), *_paths(data.validation_file)]:
+    for path in [*as_paths(data.train_file), *as_paths(data.validation_file)]:
         if path.suffix == ".bin":
             open_bin(path, data.bin_dtype, None)
         else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.config.checks import as_paths
+from hone.config.fields import as_paths
 from hone.config.schema import Config
 from hone.data.encode import EncodeRule, encode
 from hone.data.prepare import Prepared
