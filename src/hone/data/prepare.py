@@ -59,7 +59,7 @@ class Prepared:
 
     train: examples as they are trained. validation: the held-out documents as they are measured (all of a text's
     tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto". overlap:
-    what eval/overlap.json says of the two (`overlap.py`), None if it was not looked for.
+    what eval/overlap.json says of the two (`contamination.py`), None if it was not looked for.
     """
 
     store: Store

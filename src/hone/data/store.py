@@ -10,7 +10,7 @@ the encode rule, the split). It holds two splits, `train` and `val`, each as
     meta.json       format, dtype, counts of everything read, dropped and why
 
 It is written under a temporary name and renamed when complete: an interrupted run leaves nothing that looks finished.
-Splitting is by document, and exact duplicates always fall on the same side. Cutting to a length is `truncate.py`'s work.
+Splitting is by document, and exact duplicates always fall on the same side. Cutting to a length: `truncate.py`.
 """
 
 import hashlib
