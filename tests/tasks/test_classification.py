@@ -13,10 +13,9 @@ import hone
 from hone.data.batches import labelled
 from hone.data.labels import class_order
 from hone.data.special_tokens import Frame, closed_frame, frame, padding_id
-from hone.evaluation.tasks import class_weights
 from hone.loss import classification_loss
 from hone.statistics.paired import before_after
-from hone.tasks.classification import Answers, metrics
+from hone.tasks.classification import Answers, class_weights, metrics
 from tiny_tasks import BERT, GPT2_DRY, QUIET, WORDS, bert_tokenizer, labelled_rows
 
 NAMES = ["bad", "good"]

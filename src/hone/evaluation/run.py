@@ -13,7 +13,6 @@ from hone.config.schema import Config
 from hone.data.labels import LabelledDataset
 from hone.data.prepare import Dataset
 from hone.data.seq2seq import PairDataset
-from hone.evaluation.tasks import TASKS
 from hone.files import write_text_atomic
 from hone.hardware import best_device
 from hone.metrics.continuations import decode
@@ -21,6 +20,7 @@ from hone.models.inspect import check_vocabulary
 from hone.runs import Run
 from hone.show import with_bounds
 from hone.statistics.paired import before_after
+from hone.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -22,7 +22,6 @@ from hone.data.prepare import Prepared
 from hone.data.special_tokens import padding_id
 from hone.data.truncate import IGNORE_INDEX, Item
 from hone.errors import HoneError, first_line, placed
-from hone.evaluation.tasks import TASKS
 from hone.hardware import best_device, read_cgroup, read_memory
 from hone.metrics.losses import LOGIT_ELEMENTS
 from hone.models.adapter import refuse_adapter
@@ -31,6 +30,7 @@ from hone.models.freeze import Group, groups
 from hone.models.inspect import check_vocabulary, takes
 from hone.models.load import check_source, load_model, loading_fix
 from hone.planning.lengths import Lengths
+from hone.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

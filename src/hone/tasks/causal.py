@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 from hone.config.schema import Config
 from hone.data.tokenizer import token_byte_lengths
 from hone.data.truncate import TokenDataset
+from hone.loss import causal_lm_loss
 from hone.metrics.continuations import continuations, sample_prompts
 from hone.metrics.generation_quality import quality
 from hone.metrics.losses import ItemLosses, item_losses, perplexity_of, summarize
 from hone.metrics.strided import StridedDataset, strided
 from hone.models.inspect import vocabulary_size
+from hone.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,3 +64,13 @@ def measure(
             resamples=settings.bootstrap_resamples,
         )
     return {**result, "samples": samples}, losses.as_dict()
+
+
+def inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """The key-value cache would switch the detection of packed examples off."""
+    return {**batch, "use_cache": False}
+
+
+TASK = Task(
+    name="causal", collate=None, inputs=inputs, loss=lambda config, data: causal_lm_loss, watch=watch, measure=measure
+)

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
+from hone.data.batches import labelled
 from hone.data.labels import LabelledDataset
+from hone.data.prepare import Prepared
 from hone.errors import HoneError
 from hone.inference.predict import class_log_probabilities, require_classifier
+from hone.loss import classification_loss
 from hone.metrics.continuations import decode, evenly_spaced
 from hone.models.classifier_head import class_names
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
+from hone.tasks.task import Loss, Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -156,3 +161,35 @@ def _resampled(confusion: np.ndarray, resamples: int) -> np.ndarray:
 
 def _bounds(interval: Interval) -> list[float] | None:
     return None if interval.low is None or interval.high is None else [interval.low, interval.high]
+
+
+def loss_of(config: Config, data: Prepared) -> Loss:
+    """Cross-entropy over rows, with the weights of `class_weights`."""
+    weights = class_weights(data.train.counts()) if config.method.class_weights == "balanced" else None
+
+    def loss(logits: "Tensor", labels: "Tensor", num_items: Any = None) -> "Tensor":
+        return classification_loss(logits, labels, num_items, weights)
+
+    return loss
+
+
+def class_weights(counts: np.ndarray) -> list[float]:
+    """rows / (classes x rows of the class): every class weighs the same, and a row 1 on average.
+
+    Classes without rows are not counted.
+
+    >>> class_weights(np.array([3, 1, 0]))
+    [0.6666666666666666, 2.0, 0.0]
+    """
+    n_classes = int(np.count_nonzero(counts))
+    return [float(counts.sum() / (n_classes * n)) if n else 0.0 for n in counts]
+
+
+TASK = Task(
+    name="classification",
+    collate=labelled,
+    inputs=lambda model, batch: batch,
+    loss=loss_of,
+    watch=watch,
+    measure=measure,
+)

@@ -17,11 +17,13 @@ from hone.data.seq2seq import PairDataset
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import token_byte_lengths
 from hone.data.truncate import IGNORE_INDEX
+from hone.loss import seq2seq_loss
 from hone.metrics.continuations import decode, evenly_spaced
 from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, summarize
 from hone.models.inspect import vocabulary_size
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
 from hone.tasks.causal import loss_and_perplexity
+from hone.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -186,3 +188,13 @@ def rouge_l(text: str, reference: str) -> float:
 
 def _bounds(interval: Interval) -> list[float] | None:
     return None if interval.low is None or interval.high is None else [interval.low, interval.high]
+
+
+TASK = Task(
+    name="seq2seq",
+    collate=pairs,
+    inputs=decoder_inputs,
+    loss=lambda config, data: seq2seq_loss,
+    watch=watch,
+    measure=measure,
+)

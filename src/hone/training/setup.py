@@ -11,9 +11,9 @@ from hone.data.batches import PackedDataset, filled, flat, packed, padded
 from hone.data.prepare import Prepared
 from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
-from hone.evaluation.tasks import TASKS
 from hone.hardware import best_device
 from hone.runs import Run
+from hone.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
