@@ -43,7 +43,7 @@ def merge(
 
     if dtype not in (None, *DTYPES):
         raise HoneError(f"unknown dtype '{dtype}'", where="--dtype", fix=f"use {', '.join(DTYPES)}")
-    read_adapter(source)  # before libraries are loaded
+    read_adapter(source)  # what it says is clearer than what the tokenizer's loader says
     from hone.data.tokenizer import load_tokenizer
 
     result = merge_folders(source, target, load_tokenizer(source), base=base, dtype=dtype)

@@ -1,31 +1,32 @@
 """An adapter and its base made into one model folder, which loads without PEFT and answers the same.
 
-The sum is taken in float32 and saved in the dtype of the base's files. Nothing is believed: the folder is loaded again
-from the disk, and its logits are compared with those of base and adapter side by side, before it gets its name.
+The sum is taken in float32 and saved in the dtype of the base's files; the folder is loaded again and compared with
+base and adapter side by side before it gets its name (`verified_write.py`).
 
 >>> merge_folders(Path("runs/lora"), Path("merged"), tokenizer).difference      # doctest: +SKIP
 2.1e-07
 """
 
-import os
-import shutil
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import load_peft_weights
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.bundled import named
 from hone.config.sections.model import ModelSection
+from hone.convert.verified_write import refuse_existing, verified_write
 from hone.errors import HoneError, first_line
-from hone.files import disk_errors, fsync_path, read_json, write_json_atomic, write_text_atomic
+from hone.files import read_json, write_json_atomic
 from hone.models.adapter import ADAPTER, adapter_error, check_adapter, check_base
 from hone.models.classifier_head import adapter_labels
 from hone.models.inspect import max_positions
 from hone.models.load import check_source, load_finished, load_model, quiet_libraries, task_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Largest |difference of logits| over their standard deviation that is taken for the same model. float32: the order of
 # sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
@@ -58,7 +59,7 @@ class Merged:
 def merge_folders(
     source: Path,
     target: Path,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     *,
     base: str | None = None,
     dtype: str | None = None,
@@ -77,7 +78,7 @@ def merge_folders(
     """
     quiet_libraries()
     about = read_adapter(source)
-    _refuse_existing(target)
+    refuse_existing(target)
     name = base or str(about["base_model_name_or_path"])
     model = _load_base(name, about, source, tokenizer, trust_remote_code)
     saved_in = dtype or _stored_dtype(name, about.get("revision"), trust_remote_code)
@@ -85,29 +86,25 @@ def merge_folders(
     checked = check_base(adapted, source, name, FIX)
     ids = probe_ids(adapted, tokenizer)
     before = logits_of(adapted, ids)
+    spread = float(before.std().clamp(min=1e-12))
     merged = _merged(adapted, saved_in)
     n_parameters = sum(p.numel() for p in merged.parameters())
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    with disk_errors(target, "OUT"):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _save(merged, tokenizer, source, temporary)
-            del model, adapted, merged  # one copy of the weights at a time
-            after = logits_of(load_finished(str(temporary), trust_remote_code=trust_remote_code).float(), ids)
-            result = Merged(
-                target, name, saved_in, n_parameters, difference(before, after), TOLERANCE[saved_in], checked
-            )
-            _refuse_different(result, source)
-            write_text_atomic(temporary / "README.md", _card(result, source))
-            for path in (*temporary.iterdir(), temporary):
-                fsync_path(path)
-            if target.is_dir():
-                target.rmdir()  # it is empty
-            temporary.replace(target)
-            fsync_path(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return result
+
+    def result(difference: float) -> Merged:
+        tolerance = TOLERANCE[saved_in]
+        return Merged(target, name, saved_in, n_parameters, difference / spread, tolerance, checked)
+
+    with verified_write(
+        target,
+        before,
+        lambda path: logits_of(load_finished(str(path), trust_remote_code=trust_remote_code).float(), ids),
+        tolerance=TOLERANCE[saved_in] * spread,
+        card=lambda difference: _card(result(difference), source),
+        fix="try --dtype float32, or use base and adapter as they are",
+    ) as written:
+        _save(merged, tokenizer, source, written.path)
+        del model, adapted, merged  # one copy of the weights at a time
+    return result(written.difference)
 
 
 # ---- what is merged --------------------------------------------------------------------------------------------------
@@ -133,14 +130,9 @@ def read_adapter(source: Path) -> dict[str, Any]:
     return about
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise HoneError("exists already", where=str(target), fix="name another folder for the merged model")
-
-
 def _load_base(
-    name: str, about: dict[str, Any], source: Path, tokenizer: "PreTrainedTokenizerBase", trust_remote_code: bool
-) -> "PreTrainedModel":
+    name: str, about: dict[str, Any], source: Path, tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool
+) -> PreTrainedModel:
     """The base in float32, of the class that the adapter's task has."""
     task = task_of(str(source))
     labelled = adapter_labels(source) if task == "classification" else {}
@@ -166,18 +158,13 @@ def _load_base(
 
 def _stored_dtype(name: str, revision: str | None, trust_remote_code: bool) -> str:
     """The dtype of a model's files, as its config says; float32 where it says nothing we can save."""
-    from transformers import AutoConfig
-
     config = AutoConfig.from_pretrained(named(name), revision=revision or "main", trust_remote_code=trust_remote_code)
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in TOLERANCE else "float32"
 
 
-def _add_adapter(model: "PreTrainedModel", source: Path, name: str) -> Any:
+def _add_adapter(model: PreTrainedModel, source: Path, name: str) -> Any:
     """Base and adapter side by side, as in training; every tensor of the adapter found its place."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from peft.utils import load_peft_weights
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they would say is checked below
@@ -199,10 +186,8 @@ def _add_adapter(model: "PreTrainedModel", source: Path, name: str) -> Any:
 # ---- the same answers --------------------------------------------------------------------------------------------
 
 
-def probe_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> "Tensor":
+def probe_ids(model: Any, tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """(2, at most 64) token ids, drawn from the ordinary vocabulary by a fixed seed."""
-    import torch
-
     special = set(tokenizer.all_special_ids) | {model.config.pad_token_id}
     ordinary = torch.tensor([i for i in sorted(tokenizer.get_vocab().values()) if i not in special])
     length = min(PROBE_TOKENS, max_positions(model) or PROBE_TOKENS)
@@ -210,45 +195,20 @@ def probe_ids(model: Any, tokenizer: "PreTrainedTokenizerBase") -> "Tensor":
     return ordinary[draws]
 
 
-def logits_of(model: Any, ids: "Tensor") -> "Tensor":
+def logits_of(model: Any, ids: Tensor) -> Tensor:
     """Logits of token ids (B, T), float32: (B, T, V), or (B, classes) of a classifier."""
-    import torch
-
-    decoder = {"decoder_input_ids": ids} if model.config.is_encoder_decoder and task_has_decoder(model) else {}
+    writes = model.config.is_encoder_decoder and model.get_output_embeddings() is not None  # a classifier does not
+    decoder = {"decoder_input_ids": ids} if writes else {}
     with torch.inference_mode():
         logits: Tensor = model(input_ids=ids, **decoder).logits.float()
     return logits
 
 
-def task_has_decoder(model: Any) -> bool:
-    """Whether an encoder-decoder is asked for text (its classifiers make their own decoder inputs)."""
-    return model.get_output_embeddings() is not None
-
-
-def difference(before: "Tensor", after: "Tensor") -> float:
-    """Largest |difference| over the standard deviation; infinite where the shapes differ."""
-    if before.shape != after.shape:
-        return float("inf")
-    return float((before - after).abs().max() / before.std().clamp(min=1e-12))
-
-
-def _refuse_different(result: Merged, source: Path) -> None:
-    if not result.difference <= result.tolerance:  # also refuses nan
-        raise HoneError(
-            f"the merged model answers differently: its logits are off by {result.difference:.1e} of their spread, "
-            f"allowed are {result.tolerance:.0e} in {result.dtype}",
-            where=str(source),
-            fix="nothing was written; try --dtype float32, or use base and adapter as they are",
-        )
-
-
 # ---- what is written -----------------------------------------------------------------------------------------------
 
 
-def _merged(adapted: Any, dtype: str) -> "PreTrainedModel":
+def _merged(adapted: Any, dtype: str) -> PreTrainedModel:
     """The base with the adapter added to its weights, in `dtype`."""
-    import torch
-
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*no longer tied.*")  # PEFT unties and says so in the config
@@ -258,7 +218,7 @@ def _merged(adapted: Any, dtype: str) -> "PreTrainedModel":
     return merged.to(getattr(torch, dtype))
 
 
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", source: Path, folder: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     for place in (source, source.parent):  # a checkpoint's template is beside it, in its run

@@ -3,32 +3,27 @@
 The release is a folder: hparams.json, encoder.json, vocab.bpe, checkpoint, model.ckpt.index, model.ckpt.data-…,
 model.ckpt.meta. Fine-tuned copies of it have the same files; what an optimizer left among the variables is passed over.
 Nothing is trusted: sizes come from hparams.json and every tensor must have the shape they mean; every checksum is
-checked; and the folder gets its name only after the model loaded from it has given the logits of the glass-box GPT-2.
+checked; and the saved model has to give the logits of the glass-box GPT-2 (`verified_write.py`).
 
 >>> print(describe(convert(Path("124M"), Path("gpt2"))))                 # doctest: +SKIP
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hone.convert.tensorbundle import open_bundle, read_tensor
+from hone.convert.verified_write import refuse_existing, verified_write
 from hone.data.tokenizer import load_tokenizer, save_tokenizer, start_ids
 from hone.errors import HoneError
-from hone.files import disk_errors
-from hone.models.load import load_finished
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-    from hone.models.gpt2 import GPT2, GPT2Config
+from hone.models.gpt2 import GPT2, GPT2Config, fill, save_gpt2
+from hone.models.load import load_finished, quiet_libraries
 
 NEEDED = ("hparams.json", "encoder.json", "vocab.bpe")
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
@@ -48,7 +43,7 @@ class Converted:
     """What was written. max_difference: of any logit of the probe, between the saved model and the glass-box GPT-2."""
 
     folder: Path
-    hparams: "GPT2Config"
+    hparams: GPT2Config
     n_parameters: int
     n_bytes: int
     max_difference: float
@@ -62,25 +57,28 @@ def convert(source: Path, target: Path) -> Converted:
     Raises:
         HoneError: files missing, damaged or of different models, `target` in use, or the saved model differs.
     """
+    quiet_libraries()
     _check_files(source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise HoneError("exists already", where=str(target), fix="name a folder that does not exist yet")
+    refuse_existing(target)
     hparams = read_hparams(source / "hparams.json")
     tokenizer = load_tokenizer(source)
     model, n_ignored = read_model(source, hparams)
     check_vocabulary_size(tokenizer, hparams, source)
-    ids = _probe_ids(tokenizer, hparams)
-    expected = _logits(model, ids)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    with _written_aside(target) as folder:
-        from hone.models.gpt2 import save_gpt2
-
-        save_gpt2(model, folder, end_id=tokenizer.eos_token_id)
-        save_tokenizer(tokenizer, folder)
-        del model  # the next one needs the room
-        n_bytes = sum(path.stat().st_size for path in folder.iterdir())
-        difference = _difference(folder, ids, expected)
-    return Converted(target, hparams, n_parameters, n_bytes, difference, float(expected.abs().max()), n_ignored)
+    ids = _probe_ids(tokenizer, hparams.n_ctx)
+    with torch.inference_mode():
+        expected: Tensor = model(ids)
+    if not expected.isfinite().all():
+        raise HoneError("the weights give logits that are not numbers", fix="this checkpoint is of a diverged training")
+    largest = float(expected.abs().max())
+    with verified_write(
+        target, expected, lambda path: _logits_of_saved(path, ids), tolerance=TOLERANCE * largest
+    ) as written:
+        save_gpt2(model, written.path, end_id=tokenizer.eos_token_id)
+        save_tokenizer(tokenizer, written.path)
+        del model  # one copy of the weights at a time
+    n_bytes = sum(path.stat().st_size for path in target.iterdir())
+    return Converted(target, hparams, n_parameters, n_bytes, written.difference, largest, n_ignored)
 
 
 def describe(done: Converted) -> str:
@@ -90,7 +88,7 @@ def describe(done: Converted) -> str:
         f"GPT-2, {done.n_parameters:,} parameters ({sizes})",
         f"wrote {done.folder} ({done.n_bytes / 1e6:,.1f} MB, float32)",
         f"loaded back, its logits equal the glass-box GPT-2's: largest difference {done.max_difference:.1e} "
-        f"beside logits up to {done.largest_logit:.1f}",
+        f"compared with logits up to {done.largest_logit:.1f}",
     ]
     if done.n_ignored:
         lines.insert(1, f"passed over {done.n_ignored} variables that are no weights (an optimizer's)")
@@ -110,14 +108,12 @@ def _check_files(source: Path) -> None:
         raise HoneError(what, where=str(source), fix=RELEASED)
 
 
-def read_hparams(path: Path) -> "GPT2Config":
+def read_hparams(path: Path) -> GPT2Config:
     """The sizes of a released model.
 
     Raises:
         HoneError: not JSON, a size is missing or impossible.
     """
-    from hone.models.gpt2 import GPT2Config
-
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -157,7 +153,7 @@ def checkpoint_prefix(source: Path) -> Path:
     return found[0]
 
 
-def variables(hparams: "GPT2Config") -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def variables(hparams: GPT2Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(OpenAI's name, transformers' name without "transformer.", shape there) of every weight, in the order of use."""
     width = hparams.n_embd
     outputs = {"attn/c_attn": 3 * width, "attn/c_proj": width, "mlp/c_fc": 4 * width, "mlp/c_proj": width}
@@ -175,16 +171,12 @@ def variables(hparams: "GPT2Config") -> Iterator[tuple[str, str, tuple[int, ...]
         yield f"model/ln_f/{theirs}", f"ln_f.{ours}", (width,)
 
 
-def read_model(source: Path, hparams: "GPT2Config") -> "tuple[GPT2, int]":
+def read_model(source: Path, hparams: GPT2Config) -> tuple[GPT2, int]:
     """The glass-box GPT-2 with the weights of a checkpoint, and how many variables were passed over.
 
     Raises:
         HoneError: no or several checkpoints, damaged files, or weights that are not those of `hparams`.
     """
-    import torch
-
-    from hone.models.gpt2 import GPT2, fill
-
     bundle = open_bundle(checkpoint_prefix(source))
     where = str(bundle.prefix)
     fix = "take hparams.json and the checkpoint from the same model"
@@ -213,7 +205,7 @@ def read_model(source: Path, hparams: "GPT2Config") -> "tuple[GPT2, int]":
 # ---- the check of what was written ----------------------------------------------------------------------------------
 
 
-def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", hparams: "GPT2Config", source: Path) -> None:
+def check_vocabulary_size(tokenizer: PreTrainedTokenizerBase, hparams: GPT2Config, source: Path) -> None:
     """Refuse an encoder.json with more tokens than the model."""
     needed = max(tokenizer.get_vocab().values()) + 1
     if needed > hparams.n_vocab:
@@ -224,58 +216,15 @@ def check_vocabulary_size(tokenizer: "PreTrainedTokenizerBase", hparams: "GPT2Co
         )
 
 
-def _probe_ids(tokenizer: "PreTrainedTokenizerBase", hparams: "GPT2Config") -> "Tensor":
-    """(1, T) ids of a text that uses letters, digits, spaces and bytes beyond ASCII."""
-    import torch
-
-    return torch.tensor([start_ids(tokenizer, [PROBE], special=False)[0][: hparams.n_ctx]])
+def _probe_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> Tensor:
+    """(1, at most n_ctx) ids of a text that uses letters, digits, spaces and bytes beyond ASCII."""
+    return torch.tensor([start_ids(tokenizer, [PROBE], special=False)[0][:n_ctx]])
 
 
-def _logits(model: "GPT2", ids: "Tensor") -> "Tensor":
-    import torch
-
-    with torch.inference_mode():
-        logits: Tensor = model(ids)
-    if not logits.isfinite().all():
-        raise HoneError("the weights give logits that are no numbers", fix="this checkpoint is of a diverged training")
-    return logits
-
-
-def _difference(folder: Path, ids: "Tensor", expected: "Tensor") -> float:
-    """Load the folder as any user would and compare: ids of the probe, then logits."""
-    import torch
-    from transformers import AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    again = AutoTokenizer.from_pretrained(folder)
-    if start_ids(again, [PROBE], special=False)[0][: ids.shape[1]] != ids[0].tolist():
+def _logits_of_saved(folder: Path, ids: Tensor) -> Tensor:
+    """Of the folder loaded as any user would: its tokenizer has to give the same ids of the probe."""
+    if not torch.equal(_probe_ids(load_tokenizer(folder), ids.shape[1]), ids):
         raise HoneError("the saved tokenizer gives other ids than encoder.json", where=str(folder))
     with torch.inference_mode():
-        logits = load_finished(str(folder))(ids).logits
-    difference = float((logits - expected).abs().max())
-    if not difference <= TOLERANCE * float(expected.abs().max()):
-        raise HoneError(
-            f"the saved model's logits differ from the glass-box GPT-2's by up to {difference:.2e}: it is not kept",
-            where=str(folder),
-            fix="this is a defect of hone or of an installed package: `hone doctor` lists the versions",
-        )
-    return difference
-
-
-@contextmanager
-def _written_aside(target: Path) -> Iterator[Path]:
-    """A folder that takes the name `target` only when all has gone well, and is gone otherwise."""
-    target = target.resolve()
-    aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    setting = "name another folder"
-    with disk_errors(target, setting):
-        aside.mkdir(parents=True)
-    try:
-        yield aside
-        with disk_errors(target, setting):
-            if target.is_dir():
-                target.rmdir()  # empty, as was checked
-            aside.rename(target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        logits: Tensor = load_finished(str(folder))(ids).logits
+    return logits

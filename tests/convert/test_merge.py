@@ -185,7 +185,7 @@ def test_a_merge_that_does_not_hold_leaves_nothing(
         honest(model, tokenizer, source, folder)
 
     monkeypatch.setattr(merging, "_save", spoil)
-    with pytest.raises(HoneError, match="the merged model answers differently"):
+    with pytest.raises(HoneError, match="answers differently"):
         merged(adapter_run, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
 
