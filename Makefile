@@ -25,14 +25,17 @@ sandbox:
 demo: setup  ## fine-tune the model that ships with hone, show what changed
 	$(BIN)/hone demo
 
+# One process a core, at most four: a test takes one thread, and each process holds up to a gigabyte.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: setup  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: setup  ## format, lint, types, fast tests
 	$(BIN)/ruff format --check src tests benchmarks examples base_model tools
 	$(BIN)/ruff check src tests benchmarks examples base_model tools
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
 	$(BIN)/python benchmarks/prepare_data.py

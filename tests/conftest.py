@@ -1,5 +1,6 @@
 """What all tests share: no network, a private token cache, a tiny tokenizer and tiny random models made on the spot."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -80,6 +81,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_
     folder = tmp_path_factory.mktemp("model") / "tiny-gpt2"
     tiny_model("gpt2").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    import hone.training.train  # noqa: F401  (and with it whatever a run imports)
+
+    gc.freeze()  # a run collects garbage twice; looking through the libraries' objects each time costs a second
     return folder
 
 
