@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hone.config.schema import Config
+    from hone.convert.merge import Merged
     from hone.data.prepare import Prepared
+    from hone.planning.plan import Plan
     from hone.runs import Run
 
 __version__ = "0.1.0"
@@ -26,6 +28,8 @@ __all__ = [
     "generate",
     "load",
     "load_config",
+    "merge",
+    "plan",
     "predict",
     "prepare",
     "repeat",
@@ -49,6 +53,13 @@ def prepare(config: "Config") -> "Prepared":
 
     config = reachable_or_spare(config)
     return prepare_data(config, tokenizer_of(config.model))
+
+
+def plan(config: "Config", *, measure: bool = False) -> "Plan":
+    """What a training will cost: parameters, steps, memory, disk, and with `measure` time; see `hone.planning.plan`."""
+    from hone.planning.plan import make_plan
+
+    return make_plan(config, measure=measure)
 
 
 def train(config: "Config") -> "Run":
@@ -90,7 +101,7 @@ def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokeniz
     from hone.data.tokenizer import load_tokenizer
     from hone.models.load import load_finished
 
-    name = str(getattr(model, "folder", model))
+    name = _name(model)
     return load_finished(name), load_tokenizer(name)
 
 
@@ -98,7 +109,7 @@ def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
     """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
     from hone.evaluation.evaluate import evaluate_model
 
-    return evaluate_model(str(getattr(model, "folder", model)), config)
+    return evaluate_model(_name(model), config)
 
 
 def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> dict[str, Any]:
@@ -108,12 +119,24 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
     return compare_measured(a, b, confidence=confidence)
 
 
+def merge(
+    source: "Run | str | Path", target: "str | Path", *, base: str | None = None, dtype: str | None = None
+) -> "Merged":
+    """Make an adapter and its base one model folder that loads without PEFT; see `hone.convert.merge`."""
+    from hone.convert.merge import merge_folders, read_adapter
+    from hone.data.tokenizer import load_tokenizer
+
+    folder = Path(_name(source))
+    read_adapter(folder)  # what it says is clearer than what the tokenizer's loader says
+    return merge_folders(folder, Path(target), load_tokenizer(folder), base=base, dtype=dtype)
+
+
 def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, Any]]:
     """Label, probability, all probabilities and whether it was cut, for each text; of a run of task classification."""
     from hone.inference.predict import predict as predict_texts
     from hone.inference.predict import ready_classifier, trained_length
 
-    name = str(getattr(model, "folder", model))
+    name = _name(model)
     loaded, tokenizer = ready_classifier(name)
     return predict_texts(loaded, tokenizer, texts, trained_length(Path(name)))
 
@@ -137,7 +160,7 @@ def generate(
     """
     from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
 
-    name = str(getattr(model, "folder", model))
+    name = _name(model)
     given: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -148,3 +171,8 @@ def generate(
     settings = chosen_settings(name, given)
     loaded, tokenizer = ready_model(name)
     return next(generate_texts(loaded, tokenizer, [prompt], settings, chosen_template(name, template, tokenizer)))
+
+
+def _name(model: "Run | str | Path") -> str:
+    """What a model is loaded by: the folder of a run, else the folder or hub name given."""
+    return str(getattr(model, "folder", model))

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can repair.
+"""The one exception for mistakes a user can repair, and the one for a run that a signal ended.
 
 Anything a person can cause (a wrong key, a broken row, a full disk) is raised as `HoneError` and printed by the
 command line as one message without a traceback, exit code 1. Everything else is our own bug and keeps its traceback.
@@ -20,6 +20,10 @@ class HoneError(ValueError):
         self.what, self.where, self.fix = what, where, fix
         message = f"{where}: {what}" if where else what
         super().__init__(f"{message}\n  {fix}" if fix else message)
+
+
+class Interrupted(Exception):
+    """A signal ended the run; a checkpoint was written if training had begun. The command line's exit code is 130."""
 
 
 @contextmanager

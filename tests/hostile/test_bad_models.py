@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hone.errors import Interrupted
+
 pytest_plugins = ["spoiled"]
 
 Hone = Callable[..., Any]
@@ -148,7 +150,6 @@ def test_a_cut_off_checkpoint_is_named_and_the_one_before_is_as_good(
     project: Path, hone: Hone, refused: Refused, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import hone.training.train as story
-    from hone.training.callbacks import Interrupted
 
     command = ("train", "cfg.yaml", f"method={method}", "lora_r=2", "save_strategy=steps", "save_steps=1")
     command += ("max_steps=3", "eval_base=false", "sample_prompts=0", "save_total_limit=9")

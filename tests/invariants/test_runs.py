@@ -17,7 +17,7 @@ import pytest
 
 import hone
 from conftest import pairs
-from hone.errors import HoneError
+from hone.errors import HoneError, Interrupted
 from hone.runs import Run
 
 PLAIN = {
@@ -202,7 +202,6 @@ def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
     tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hone.tasks import causal
-    from hone.training.callbacks import Interrupted
 
     common = settings(model_folder, write_rows, eval_strategy="epoch", num_train_epochs=1.0)
     whole = hone.train(hone.load_config({**common, "output_dir": str(tmp_path / "whole")}))

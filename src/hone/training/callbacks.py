@@ -38,10 +38,6 @@ class StopRequest:
     signal_number: int | None = None
 
 
-class Interrupted(Exception):
-    """A signal ended the run; a checkpoint was written if training had begun."""
-
-
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first SIGTERM or SIGINT into a request to stop after the step at hand; a second one stops at once."""

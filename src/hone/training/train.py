@@ -23,7 +23,7 @@ from hone.config.schema import Config
 from hone.data.prepare import Prepared, describe, prepare
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
-from hone.errors import HoneError
+from hone.errors import HoneError, Interrupted
 from hone.evaluation import code_tasks as code_eval
 from hone.evaluation import memorization
 from hone.evaluation.run import compare, measure
@@ -86,8 +86,6 @@ def train(config: Config) -> Run:
             run.update(stage="saved")
             log.info("saved the model to %s", run.folder)
             if stop:
-                from hone.training.callbacks import Interrupted
-
                 raise Interrupted("trained and saved, but not measured: the same command goes on from there")
             del model
             give_back_freed_memory()
@@ -162,8 +160,6 @@ def _logged(run: Run) -> Iterator[None]:
 @contextmanager
 def _status(run: Run) -> Iterator[None]:
     """Keep status.json true however the run ends."""
-    from hone.training.callbacks import Interrupted
-
     began, before = time.time(), run.status.get("seconds", 0.0)
     run.update(status="running", stage=run.status.get("stage", "start"), error=None)
 
@@ -208,7 +204,7 @@ def _fit(
     checkpoint: Path | None,
 ) -> tuple["PreTrainedModel", bool]:
     """The training itself, from the start or from a complete checkpoint; and whether a signal came in its last step."""
-    from hone.training.callbacks import Interrupted, stop_on_signals
+    from hone.training.callbacks import stop_on_signals
 
     with stop_on_signals() as request:
         trainer, stopper = build_trainer(run, config, tokenizer, model, data, request)

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hone.commands.app import AsJson, app, check_output, guarded
+import hone
+from hone.commands.shared import AsJson, check_output
 from hone.errors import HoneError
 
 MaxNewTokens = Annotated[
     int | None, typer.Option(min=1, help="At most this many new tokens [128, or as the run has it].")
 ]
-
-PANEL = "Let it answer"  # of `hone --help`
-
 
 Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; higher is more varied [0].")]
 
@@ -36,8 +34,6 @@ Stop = Annotated[list[str] | None, typer.Option(help="End before this text (may 
 Template = Annotated[str | None, typer.Option(help="plain, instruction or chat [as trained].")]
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def generate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     prompt: Annotated[
@@ -124,8 +120,6 @@ def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_
         typer.echo(printable(text) if sys.stdout.isatty() else text)
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def chat(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     system: Annotated[str | None, typer.Option(help="The system message, for models with a chat template.")] = None,
@@ -158,8 +152,6 @@ def chat(
     )
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def predict(
     model: Annotated[str, typer.Argument(help="A run of task classification, model folder, adapter or hub name.")],
     file: Annotated[
@@ -171,7 +163,6 @@ def predict(
     """Class and probability of each text: of --text, of a FILE, or of each line of stdin."""
     if text and file is not None:
         raise HoneError("both --text and a file are given", fix="give one of them")
-    import hone
 
     texts = list(text) if text else _texts_of(file)
     for row in hone.predict(model, texts):

@@ -6,24 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hone.commands.app import (
-    KEYS,
-    AsJson,
-    Settings,
-    app,
-    check_isolation,
-    check_output,
-    config_of,
-    guarded,
-    log_to_stderr,
-)
+import hone
+from hone.commands.shared import AsJson, Settings, check_isolation, check_output, config_of, log_to_stderr
 from hone.errors import HoneError
 
-PANEL = "What it is worth"  # of `hone --help`
 
-
-@app.command(name="eval", rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     settings: Settings = None,
@@ -50,7 +37,6 @@ def evaluate(
     elif tasks is not None:
         _evaluate_public(model, tasks, config, limit, as_json)
     else:
-        import hone
         from hone.evaluation.run import describe
 
         result = hone.evaluate(model, config)
@@ -86,8 +72,6 @@ def _evaluate_public(model: str, tasks: str, config: Any, limit: int | None, as_
     typer.echo(level + ("" if limit is None else f"; the first {limit} items only: no benchmark result"))
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def grade(
     tasks: Annotated[Path, typer.Argument(help="Tasks with tests: HumanEval's or MBPP's file, or your own.")],
     samples: Annotated[
@@ -125,8 +109,6 @@ def grade(
         typer.echo(grades_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def compare(
     a: Annotated[Path, typer.Argument(help="A run folder, or the results of `hone grade` (*_results.jsonl).")],
     b: Annotated[Path | None, typer.Argument(help="The other; without it, the run's base and its tuned model.")] = None,
@@ -136,7 +118,6 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """How B is beside A on the same items: difference, interval, test, and what so many items can show."""
-    import hone
     from hone.show import printable, table
     from hone.statistics.compare import failed, notes, table_of
 
@@ -151,8 +132,6 @@ def compare(
         raise typer.Exit(3)
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of `hone repeat`.")],
 ) -> None:
@@ -165,8 +144,6 @@ def report(
     typer.echo(f"wrote {run / 'report.html'} and report.md")
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, up to three levels down.")] = Path(),
     as_json: AsJson = False,

@@ -7,14 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hone.commands.app import KEYS, AsJson, Settings, app, config_of, guarded, log_to_stderr
+import hone
+from hone.commands.shared import AsJson, Settings, config_of, log_to_stderr
 from hone.errors import HoneError
 
-PANEL = "From rows to a run"  # of `hone --help`
 
-
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def demo(
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the runs are written.")] = Path("out/demo"),
@@ -29,18 +26,10 @@ def demo(
         raise HoneError(f"the demo has no method '{method}'", where="--method", fix="use full or lora")
     log_to_stderr()
     from hone.demo import demo as run_demo
-    from hone.training.callbacks import Interrupted
 
-    try:
-        run = run_demo(output, method, settings or [])
-    except Interrupted as stopped:
-        typer.echo(f"interrupted: {stopped}", err=True)
-        raise typer.Exit(130) from None
-    _print_run(run, as_json)
+    _print_run(run_demo(output, method, settings or []), as_json)
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def init(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name; without it, the list.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default RECIPE.yaml.")] = None,
@@ -63,8 +52,6 @@ def init(
     typer.echo(f"wrote {path}: edit it, then `hone check {path}` and `hone train {path}`")
 
 
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def check(settings: Settings = None) -> None:
     """Check a config without loading a model: keys, types, conflicts, files."""
     config = config_of(settings)
@@ -85,8 +72,6 @@ def check(settings: Settings = None) -> None:
     typer.echo("ok", err=True)
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def explain(key: Annotated[str | None, typer.Argument(help="A config key; without it, all of them.")] = None) -> None:
     """What a config key does, why, how, what it costs, and typical values."""
     from hone.config.explain import explain as explain_key
@@ -94,8 +79,6 @@ def explain(key: Annotated[str | None, typer.Argument(help="A config key; withou
     typer.echo(explain_key(key))
 
 
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def prepare(
     settings: Settings = None,
     show: Annotated[int, typer.Option(min=0, help="Print this many rows with supervised and masked tokens.")] = 0,
@@ -107,7 +90,6 @@ def prepare(
     from hone.config.checks import require_training
 
     require_training(config)
-    import hone
     from hone.data.prepare import copy_bins, describe
     from hone.models.fallback import reachable_or_spare
     from hone.tables import colour_tokens
@@ -128,8 +110,6 @@ def prepare(
     typer.echo("\n".join([*describe(data, config.data.batching), f"store: {data.store.folder or 'the .bin files'}"]))
 
 
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def plan(
     settings: Settings = None,
     measure: Annotated[bool, typer.Option("--measure", help="Load everything and time two real steps.")] = False,
@@ -137,30 +117,19 @@ def plan(
 ) -> None:
     """What a training will cost, before it starts: parameters, steps, memory, disk, time. Exit code 3: too much."""
     config = config_of(settings)
-    from hone.planning.plan import make_plan
     from hone.tables import plan_text
 
-    found = make_plan(config, measure=measure)
+    found = hone.plan(config, measure=measure)
     typer.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))
     if not found.fits:
         raise typer.Exit(3)
 
 
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def train(settings: Settings = None, as_json: AsJson = False) -> None:
     """Measure the base, train, save, measure the tuned model. The same command resumes an interrupted run."""
     config = config_of(settings)
     log_to_stderr()
-    from hone.training.callbacks import Interrupted
-    from hone.training.train import train as train_run
-
-    try:
-        run = train_run(config)
-    except Interrupted as stopped:
-        typer.echo(f"interrupted: {stopped}", err=True)
-        raise typer.Exit(130) from None
-    _print_run(run, as_json)
+    _print_run(hone.train(config), as_json)
 
 
 def _print_run(run: Any, as_json: bool) -> None:
@@ -173,8 +142,6 @@ def _print_run(run: Any, as_json: bool) -> None:
         typer.echo(before_after(run))
 
 
-@app.command(rich_help_panel=PANEL, context_settings=KEYS)
-@guarded
 def repeat(
     settings: Settings = None,
     seeds: Annotated[
@@ -186,13 +153,7 @@ def repeat(
     config = config_of(settings)
     log_to_stderr()
     from hone.tables import repeat_text
-    from hone.training.callbacks import Interrupted
     from hone.training.repeat import parse_seeds
-    from hone.training.repeat import repeat as repeat_runs
 
-    try:
-        found = repeat_runs(config, parse_seeds(seeds, config.train.seed))
-    except Interrupted as stopped:
-        typer.echo(f"interrupted: {stopped}", err=True)
-        raise typer.Exit(130) from None
+    found = hone.repeat(config, parse_seeds(seeds, config.train.seed))
     typer.echo(json.dumps(found) if as_json else repeat_text(found, config.output.output_dir))

@@ -6,14 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hone.commands.app import AsJson, app, guarded
+import hone
+from hone.commands.shared import AsJson
 from hone.errors import HoneError
 
-PANEL = "Files and the machine"  # of `hone --help`
 
-
-@app.command(rich_help_panel=PANEL)
-@guarded
 def convert(
     source: Annotated[Path, typer.Argument(help="A folder of OpenAI's GPT-2 files (hparams.json, model.ckpt…).")],
     target: Annotated[Path, typer.Argument(help="The model folder to write.")],
@@ -29,8 +26,6 @@ def convert(
     typer.echo(json.dumps(asdict(done), default=str) if as_json else describe(done))
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def merge(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A LoRA run or an adapter's folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
@@ -39,14 +34,11 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Make an adapter and its base one model folder that loads without PEFT, and check that it answers the same."""
-    from hone.convert.merge import DTYPES, merge_folders, read_adapter
+    from hone.convert.merge import DTYPES
 
     if dtype not in (None, *DTYPES):
         raise HoneError(f"unknown dtype '{dtype}'", where="--dtype", fix=f"use {', '.join(DTYPES)}")
-    read_adapter(source)  # what it says is clearer than what the tokenizer's loader says
-    from hone.data.tokenizer import load_tokenizer
-
-    result = merge_folders(source, target, load_tokenizer(source), base=base, dtype=dtype)
+    result = hone.merge(source, target, base=base, dtype=dtype)
     if as_json:
         typer.echo(json.dumps(result.as_dict()))
         return
@@ -59,8 +51,6 @@ def merge(
         typer.echo("note: the adapter does not say which weights it was trained on; the base is unchecked", err=True)
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def doctor(as_json: AsJson = False) -> None:
     """What this machine can do: processor, precision, memory, GPU, sandbox, packages."""
     from dataclasses import asdict
@@ -73,8 +63,6 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(exit_code(checks))
 
 
-@app.command(rich_help_panel=PANEL)
-@guarded
 def cache(
     remove: Annotated[
         str | None, typer.Option(help="Delete these kinds: tokens, prefix, answers or all, with commas.")
