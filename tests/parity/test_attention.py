@@ -11,7 +11,7 @@ import torch
 from test_batching import make_items
 
 from hone.accelerations import varlen_attention as attention
-from hone.accelerations.varlen_attention import NAME, use_segments
+from hone.accelerations.varlen_attention import NAME, use_varlen_attention
 from hone.data.batches import flat, packed, padded
 from hone.loss import causal_lm_loss
 
@@ -40,7 +40,7 @@ def test_equals_masked_attention(
         "padded": padded(items, 0),
     }
     expected = {name: loss_and_gradients(model, batch) for name, batch in batches.items()}
-    assert use_segments(model, max_length=64)
+    assert use_varlen_attention(model, max_length=64)
     assert model.config._attn_implementation == NAME
     for name, batch in batches.items():
         logits, gradients = loss_and_gradients(model, batch)
@@ -56,22 +56,22 @@ def test_generation_is_unchanged(tiny_model: Any, tokenizer: Any) -> None:
     mask = torch.tensor([[0] * 3 + [1] * 6, [1] * 9])
     options = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
     expected = model.generate(ids, **options)
-    assert use_segments(model, max_length=64)
+    assert use_varlen_attention(model, max_length=64)
     assert torch.equal(model.generate(ids, **options), expected)
 
 
 def test_steps_aside(tiny_model: Any) -> None:
-    assert not use_segments(tiny_model("gemma2"), 64), "capped scores"
-    assert not use_segments(tiny_model("mistral", sliding_window=16), 64), "a window shorter than the examples"
-    assert not use_segments(tiny_model("gpt2"), 64, device="cuda")
+    assert not use_varlen_attention(tiny_model("gemma2"), 64), "capped scores"
+    assert not use_varlen_attention(tiny_model("mistral", sliding_window=16), 64), "a window shorter than the examples"
+    assert not use_varlen_attention(tiny_model("gpt2"), 64, device="cuda")
     eager = tiny_model("gpt2")
     eager.set_attn_implementation("eager")
-    assert not use_segments(eager, 64)
+    assert not use_varlen_attention(eager, 64)
 
 
 def test_saved_config_names_no_attention_of_ours(tiny_model: Any, tmp_path: Any) -> None:
     model = tiny_model("gpt2")
-    assert use_segments(model, 64)
+    assert use_varlen_attention(model, 64)
     model.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hone.accelerations.fused_cross_entropy import FusedHead
+from hone.accelerations.fused_cross_entropy import FusedCrossEntropy
 from hone.data.batches import filled, flat, padded
 from hone.loss import causal_lm_loss, scored_positions
 from hone.planning.heap import ALIGNED, MAPPED_FROM, Heap
@@ -47,7 +47,7 @@ def forward(model: Any, rows: dict[str, Any], *, head: Any = None) -> torch.Tens
     keep = scored_positions(rows["labels"])
     if head is None:
         return model(**inputs, use_cache=False, logits_to_keep=keep).logits
-    with head.skipped():
+    with head.head_skipped():
         return model(**inputs, use_cache=False, logits_to_keep=keep).logits
 
 
@@ -62,7 +62,7 @@ def test_a_step_without_numbers_holds_what_the_real_one_does(
 
     def real() -> None:
         model = tiny_model(architecture, **sizes).train()
-        head = FusedHead.of(model) if fused else None
+        head = FusedCrossEntropy.of(model) if fused else None
         loss = functools.partial(head.loss, num_items=1) if head else functools.partial(causal_lm_loss, num_items=1)
         started.append(sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values()))
         loss(forward(model, rows, head=head), rows["labels"]).backward()
@@ -72,7 +72,7 @@ def test_a_step_without_numbers_holds_what_the_real_one_does(
     with torch.device("meta"):
         model = tiny_model(architecture, **sizes).train()
     fakes = without_memory(model, "cpu")
-    head = FusedHead.of(model) if fused else None
+    head = FusedCrossEntropy.of(model) if fused else None
     loss = functools.partial(head.loss, num_items=1) if head else functools.partial(causal_lm_loss, num_items=1)
     counted = weights_of(fakes, model)
     assert counted.now == pytest.approx(started[0], rel=0.1)

@@ -19,7 +19,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         found["measured"] += 1
         return [found[str(dtype).removeprefix("torch.")] for dtype in dtypes]
 
-    monkeypatch.setattr("hone.training.flops.best_gflops", rate)
+    monkeypatch.setattr(precision, "best_gflops", rate)
     monkeypatch.setattr(precision, "bf16_pays", bf16_pays)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     return found

@@ -15,9 +15,14 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 TOP_PAD = 64 << 20  # bytes that the heap grows by at a time
 
 
+def allocator_can_keep() -> bool:
+    """Whether the C library's allocator is glibc's, which has these settings."""
+    return platform.libc_ver()[0] == "glibc"
+
+
 def keep_freed_memory() -> bool:
     """Never give freed blocks back, and take large ones from the heap too; False where the allocator is not glibc's."""
-    if platform.libc_ver()[0] != "glibc":
+    if not allocator_can_keep():
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -30,5 +35,5 @@ def keep_freed_memory() -> bool:
 def give_back_freed_memory() -> None:
     """Hand what is free back to the system now: what comes after a training needs less than it did. No-op elsewhere."""
     gc.collect()  # an engine and its callbacks refer to each other
-    if platform.libc_ver()[0] == "glibc":
+    if allocator_can_keep():
         ctypes.CDLL(None).malloc_trim(0)

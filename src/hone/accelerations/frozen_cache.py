@@ -1,12 +1,13 @@
-"""What frozen blocks make of each token, computed once and kept on disk: later epochs start above them.
+"""Frozen cache: the hidden states that enter the first trained block, computed once for each token and kept on disk.
 
 With the bottom of a network frozen, the hidden state that enters the first trained block is a function of the example
 alone. In the first epoch it is written to a memory-mapped file; from then on the blocks below are not run. The file's
 name says what it depends on (weights below the cut, tokens, number format), so other seeds, ranks and learning rates on
 the same data find it too. The idea: AutoFreeze, arXiv 2102.01386; PAC, arXiv 2408.10746.
 
->>> cache = PrefixCache.open(model, data.train, folder, limit_bytes=8 << 30)     # None: does not apply # doctest: +SKIP
->>> with cache.at(batch.pop("prefix_rows")):                                     # doctest: +SKIP
+>>> file = cache_file(model, dataset, folder, torch.bfloat16)                    # doctest: +SKIP
+>>> cache = FrozenCache(model, dataset, file, torch.bfloat16)                    # doctest: +SKIP
+>>> with cache.at(batch.pop("cache_rows")):                                      # doctest: +SKIP
 ...     loss = model(**batch)
 """
 
@@ -17,22 +18,20 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hone.data.batches import flat
 from hone.data.truncate import TokenDataset
-from hone.errors import HoneError
+from hone.errors import HoneError, first_line
 from hone.files import write_json_atomic
 from hone.models.dropout import largest_dropout
 from hone.models.freeze import blocks, final_norms
 from hone.models.inspect import unwrapped
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger("hone")
 
@@ -44,67 +43,34 @@ STORED: dict[torch.dtype, Any] = {
 }
 
 
-class PrefixCache:
+class FrozenCache:
     """Hidden states at the input of block `cut`, one row for each token of the training examples.
 
+    What an earlier run left in `file` is used; the rows that are not known yet are filled in the first epoch.
+
     Attributes:
-        rows: (tokens, width) memory-mapped. known: (tokens,) bool. dtype: of the rows.
+        rows: (tokens, width) memory-mapped. known: (tokens,) bool. dtype: of the rows, that of the computation.
     """
 
-    def __init__(self, stack: nn.ModuleList, cut: int, file: Path, shape: tuple[int, int], dtype: torch.dtype) -> None:
-        self.stack, self.cut, self.file, self.dtype = stack, cut, file, dtype
-        self.marks = file.with_suffix(".npy")
-        mode: Any = "r+" if self.marks.is_file() and file.is_file() else "w+"
-        self.rows = np.memmap(file, dtype=STORED[dtype], mode=mode, shape=shape)
-        self.known = np.load(self.marks) if mode == "r+" else np.zeros(shape[0], dtype=bool)
+    def __init__(self, model: PreTrainedModel, dataset: TokenDataset, file: Path, dtype: torch.dtype) -> None:
+        bottom = frozen_bottom(model)
+        assert bottom is not None, "only for a model whose lowest blocks are frozen"
+        self.stack, self.cut = bottom
+        self.dtype, self.marks = dtype, file.with_suffix(".npy")
+        n_tokens, size = dataset.n_tokens, cache_bytes(model, dataset, dtype)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        mode: Any = "r+" if is_filled(file) and file.is_file() else "w+"
+        self.rows = np.memmap(file, dtype=STORED[dtype], mode=mode, shape=(n_tokens, hidden_size(model)))
+        self.known = np.load(self.marks) if mode == "r+" else np.zeros(n_tokens, dtype=bool)
         # marks are on disk only while the rows they speak of are: whoever is killed leaves none
         self.marks.unlink(missing_ok=True)
         self._returns_tuple: int | None = None  # how long the tuple is that a block returns
-
-    @classmethod
-    def open(
-        cls,
-        model: "PreTrainedModel",
-        dataset: TokenDataset,
-        folder: Path,
-        *,
-        limit_bytes: float,
-        dtype: torch.dtype,
-        keep: bool = True,
-    ) -> Optional["PrefixCache"]:
-        """The cache of this model's frozen bottom for these examples, empty or filled before; None with a line said.
-
-        Args:
-            dtype: of the rows, that of the computation. keep: False if only a cache that is there already is wanted.
-        """
-        found = frozen_bottom(model)
-        if found is None:
-            return None
-        stack, cut = found
-        size = dataset.n_tokens * (width := hidden_size(model)) * dtype.itemsize
-        folder.mkdir(parents=True, exist_ok=True)
-        name = _fingerprint(model, stack, cut, dataset, dtype)
-        there = (folder / f"{name}.npy").is_file()
-        if not there and not keep:
-            return None
-        free = shutil.disk_usage(folder).free
-        if not there and (size > limit_bytes or size > free * 0.9):
-            log.info(
-                "prefix cache: %.1f GB would be needed (limit %.1f, free %.1f): blocks below %d run every epoch",
-                size / 1e9, limit_bytes / 1e9, free / 1e9, cut,
-            )  # fmt: skip
-            return None
-        cache = cls(stack, cut, folder / f"{name}.bin", (dataset.n_tokens, width), dtype)
-        about = {"blocks": cut, "tokens": dataset.n_tokens, "bytes": size, "model": model.config._name_or_path}
-        write_json_atomic(folder / f"{name}.json", about)
-        log.info(
-            "prefix cache: the %d frozen blocks run once for each token (%.2f GB in %s, %.0f %% there already)",
-            cut, size / 1e9, folder, 100 * cache.known.mean(),
-        )  # fmt: skip
-        return cache
+        about = {"blocks": self.cut, "tokens": n_tokens, "bytes": size, "model": model.config._name_or_path}
+        write_json_atomic(file.with_suffix(".json"), about)
+        log.info("frozen cache: %.2f GB in %s, %.0f %% there already", size / 1e9, file.parent, 100 * self.known.mean())
 
     @contextmanager
-    def at(self, rows: "Tensor | np.ndarray | None") -> Iterator[None]:
+    def at(self, rows: Tensor | np.ndarray | None) -> Iterator[None]:
         """Within it a forward pass starts at the cut where all its tokens are known, and else is remembered.
 
         rows: (T,) numbers of the batch's tokens, PADDING for those of no example; None for a batch to leave alone.
@@ -132,9 +98,13 @@ class PrefixCache:
                 for block in self.stack[: self.cut]:
                     del block.forward
 
-    def agrees(self, model: "PreTrainedModel", dataset: TokenDataset, tolerance: float) -> bool:
-        """Do the logits of a real example come out the same from the cache? |difference| over the logits' spread."""
-        batch = numbered([{**dataset[0], "prefix_start": 0}], flat)
+    def difference(self, model: PreTrainedModel, dataset: TokenDataset, tolerance: float) -> str | None:
+        """Why the logits of a real example do not come out the same from the cache; None if they do.
+
+        Args:
+            tolerance: of |difference| over the logits' spread.
+        """
+        batch = numbered([{**dataset[0], "cache_start": 0}], flat)
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
         known, training = self.known.copy(), model.training
         self.known[: inputs["input_ids"].shape[1]] = False
@@ -143,15 +113,15 @@ class PrefixCache:
             with torch.no_grad():
                 logits = []
                 for _ in range(2):  # remembered, then reused
-                    with self.at(batch["prefix_rows"]):
+                    with self.at(batch["cache_rows"]):
                         logits.append(model(**inputs, use_cache=False).logits.float())
         except (HoneError, TypeError, RuntimeError) as error:
-            log.info("prefix cache: %s does not allow it (%s)", type(model).__name__, error)
-            return False
+            return first_line(error)
         finally:
             self.known = known
             model.train(training)
-        return bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
+        agrees = bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
+        return None if agrees else "the logits differ"
 
     def close(self) -> None:
         """Write rows, then marks: the cache can be used by the next run."""
@@ -192,7 +162,26 @@ class PrefixCache:
         return hook
 
 
-def frozen_bottom(model: "PreTrainedModel") -> "tuple[nn.ModuleList, int] | None":
+def cache_bytes(model: PreTrainedModel, dataset: TokenDataset, dtype: torch.dtype) -> int:
+    """The size of the rows of all tokens."""
+    return dataset.n_tokens * hidden_size(model) * dtype.itemsize
+
+
+def no_room(n_bytes: int, folder: Path, limit_bytes: float) -> str | None:
+    """Why a cache of this size cannot be made; None if it can."""
+    if n_bytes > limit_bytes:
+        return f"it would need more than prefix_cache_gb, {limit_bytes / 1e9:g} GB"
+    while not folder.exists():
+        folder = folder.parent
+    return "it would nearly fill the disk" if n_bytes > shutil.disk_usage(folder).free * 0.9 else None
+
+
+def is_filled(file: Path) -> bool:
+    """Whether an earlier run left rows there."""
+    return file.with_suffix(".npy").is_file()
+
+
+def frozen_bottom(model: PreTrainedModel) -> tuple[nn.ModuleList, int] | None:
     """The stack of blocks and how many of them at the bottom are frozen, with everything before them; None if none is.
 
     Dropout below the cut makes every pass another one: then None as well.
@@ -216,14 +205,15 @@ def frozen_bottom(model: "PreTrainedModel") -> "tuple[nn.ModuleList, int] | None
     return stack, cut
 
 
-def hidden_size(model: "PreTrainedModel") -> int:
+def hidden_size(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[1])
 
 
-def _fingerprint(
-    model: "PreTrainedModel", stack: nn.ModuleList, cut: int, dataset: TokenDataset, dtype: torch.dtype
-) -> str:
-    """Of all that the rows depend on: weights that are run below the cut, tokens, where examples begin, formats."""
+def cache_file(model: PreTrainedModel, dataset: TokenDataset, folder: Path, dtype: torch.dtype) -> Path:
+    """Where the rows lie: named by a hash of the weights run below the cut, tokens, where examples begin, formats."""
+    bottom = frozen_bottom(model)
+    assert bottom is not None, "only for a model whose lowest blocks are frozen"
+    stack, cut = bottom
     digest = hashlib.blake2b(digest_size=12)
     config = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
     about = [cut, str(dtype), str(model.dtype), json.dumps(config, sort_keys=True, default=str)]
@@ -236,7 +226,7 @@ def _fingerprint(
     digest.update(np.ascontiguousarray(dataset.lengths).data)
     for i in range(len(dataset)):
         digest.update(np.ascontiguousarray(dataset[i]["input_ids"]).data)
-    return digest.hexdigest()
+    return folder / f"{digest.hexdigest()}.bin"
 
 
 class Numbered(torch.utils.data.Dataset[Any]):
@@ -250,13 +240,13 @@ class Numbered(torch.utils.data.Dataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.dataset[index], "prefix_start": self.starts[index]}
+        return {**self.dataset[index], "cache_start": self.starts[index]}
 
 
 def numbered(items: Sequence[Any], collate: Callable[[Sequence[Any]], dict[str, Any]]) -> dict[str, Any]:
-    """A flat batch with `prefix_rows` (1, T), the cache row of each token."""
+    """A flat batch with `cache_rows` (1, T), the cache row of each token."""
     batch = collate(items)
-    rows = np.concatenate([item["prefix_start"] + np.arange(len(item["input_ids"])) for item in items])
+    rows = np.concatenate([item["cache_start"] + np.arange(len(item["input_ids"])) for item in items])
     rest = batch["input_ids"].shape[1] - len(rows)
-    batch["prefix_rows"] = torch.from_numpy(np.pad(rows, (0, rest), constant_values=PADDING))[None]
+    batch["cache_rows"] = torch.from_numpy(np.pad(rows, (0, rest), constant_values=PADDING))[None]
     return batch

@@ -1,7 +1,8 @@
-"""Output layer and cross-entropy as one operation: three matrix products, no logits kept, float32 soft-max.
+"""Fused cross-entropy: output layer and loss as one operation, no logits kept, float32 soft-max.
 
 The model runs as it is, only its output layer passes the hidden states of the scored positions through. Here they are
-multiplied a block of rows at a time; the soft-max and the gradients are made at once, while the block is in the cache:
+multiplied a block of rows at a time; the soft-max and the gradients are made at once, while the block is in the cache,
+three matrix products in all:
 
     logits = h Wᵀ       p = softmax(logits)       loss = -Σ log p[label]
     dlogits = p - onehot(label)       dh = dlogits W       dW = dlogitsᵀ h
@@ -9,32 +10,31 @@ multiplied a block of rows at a time; the soft-max and the gradients are made at
 Where the embedding is the same matrix as the output layer, its gradient is added to dW row by row, so that a dense
 gradient of the whole vocabulary is made once, not twice. Gradients in the forward pass: Liger Kernel, arXiv 2410.10989.
 
->>> head = FusedHead.of(model)                                # None where it does not apply # doctest: +SKIP
->>> with head.skipped():                                      # doctest: +SKIP
+>>> fused = FusedCrossEntropy.of(model)                       # None where it does not apply # doctest: +SKIP
+>>> with fused.head_skipped():                                # doctest: +SKIP
 ...     hidden = model(**inputs, logits_to_keep=scored_positions(labels)).logits
->>> loss = head.loss(hidden, labels, num_items)               # doctest: +SKIP
+>>> loss = fused.loss(hidden, labels, num_items)              # doctest: +SKIP
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from hone.data.batches import filled
 from hone.data.truncate import IGNORE_INDEX
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 LOGITS_BYTES = 256 << 20  # of one block of rows, in the compute type: only large vocabularies and batches need several
 SOFTMAX_ELEMENTS = 1 << 20  # float32 numbers at a time: they stay in the cache between the passes
+LOGITS_CHANGED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # keys of configs: after the product
 
 
-class FusedHead:
-    """A model's output layer, and its embedding where both are one matrix.
+class FusedCrossEntropy:
+    """The loss over a model's output layer, and over its embedding where both are one matrix.
 
     Attributes:
         linear: (V, d) weight, with or without bias. embedding: the tied input embedding, or None.
@@ -48,7 +48,7 @@ class FusedHead:
         self._pending: list[Tensor] = []  # dW on its way from the output layer's backward to the embedding's
 
     @classmethod
-    def of(cls, model: "PreTrainedModel") -> Optional["FusedHead"]:
+    def of(cls, model: PreTrainedModel) -> Optional["FusedCrossEntropy"]:
         """None if the output layer is not a plain linear one (adapters and quantised layers are not)."""
         linear, embedding = model.get_output_embeddings(), model.get_input_embeddings()
         if type(linear) is not nn.Linear:
@@ -57,8 +57,8 @@ class FusedHead:
         return cls(linear, embedding if tied else None)
 
     @contextmanager
-    def skipped(self) -> Iterator[None]:
-        """Within it the output layer returns its input, and a tied embedding leaves its gradient to the head's."""
+    def head_skipped(self) -> Iterator[None]:
+        """Within it the output layer returns its input, and a tied embedding leaves its gradient to the loss's."""
         self._pending.clear()
         self.linear.forward = _identity  # type: ignore[method-assign, assignment]
         if self._shares_gradient():
@@ -70,7 +70,7 @@ class FusedHead:
             if self.embedding is not None:
                 self.embedding.__dict__.pop("forward", None)
 
-    def loss(self, hidden: Tensor, labels: Tensor, num_items: "Tensor | int | None" = None) -> Tensor:
+    def loss(self, hidden: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
         """`loss.causal_lm_loss` of hidden states (R, d) at `scored_positions(labels)`, labels (B, T)."""
         targets = labels[:, 1:][labels[:, 1:] != IGNORE_INDEX]
         if num_items is None:
@@ -97,6 +97,12 @@ class FusedHead:
         tied = self.embedding.weight, self.embedding.padding_idx
         embedded: Tensor = _TiedEmbedding.apply(ids, *tied, self._pending)
         return embedded
+
+
+def logits_changed(model: PreTrainedModel) -> str | None:
+    """The key of the model's config that caps or scales its logits after the product; None for plain logits."""
+    config = model.config.get_text_config(decoder=True)
+    return next((key for key in LOGITS_CHANGED if getattr(config, key, None) not in (None, 1.0)), None)
 
 
 def _identity(hidden: Tensor) -> Tensor:

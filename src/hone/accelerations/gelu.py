@@ -3,20 +3,15 @@
 >>> fuse_gelu(model)                                          # 12 for GPT-2 # doctest: +SKIP
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
+from transformers.activations import FastGELUActivation, NewGELUActivation
 
 
-def fuse_gelu(model: "nn.Module") -> int:
+def fuse_gelu(model: nn.Module) -> int:
     """Replace each tanh approximation of GELU (Hendrycks & Gimpel 2016) by PyTorch's; how many there were.
 
     The function is the same up to rounding. The classes hold no weights, so saved models are the same too.
     """
-    from torch import nn
-    from transformers.activations import FastGELUActivation, NewGELUActivation
-
     found = [
         (module, name)
         for module in model.modules()

@@ -9,9 +9,11 @@ import logging
 import platform
 from pathlib import Path
 
+import torch
+
 from hone.config.schema import Config
 from hone.files import write_json_atomic
-from hone.hardware import best_device
+from hone.hardware import best_device, best_gflops
 
 log = logging.getLogger("hone")
 
@@ -33,10 +35,6 @@ def resolve_precision(config: Config, folder: Path) -> Config:
 
 def bf16_pays(device: str, folder: Path) -> bool:
     """Are bfloat16 products at least a quarter faster than float32 ones on this device? Measured once, then read."""
-    import torch
-
-    from hone.hardware import best_gflops
-
     if device == "mps":
         return False  # autocast has no bfloat16 there on all systems
     if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

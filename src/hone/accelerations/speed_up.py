@@ -2,26 +2,27 @@
 
 >>> model = AutoModelForCausalLM.from_pretrained("distilgpt2")                          # doctest: +SKIP
 >>> hone.speed_up(model)                                                               # doctest: +SKIP
-['memory kept between steps', '6 fused GELUs', 'attention by example', 'output layer and loss as one operation']
+['freed memory kept for the next step', '6 fused GELUs', 'variable-length attention',
+ 'logits of scored positions only', 'fused cross-entropy']
 >>> Trainer(model, args, train_dataset=rows, data_collator=hone.flat_collator)         # doctest: +SKIP
 """
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
+from hone.accelerations.attach import Attached, Options, attach
+from hone.config.sections.speed import SpeedKeys
 from hone.data.batches import filled, flat
 from hone.data.truncate import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 PROBES = (9, 5, 14)  # tokens of the made-up examples that the checks look at
 
 
-def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:
+def speed_up(model: PreTrainedModel, max_length: int | None = None) -> list[str]:
     """Make the training step of a causal model cheaper, without changing what it computes; what was done, in words.
 
     Each part is compared with the plain computation on made-up examples first and left out where it differs. In
@@ -30,30 +31,14 @@ def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[st
     Args:
         max_length: tokens of the longest example; by default what the model has positions for.
     """
-    from hone.accelerations.allocator import keep_freed_memory
-    from hone.accelerations.equivalence import head_difference, heeds_logits_to_keep, keeps_examples_apart
-    from hone.accelerations.fused_cross_entropy import FusedHead
-    from hone.accelerations.gelu import fuse_gelu
-    from hone.accelerations.varlen_attention import use_segments
-
-    done: list[str] = []
-    data = _probes(model)
-    if model.device.type == "cpu" and keep_freed_memory():
-        done.append("memory kept between steps")
-    if n := fuse_gelu(model):
-        done.append(f"{n} fused GELUs")
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, model.get_input_embeddings().weight.shape[0], n) for n in PROBES]
+    data = [{"input_ids": x, "labels": np.concatenate([[IGNORE_INDEX], x[1:]])} for x in ids]
     length = max_length or getattr(model.config, "max_position_embeddings", None) or 1 << 20
-    implementation = model.config._attn_implementation
-    if use_segments(model, length, model.device.type):
-        if keeps_examples_apart(model, data):
-            done.append("attention by example")
-        else:
-            model.set_attn_implementation(implementation)
-    head = FusedHead.of(model)
-    if head and heeds_logits_to_keep(model, data) and not head_difference(model, head, data):
-        model.forward = _with_fused_loss(model, head)
-        done.append("output layer and loss as one operation")
-    return done
+    attached = attach(model, data, Options(SpeedKeys(), model.device.type, length))
+    if attached.scored_only:
+        model.forward = _with_loss(model, attached)
+    return attached.notes
 
 
 def flat_collator(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -73,16 +58,8 @@ def flat_collator(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def _probes(model: "PreTrainedModel") -> Any:
-    rng = np.random.default_rng(0)
-    ids = [rng.integers(0, model.get_input_embeddings().weight.shape[0], n) for n in PROBES]
-    return [{"input_ids": x, "labels": np.concatenate([[IGNORE_INDEX], x[1:]])} for x in ids]
-
-
-def _with_fused_loss(model: "PreTrainedModel", head: Any) -> Any:
-    """The model's forward: in training and with labels, its loss through the fused head."""
-    from hone.loss import scored_positions
-
+def _with_loss(model: PreTrainedModel, attached: Attached) -> Any:
+    """The model's forward; in training and with labels, its loss as attached."""
     plain = model.forward
 
     @functools.wraps(plain)  # Trainer reads the signature to know which columns the model takes
@@ -90,11 +67,11 @@ def _with_fused_loss(model: "PreTrainedModel", head: Any) -> Any:
         labels = kwargs.get("labels")
         if args or labels is None or not model.training or "logits_to_keep" in kwargs:
             return plain(*args, **kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if name != "labels"}
         num_items = kwargs.pop("num_items_in_batch", None)
-        with head.skipped():
-            outputs = plain(**kwargs, logits_to_keep=scored_positions(labels))
-        outputs.loss, outputs.logits = head.loss(outputs.logits, labels, num_items), None
+        with attached.forward(kwargs) as given:
+            del given["labels"]
+            outputs = plain(**given)
+        outputs.loss, outputs.logits = attached.loss(outputs.logits, labels, num_items), None
         return outputs
 
     return forward

@@ -271,7 +271,7 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
 
 def _batching(config: Config, model: Any, device: str) -> str:
     """The batching the engine will use, with attention by segments switched on where it would be."""
-    from hone.accelerations.varlen_attention import use_segments
+    from hone.accelerations.varlen_attention import use_varlen_attention
 
     batching = config.data.batching
     if batching not in ("flat", "packed") or config.method.task != "causal":
@@ -279,7 +279,7 @@ def _batching(config: Config, model: Any, device: str) -> str:
     if not takes(model, "position_ids"):
         return "padded"
     if config.train.segment_attention:
-        use_segments(model, config.data.max_length, device)
+        use_varlen_attention(model, config.data.max_length, device)
     return batching
 
 
@@ -325,7 +325,7 @@ def _item(length: int, supervised: int) -> Item:
 
 def _fused_head(config: Config, model: Any) -> Any:
     """The output layer that the engine would join with the loss; None where the engine would leave it alone."""
-    from hone.accelerations.fused_cross_entropy import FusedHead
+    from hone.accelerations.fused_cross_entropy import FusedCrossEntropy
 
     train = config.train
     if config.method.task != "causal" or not (train.scored_rows_only and train.fused_head) or train.fp16:
@@ -333,7 +333,7 @@ def _fused_head(config: Config, model: Any) -> Any:
     text = model.config.get_text_config(decoder=True)
     if not takes(model, "logits_to_keep") or any(getattr(text, key, None) not in (None, 1.0) for key in LOGITS_CHANGED):
         return None
-    return FusedHead.of(model)
+    return FusedCrossEntropy.of(model)
 
 
 def _forward(config: Config, device: str, head: Any = None) -> Callable[[Any, dict[str, Any]], Any]:
@@ -352,7 +352,7 @@ def _forward(config: Config, device: str, head: Any = None) -> Callable[[Any, di
             inputs["logits_to_keep"] = scored_positions(labels)
         with (
             torch.autocast(device, dtype, enabled=bool(train.bf16 or train.fp16)),
-            head.skipped() if head else contextlib.nullcontext(),
+            head.head_skipped() if head else contextlib.nullcontext(),
         ):
             logits = model(**inputs).logits
         return logits.float()  # accelerate's mixed precision hands float32 out

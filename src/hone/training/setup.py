@@ -1,24 +1,26 @@
-"""Putting the engine together: which dataset, collator, arguments and callbacks a config means."""
+"""Putting the engine together: the arguments, accelerations, optimizer and callbacks that a config means."""
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+
+from hone.accelerations.attach import Options, attach
 from hone.cache import frozen_cache
 from hone.config.schema import Config
-from hone.data.batches import PackedDataset, filled, flat, packed, padded
 from hone.data.prepare import Prepared
 from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
-from hone.hardware import best_device
+from hone.hardware import matmul_gflops, peak_memory_bytes
+from hone.models.inspect import flops_per_token
 from hone.runs import Run
 from hone.tasks import TASKS
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from hone.training.trainer import HoneTrainer
+from hone.training.arguments import training_arguments
+from hone.training.callbacks import MetricsLog, Stopper, StopRequest
+from hone.training.muon import muon
+from hone.training.trainer import HoneTrainer
 
 log = logging.getLogger("hone")
 
@@ -26,71 +28,52 @@ log = logging.getLogger("hone")
 def build_trainer(
     run: Run,
     config: Config,
-    tokenizer: "PreTrainedTokenizerBase",
-    model: "PreTrainedModel",
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
     data: Prepared,
-    request: Any,
-) -> tuple["HoneTrainer", Any]:
-    """The engine for this data and model, and the callback that stops it on `request`."""
-    import torch
-    from transformers import EarlyStoppingCallback
-
-    from hone.accelerations.allocator import keep_freed_memory
-    from hone.accelerations.equivalence import heeds_logits_to_keep
-    from hone.accelerations.gelu import fuse_gelu
-    from hone.hardware import matmul_gflops, peak_memory_bytes
-    from hone.models.inspect import flops_per_token
-    from hone.training.arguments import training_arguments
-    from hone.training.callbacks import MetricsLog, Progress, Stopper
-    from hone.training.muon import muon
-    from hone.training.trainer import HoneTrainer
-
-    task = TASKS[config.method.task]
-    if config.train.keep_freed_memory and best_device(config.train.use_cpu) == "cpu":
-        keep_freed_memory()
-    if config.train.fused_gelu:
-        fuse_gelu(model)
-    dataset, collate = layout(config, tokenizer, model, data)
-    measured = len(data.validation) > 0
-    args = training_arguments(config, run, has_validation=measured)
-    compute = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
-    prefix, dataset, collate = _prefix_cache(config, model, data, dataset, collate, compute)
-    scored = (
-        config.method.task == "causal" and config.train.scored_rows_only and heeds_logits_to_keep(model, data.train)
-    )
-    size = 1024 if args.device.type == "cpu" else 8192
-    progress, stopper = Progress(), Stopper(request, config.train.max_train_seconds)
-    callbacks = [
-        stopper,
+    request: StopRequest,
+) -> tuple[HoneTrainer, Stopper]:
+    """The engine for this data and model, ready to train, and the callback that stops it on `request`."""
+    args = training_arguments(config, run, has_validation=len(data.validation) > 0)
+    dtype, size = mixed_precision(args) or model.dtype, 1024 if args.device.type == "cpu" else 8192
+    rate = matmul_gflops(dtype, str(args.device), size)
+    trainer = build_engine(run, config, args, tokenizer, model, data)
+    log.info("accelerations: %s", "; ".join(trainer.attached.notes) or "none")
+    stopper = Stopper(request, config.train.max_train_seconds)
+    trainer.add_callback(stopper)
+    trainer.add_callback(
         MetricsLog(
-            run.folder / "metrics.jsonl",
-            progress,
-            flops_per_token(model),
-            matmul_gflops(compute, str(args.device), size) * 1e9,
-            peak_memory_bytes,
-        ),
-    ]
-    if measured and config.train.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(config.train.early_stopping_patience))
+            run.folder / "metrics.jsonl", trainer.progress, flops_per_token(model), rate * 1e9, peak_memory_bytes
+        )
+    )
+    if trainer.measure and config.train.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(config.train.early_stopping_patience))
+    return trainer, stopper
+
+
+def build_engine(
+    run: Run,
+    config: Config,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    data: Prepared,
+) -> HoneTrainer:
+    """The engine as it computes a step, without anything that watches it; a model without weights will do."""
+    task = TASKS[config.method.task]
+    collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
+    options = attach_options(config, args, tokenizer)
     trainer = HoneTrainer(
         model,
         args,
         run=run,
-        train_dataset=dataset,
         tokenizer=tokenizer,
-        collate=collate,
+        attached=attach(model, data.train, options, loss=task.loss(config, data), collate=collate),
         inputs=task.inputs,
-        loss=task.loss(config, data),
         measure=functools.partial(task.watch, tokenizer=tokenizer, validation=data.validation, config=config)
-        if measured
+        if len(data.validation)
         else None,
         keep_checkpoints=config.train.save_total_limit,
-        progress=progress,
-        scored_rows_only=scored,
-        prefix=prefix,
-        micro_batch_tokens=config.train.micro_batch_tokens if config.method.task == "causal" else None,
-        head=_fused_head(config, args, model, data) if scored else None,
-        callbacks=callbacks,
     )
     if config.train.optim == "muon":
         trainer.optimizer = muon(
@@ -101,91 +84,32 @@ def build_trainer(
             eps=args.adam_epsilon,
             decayed=trainer.get_decay_parameter_names(model),
         )
-    return trainer, stopper
+    return trainer
 
 
-def layout(
-    config: Config, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", data: Prepared
-) -> tuple[Any, Callable[[Sequence[Any]], dict[str, Any]]]:
-    """Dataset and collator of `data.batching`; flat and packed step aside where the model would mix examples."""
-
-    if (collated := TASKS[config.method.task].collate) is not None:
-        return data.train, functools.partial(collated, pad_token_id=padding_id(tokenizer))
-    batching = config.data.batching
+def attach_options(config: Config, args: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> Options:
+    """What of a config decides about accelerations."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-    if batching in ("flat", "packed") and not _isolated(config, model, data.train):
-        log.warning("%s lets examples of one row see each other: batching padded instead", type(model).__name__)
-        batching = "padded"
-    if batching == "flat":
-        return data.train, functools.partial(flat, size=filled)
-    if batching == "packed":
-        rows = PackedDataset(data.train, config.data.max_length)
-        return rows, functools.partial(packed, max_length=config.data.max_length, pad_token_id=pad)
-    return data.train, functools.partial(padded, pad_token_id=pad)
-
-
-def _isolated(config: Config, model: "PreTrainedModel", dataset: Any) -> bool:
-    """Does the model keep examples of one row apart: by attention on each example alone, or by transformers' mask?"""
-    from hone.accelerations.equivalence import keeps_examples_apart
-    from hone.accelerations.varlen_attention import use_segments
-
-    device = best_device(config.train.use_cpu)
-    if config.train.segment_attention and use_segments(model, config.data.max_length, device):
-        if keeps_examples_apart(model, dataset):
-            return True
-        model.set_attn_implementation("sdpa")
-    return keeps_examples_apart(model, dataset)
-
-
-def _prefix_cache(
-    config: Config, model: "PreTrainedModel", data: Prepared, dataset: Any, collate: Any, dtype: Any
-) -> tuple[Any, Any, Any]:
-    """The cache of a frozen bottom, and dataset and collator for it; None and those given where there is none."""
-    from hone.accelerations.equivalence import TOLERANCE
-    from hone.accelerations.frozen_cache import Numbered, PrefixCache, numbered
-
-    train = config.train
-    is_flat = isinstance(collate, functools.partial) and collate.func is flat
-    if not train.prefix_cache_gb or not is_flat or train.fp16:
-        return None, dataset, collate
-    cache = PrefixCache.open(
-        model,
-        dataset,
-        frozen_cache(config.data.token_cache_dir),
-        limit_bytes=train.prefix_cache_gb * 1e9,
-        dtype=dtype,
-        keep=train.num_train_epochs > 1 and train.max_steps <= 0,
+    return Options(
+        speed=config.train,
+        device=args.device.type,
+        max_length=config.data.max_length,
+        batching=config.data.batching,
+        pad_token_id=pad,
+        autocast=mixed_precision(args),
+        sharded=bool(args.fsdp),
+        cache_folder=frozen_cache(config.data.token_cache_dir),
+        several_epochs=args.num_train_epochs > 1 and args.max_steps <= 0,
     )
-    if cache is None or not cache.agrees(model, dataset, TOLERANCE[str(dtype).removeprefix("torch.")]):
-        return None, dataset, collate
-    return cache, Numbered(dataset), functools.partial(numbered, collate=collate)
 
 
-def _fused_head(config: Config, args: Any, model: "PreTrainedModel", data: Prepared) -> Any:
-    """The fused head where it applies and agrees with the plain loss; None otherwise, with the reason said."""
-    import torch
-
-    from hone.accelerations.equivalence import head_difference
-    from hone.accelerations.fused_cross_entropy import FusedHead
-
-    if not config.train.fused_head or args.fp16 or args.fsdp:  # loss scaling comes too late; a shard is no whole matrix
-        return None
-    head = FusedHead.of(model)
-    if head is None:
-        log.info("%s has no plain output layer: its loss is computed as it is", type(model).__name__)
-        return None
-    if difference := head_difference(model, head, data.train):
-        log.info("%s: output layer and loss are left as they are (fused, %s)", type(model).__name__, difference)
-        return None
-    if args.bf16:
-        head.dtype = torch.bfloat16  # accelerate's autocast ends with the model, and makes its outputs float32
-    return head
+def mixed_precision(args: TrainingArguments) -> torch.dtype | None:
+    """The type that products are computed in where it is not that of the weights."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 def refuse_missing_trackers(config: Config) -> None:
     """Say now, not after the base has been measured, that a tracker of report_to is not installed."""
-    from transformers.integrations import get_available_reporting_integrations
-
     installed = get_available_reporting_integrations()
     wanted = config.train.report_to
     missing = [name for name in ([wanted] if isinstance(wanted, str) else wanted or []) if name not in installed]
@@ -197,7 +121,7 @@ def refuse_missing_trackers(config: Config) -> None:
         )
 
 
-def refuse_foreign_ids(config: Config, model: "PreTrainedModel", data: Prepared) -> None:
+def refuse_foreign_ids(config: Config, model: PreTrainedModel, data: Prepared) -> None:
     """Token files of another tool may be of another vocabulary, which would read beyond the embedding."""
     if data.store.folder is not None:  # our own stores hold the tokenizer's ids, and that was compared already
         return

@@ -12,12 +12,12 @@ import contextlib
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,33 +28,28 @@ from transformers import (
 )
 from transformers.trainer_callback import DefaultFlowCallback
 
-from hone.accelerations.frozen_cache import PrefixCache
-from hone.accelerations.fused_cross_entropy import FusedHead
-from hone.data.batches import EpochBatches, cut
+from hone.accelerations.attach import Attached, Loss
+from hone.accelerations.frozen_cache import FrozenCache
+from hone.data.batches import EpochBatches
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
-from hone.loss import refuse_diverged, scored_positions
+from hone.loss import refuse_diverged
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
-Loss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
 
 
 class HoneTrainer(Trainer):
-    """See the module. Built by `train.build_trainer`; anything a Trainer can do, this can.
+    """See the module. Built by `setup.build_trainer`; anything a Trainer can do, this can.
 
     Args:
-        collate: examples -> batch with input_ids, labels and `num_tokens`, the real tokens in it.
-        inputs: model, batch -> what the model is called with. loss: logits, labels, supervised items of the step.
+        attached: data set, collator, loss and how the model is called (`accelerations/attach.py`).
+        inputs: model, batch -> what the model is called with.
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
-        scored_rows_only: compute logits only where a label follows (`verify.heeds_logits_to_keep`).
-        head: computes output layer and loss together, instead of `loss`; needs scored_rows_only.
-        prefix: of the frozen blocks at the bottom; the batches tell their `prefix_rows`.
-        micro_batch_tokens: at most so many go forward and backward at once; None for a whole micro-batch.
     """
 
     def __init__(
@@ -63,40 +58,31 @@ class HoneTrainer(Trainer):
         args: TrainingArguments,
         *,
         run: Run,
-        train_dataset: "Dataset[Any]",
         tokenizer: PreTrainedTokenizerBase,
-        collate: Callable[[Sequence[Any]], dict[str, Any]],
+        attached: Attached,
         inputs: Inputs,
-        loss: Loss,
         measure: Measure | None,
         keep_checkpoints: int | None,
-        progress: Progress,
-        scored_rows_only: bool,
-        head: FusedHead | None,
-        prefix: PrefixCache | None,
-        micro_batch_tokens: int | None,
-        callbacks: list[TrainerCallback],
     ) -> None:
         self.control = TrainerControl()
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=train_dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
-            data_collator=collate,
+            train_dataset=attached.dataset,
+            eval_dataset=attached.dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
+            data_collator=attached.collate,
             processing_class=tokenizer,
-            compute_loss_func=functools.partial(_loss_of_outputs, loss=head.loss if head else loss),
+            compute_loss_func=functools.partial(_loss_of_outputs, loss=attached.loss),
         )
         # The printing and progress-bar callbacks are replaced by ours; the user's trackers (report_to) stay, and ours
         # come after DefaultFlowCallback, whose decisions they may overrule.
         flow = [c for c in self.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
-        self.callback_handler.callbacks = [*flow, *trackers, *callbacks]
-        self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, progress
-        self.scored_rows_only, self.inputs, self.head = scored_rows_only, inputs, head
-        self.prefix, self.micro_batch_tokens = prefix, micro_batch_tokens
-        if prefix:
-            self.add_callback(_ClosePrefix(prefix))
+        self.callback_handler.callbacks = [*flow, *trackers]
+        self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, Progress()
+        self.attached, self.inputs = attached, inputs
+        if attached.cache:
+            self.add_callback(_CloseCache(attached.cache))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
 
@@ -135,25 +121,13 @@ class HoneTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
-        pieces = [inputs] if self.micro_batch_tokens is None else cut(inputs, self.micro_batch_tokens)
         step = super().training_step
-        return torch.stack([step(model, piece, num_items_in_batch) for piece in pieces]).sum()
+        return torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the task's inputs.
-
-        Where the model can (`scored_rows_only`), the head computes logits only where a label follows.
-        """
-        rows = inputs.pop("prefix_rows", None)
-        inputs = self.inputs(self.model, inputs)
-        if self.scored_rows_only:
-            inputs["logits_to_keep"] = scored_positions(inputs["labels"])
-        with contextlib.ExitStack() as stack:
-            if self.head:
-                stack.enter_context(self.head.skipped())
-            if self.prefix:
-                stack.enter_context(self.prefix.at(rows))
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        """The Trainer's, with the task's inputs and the attached accelerations."""
+        with self.attached.forward(inputs) as given:
+            return super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -207,15 +181,15 @@ class HoneTrainer(Trainer):
             shutil.rmtree(path)
 
 
-class _ClosePrefix(TrainerCallback):
+class _CloseCache(TrainerCallback):
     """What was remembered serves the next run too."""
 
-    def __init__(self, prefix: PrefixCache) -> None:
-        self.prefix = prefix
+    def __init__(self, cache: FrozenCache) -> None:
+        self.cache = cache
 
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         with contextlib.suppress(OSError):  # a full disk costs the next run its head start, not this one its result
-            self.prefix.close()
+            self.cache.close()
 
 
 class _SetEpoch(TrainerCallback):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from hone.accelerations import fused_cross_entropy as head_module
-from hone.accelerations.fused_cross_entropy import FusedHead
+from hone.accelerations.equivalence import loss_difference
+from hone.accelerations.fused_cross_entropy import FusedCrossEntropy, logits_changed
 from hone.data.batches import flat
 from hone.data.truncate import IGNORE_INDEX
 from hone.loss import causal_lm_loss, scored_positions
@@ -44,9 +45,9 @@ def test_loss_and_gradients_equal_the_plain_ones(architecture: str, tied: bool, 
         inputs.pop("position_ids")
     plain = causal_lm_loss(model(**inputs).logits, labels, 11)
     want = gradients(model, plain)
-    head = FusedHead.of(model)
+    head = FusedCrossEntropy.of(model)
     assert head is not None
-    with head.skipped():
+    with head.head_skipped():
         hidden = model(**inputs, logits_to_keep=scored_positions(labels)).logits
     loss = head.loss(hidden, labels, 11)
     got = gradients(model, loss)
@@ -68,7 +69,7 @@ def test_blocks_of_rows_change_nothing(bias: bool, rows_at_a_time: int, monkeypa
     hidden = torch.randn(10, D, requires_grad=True)
     labels = torch.randint(0, V, (1, 11))
     labels[0, 0] = IGNORE_INDEX
-    losses = causal_lm_loss(linear(hidden), labels), FusedHead(linear, None).loss(hidden, labels)
+    losses = causal_lm_loss(linear(hidden), labels), FusedCrossEntropy(linear, None).loss(hidden, labels)
     torch.testing.assert_close(losses[0], losses[1])
     parameters = [hidden, *linear.parameters()]
     # a factor in front, as loss scaling has
@@ -80,13 +81,13 @@ def test_a_frozen_head_gets_no_gradient_and_costs_none() -> None:
     linear = nn.Linear(D, V, bias=False).requires_grad_(False)
     hidden = torch.randn(4, D, requires_grad=True)
     labels = torch.tensor([[IGNORE_INDEX, 1, 2, 3, 4]])
-    FusedHead(linear, None).loss(hidden, labels).backward()
+    FusedCrossEntropy(linear, None).loss(hidden, labels).backward()
     assert hidden.grad is not None and linear.weight.grad is None
 
 
 def test_no_supervised_token_gives_zero() -> None:
     linear = nn.Linear(D, V)
-    loss = FusedHead(linear, None).loss(torch.empty(0, D, requires_grad=True), torch.full((1, 4), IGNORE_INDEX))
+    loss = FusedCrossEntropy(linear, None).loss(torch.empty(0, D, requires_grad=True), torch.full((1, 4), IGNORE_INDEX))
     loss.backward()
     assert loss.item() == 0 and torch.count_nonzero(linear.weight.grad) == 0
 
@@ -95,9 +96,9 @@ def test_bfloat16_stays_close_to_float32() -> None:
     torch.manual_seed(0)
     linear, hidden = nn.Linear(D, V, bias=False), torch.randn(64, D, requires_grad=True)
     labels = torch.randint(0, V, (1, 65))
-    exact = FusedHead(linear, None).loss(hidden, labels)
+    exact = FusedCrossEntropy(linear, None).loss(hidden, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = FusedHead(linear, None).loss(hidden, labels)
+        rounded = FusedCrossEntropy(linear, None).loss(hidden, labels)
     assert rounded.dtype == torch.float32 and abs(rounded.item() - exact.item()) < 5e-3
     want, got = (torch.autograd.grad(loss, linear.weight)[0] for loss in (exact, rounded))
     assert got.dtype == torch.float32 and (got - want).norm() < 0.01 * want.norm()
@@ -106,10 +107,10 @@ def test_bfloat16_stays_close_to_float32() -> None:
 def test_micro_batches_add_up_in_a_tied_matrix(tiny_model: Any) -> None:
     model = tiny_model("gpt2", vocab_size=V).train()
     inputs, labels = batch()
-    head = FusedHead.of(model)
+    head = FusedCrossEntropy.of(model)
     assert head is not None and head.embedding is not None
     for _ in range(2):
-        with head.skipped():
+        with head.head_skipped():
             hidden = model(**inputs, logits_to_keep=scored_positions(labels)).logits
         head.loss(hidden, labels, 11).backward()
     twice = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -122,14 +123,13 @@ def test_micro_batches_add_up_in_a_tied_matrix(tiny_model: Any) -> None:
 def test_it_steps_aside_where_the_logits_are_changed_after_the_product(
     architecture: str, applies: bool, tiny_model: Any
 ) -> None:
-    from hone.accelerations.equivalence import head_difference
-
     model = tiny_model(architecture, vocab_size=V)
     inputs, labels = batch()
     data: Any = [{"input_ids": inputs["input_ids"][0].numpy(), "labels": labels[0].numpy()}]
-    head = FusedHead.of(model)
-    assert head is not None
+    fused = FusedCrossEntropy.of(model)
+    assert fused is not None
     if architecture == "gemma2":
         model.config.final_logit_softcapping = 0.5
-    assert (head_difference(model, head, data) is None) is applies
+    assert (loss_difference(model, fused, data) is None) is applies
+    assert (logits_changed(model) is None) is applies, "and its config says so, for a model without numbers"
     assert all(p.grad is None for p in model.parameters())

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from test_batching import make_items
 
 import hone
-from hone.accelerations.frozen_cache import PrefixCache, frozen_bottom, numbered
+from hone.accelerations.attach import Options, attach
+from hone.accelerations.frozen_cache import FrozenCache, cache_file, frozen_bottom, numbered
+from hone.config.sections.speed import SpeedKeys
 from hone.data.batches import filled, flat
 from hone.loss import causal_lm_loss
 from hone.models.freeze import freeze
@@ -45,11 +47,11 @@ def test_the_second_pass_equals_the_first(architecture: str, tiny_model: Any, to
     model = tiny_model(architecture).train()
     freeze(model, num_unfrozen_layers=1, unfreeze_embeddings=False, unfreeze_head=False)
     data: Any = Examples(make_items(len(tokenizer), [5, 9, 3, 7]))
-    cache = PrefixCache.open(model, data, tmp_path, limit_bytes=1e9, dtype=torch.float32)
-    assert cache is not None and cache.cut == 1 and cache.agrees(model, data, 1e-5)
+    cache = FrozenCache(model, data, cache_file(model, data, tmp_path, torch.float32), torch.float32)
+    assert cache.cut == 1 and cache.difference(model, data, 1e-5) is None
     assert not cache.known.any(), "a check leaves nothing behind"
     starts = np.cumsum(data.lengths) - data.lengths
-    items = [{**data[i], "prefix_start": starts[i]} for i in range(4)]
+    items = [{**data[i], "cache_start": starts[i]} for i in range(4)]
     collate = functools.partial(flat, size=filled)
     first, mixed, again = items[:2], [items[1], items[2], items[3]], [items[3], items[0]]  # known in part, then all
     calls: list[str] = []
@@ -63,7 +65,7 @@ def test_the_second_pass_equals_the_first(architecture: str, tiny_model: Any, to
         before = len(inner)
         want = loss_and_gradients(model, batch)
         del inner[before:]
-        with cache.at(batch["prefix_rows"]):
+        with cache.at(batch["cache_rows"]):
             got = loss_and_gradients(model, batch)
         assert len(inner) == expected_runs
         torch.testing.assert_close(got[0], want[0], atol=1e-6, rtol=1e-6)
@@ -96,7 +98,7 @@ def test_training_ends_with_the_same_weights(settings: dict[str, Any], tmp_path:
     losses, weights, log = trained(settings, tmp_path / "cached")
     assert "0 % there already" in log
     plain_losses, plain, log = trained(settings, tmp_path / "plain", prefix_cache_gb=0)
-    assert "prefix cache" not in log
+    assert "frozen cache" not in log
     assert losses == pytest.approx(plain_losses, abs=1e-5) and len(losses) == 9
     for name in plain:
         torch.testing.assert_close(weights[name], plain[name], atol=1e-5, rtol=1e-5, msg=name)
@@ -114,14 +116,13 @@ def test_lora_on_the_top_layer(settings: dict[str, Any], tmp_path: Path) -> None
         run = hone.train(
             hone.load_config({**settings, "prefix_cache_gb": gigabytes, "output_dir": str(tmp_path / name)})
         )
-        assert ("prefix cache: the 1 frozen" in (run.folder / "train.log").read_text()) is bool(gigabytes)
+        assert ("frozen cache: the 1 frozen blocks" in (run.folder / "train.log").read_text()) is bool(gigabytes)
         runs.append([line["loss"] for line in run.metrics() if "loss" in line])
     assert runs[0] == pytest.approx(runs[1], abs=1e-5)
 
 
 def test_where_it_does_not_apply(tiny_model: Any, tokenizer: Any, tmp_path: Path) -> None:
     data: Any = Examples(make_items(len(tokenizer), [5, 9]))
-    options: dict[str, Any] = {"limit_bytes": 1e9, "dtype": torch.float32}
     whole = tiny_model("gpt2")
     assert frozen_bottom(whole) is None, "everything trains"
     dropout = tiny_model("gpt2", resid_pdrop=0.1)
@@ -131,7 +132,18 @@ def test_where_it_does_not_apply(tiny_model: Any, tokenizer: Any, tmp_path: Path
         assert frozen_bottom(model) is None
     frozen = tiny_model("gpt2")
     freeze(frozen, num_unfrozen_layers=1, unfreeze_embeddings=False, unfreeze_head=False)
-    assert PrefixCache.open(frozen, data, tmp_path, **{**options, "limit_bytes": 100}) is None, "too large"
-    assert PrefixCache.open(frozen, data, tmp_path, keep=False, **options) is None, "one epoch, and nothing there"
-    cache = PrefixCache.open(frozen, data, tmp_path, **options)
-    assert cache is not None and not cache.marks.exists(), "a run that is killed leaves nothing that looks whole"
+
+    def attached(gigabytes: float = 1.0, several_epochs: bool = True) -> Any:
+        speed = SpeedKeys(prefix_cache_gb=gigabytes, keep_freed_memory=False)
+        folder = tmp_path / "prefix"
+        return attach(frozen, data, Options(speed, "cpu", 64, cache_folder=folder, several_epochs=several_epochs))
+
+    for options, reason in (((1e-7,), "more than prefix_cache_gb"), ((1.0, False), "each token is seen once")):
+        found = attached(*options)
+        assert found.cache is None
+        assert any(note.startswith("no frozen cache") and reason in note for note in found.notes), found.notes
+    assert not (tmp_path / "prefix").exists()
+    found = attached()
+    assert found.cache is not None and not found.cache.marks.exists(), "a run that is killed leaves nothing"
+    found.cache.close()
+    assert attached(several_epochs=False).cache is not None, "one epoch uses what is there"
