@@ -1,7 +1,8 @@
 """Strict UTF-8 text in pieces, and JSON values one at a time, out of a byte stream that is never held whole.
 
 For files too big to load: `json.load` of a 350 MB list needs gigabytes of objects before the first row is seen; here
-one item is. What the values mean is not decided here.
+one item is. (ijson reads twice as fast, but names no line, makes half a character a question mark, refuses NaN, and
+takes 4 GB for a file of 40,000 brackets.) What the values mean is not decided here.
 
 >>> import io
 >>> list(json_items(io.BytesIO(b'[{"text": "a"}, {"text": "b"}]'), max_characters=1000))
