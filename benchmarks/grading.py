@@ -1,4 +1,4 @@
-"""How many generated programs are graded in a second, in two boxes each, and what is left behind afterwards.
+"""How many generated programs are graded in a second, in two sandboxes each, and what is left behind afterwards.
 
 Each program is different, so nothing comes from the cache. `bare` is the interpreter alone, twice a task, as the floor.
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.grading.grade import grade
-from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.selftest import ready
 from hone.grading.tasks import Task, as_task, read_tasks
 from hone.hardware import count_cpus, read_cgroup, read_cpu
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cpus = count_cpus(read_cgroup().cpus).usable
     print(f"{model}, {cpus:g} CPUs; Python {platform.python_version()}; {len(tasks)} tasks")
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as own, ready(given.isolation) as box:
+    with tempfile.TemporaryDirectory() as own, ready(given.isolation) as sandbox:
         tempfile.tempdir = own  # so that only our temporary files are counted
         print(f"start-up check: {time.perf_counter() - began:.2f} s\n")
         print("| workers | tasks/s: median (spread) | bare, tasks/s |")
@@ -49,13 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for number in range(given.rounds):
             for workers, found in rates.items():
                 samples = distinct(tasks, given.samples, f"{number}-{workers}")
-                found.append((graded_per_s(tasks, samples, workers, box), bare_per_s(given.samples // 4, workers, box)))
+                bare = bare_per_s(given.samples // 4, workers, sandbox)
+                found.append((graded_per_s(tasks, samples, workers, sandbox), bare))
         for workers, found in rates.items():
-            boxed, bare = (sorted(column) for column in zip(*found))
-            middle = len(boxed) // 2
-            print(f"| {workers} | {boxed[middle]:.1f} ({boxed[0]:.1f} to {boxed[-1]:.1f}) | {bare[middle]:.1f} |")
+            graded, bares = (sorted(column) for column in zip(*found))
+            middle = len(graded) // 2
+            print(f"| {workers} | {graded[middle]:.1f} ({graded[0]:.1f} to {graded[-1]:.1f}) | {bares[middle]:.1f} |")
         if given.many:
-            print(f"\n{given.many} more: {json.dumps(after_many(tasks, given.many, box))}")
+            print(f"\n{given.many} more: {json.dumps(after_many(tasks, given.many, sandbox))}")
 
 
 def made_tasks(n: int = 20) -> list[Task]:
@@ -82,9 +83,9 @@ def distinct(tasks: Sequence[Task], n: int, mark: str) -> list[dict[str, Any]]:
     return samples
 
 
-def graded_per_s(tasks: Sequence[Task], samples: Sequence[dict[str, Any]], workers: int, box: Box) -> float:
+def graded_per_s(tasks: Sequence[Task], samples: Sequence[dict[str, Any]], workers: int, sandbox: Sandbox) -> float:
     began = time.perf_counter()
-    results = grade(tasks, samples, workers=workers, box=box, timeout=10)
+    results = grade(tasks, samples, workers=workers, sandbox=sandbox, timeout=10)
     seconds = time.perf_counter() - began
     failed = [result for result in results if not result.passed]
     if failed:
@@ -92,9 +93,9 @@ def graded_per_s(tasks: Sequence[Task], samples: Sequence[dict[str, Any]], worke
     return len(samples) / seconds
 
 
-def bare_per_s(n: int, workers: int, box: Box) -> float:
+def bare_per_s(n: int, workers: int, sandbox: Sandbox) -> float:
     """Tasks a second if each cost no more than starting two interpreters."""
-    words = [*box.python, "-c", "pass"]
+    words = [*sandbox.python, "-c", "pass"]
 
     def start(number: int) -> None:
         for _ in range(2):
@@ -106,18 +107,18 @@ def bare_per_s(n: int, workers: int, box: Box) -> float:
     return n / (time.perf_counter() - began)
 
 
-def after_many(tasks: Sequence[Task], n: int, box: Box) -> dict[str, Any]:
+def after_many(tasks: Sequence[Task], n: int, sandbox: Sandbox) -> dict[str, Any]:
     """Grade n programs; then the differences in descriptors, processes, zombies and files."""
     before = left()
-    rate = graded_per_s(tasks, distinct(tasks, n, "many"), 3, box)
+    rate = graded_per_s(tasks, distinct(tasks, n, "many"), 3, sandbox)
     time.sleep(0.1)
     after = left()
     return {"tasks_per_s": round(rate, 1), "left": {name: after[name] - before[name] for name in before}}
 
 
 def left() -> dict[str, int]:
-    """Counts of what boxes could leave: zombies and bubblewraps on the machine, our descriptors, temporary files."""
-    zombies = boxes = 0
+    """Counts of what sandboxes could leave: zombies and bubblewraps of the machine, our descriptors, files."""
+    zombies = sandboxes = 0
     for folder in Path("/proc").iterdir() if Path("/proc").is_dir() else []:
         if folder.name.isdigit():
             try:
@@ -125,11 +126,11 @@ def left() -> dict[str, int]:
             except (OSError, IndexError):
                 continue
             zombies += state[0] == "Z"
-            boxes += name == "bwrap"
+            sandboxes += name == "bwrap"
     descriptors = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
     return {
         "zombies": zombies,
-        "boxes": boxes,
+        "sandboxes": sandboxes,
         "descriptors": descriptors,
         "temporary files": len(list(Path(tempfile.gettempdir()).iterdir())),
     }

@@ -115,31 +115,31 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def strict_box() -> Iterator[Any]:
-    """A box for programs, checked once. Skips where the machine allows none; fails where one is there and leaks."""
-    from hone.grading.sandbox.errors import IsolationError
+def strict_sandbox() -> Iterator[Any]:
+    """A sandbox for programs, checked once. Skips where the machine allows none; fails where one is there and leaks."""
+    from hone.grading.sandbox import IsolationError
     from hone.grading.sandbox.selftest import ready
 
     with ExitStack() as stack:
         try:
-            box = stack.enter_context(ready("strict"))
+            sandbox = stack.enter_context(ready("strict"))
         except IsolationError as error:
-            if "a program in the box could" in str(error) or "a known program got" in str(error):
+            if "a program in the sandbox could" in str(error) or "a known program got" in str(error):
                 raise
             pytest.skip(f"no isolation here: {error.what}")
-        yield box
+        yield sandbox
 
 
 @pytest.fixture(params=["strict", "none"])
-def any_box(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Both kinds of box; `none` is there on every machine."""
-    from hone.grading.sandbox.isolation import boxes
+def any_sandbox(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Both kinds of sandbox; `none` is there on every machine."""
+    from hone.grading.sandbox.isolation import open_sandbox
 
     if request.param == "strict":
-        yield request.getfixturevalue("strict_box")
+        yield request.getfixturevalue("strict_sandbox")
     else:
-        with boxes("none") as box:
-            yield box
+        with open_sandbox("none") as sandbox:
+            yield sandbox
 
 
 def pairs(n: int) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The demo's programming tasks: right answers pass, wrong ones fail, and nothing held out is in the training file.
 
-Does not train anything. The tests grade the held-out references in a box and everything else in one plain process.
-`python tests/test_demo_tasks.py` grades every row in a box instead, with wrong answers and answers of other rows:
+Does not train anything. The tests grade the held-out references in a sandbox and everything else in one plain process.
+`python tests/test_demo_tasks.py` grades every row in a sandbox instead, with wrong answers and answers of other rows:
 minutes; family names after it grade those only.
 """
 
@@ -260,19 +260,19 @@ def test_the_grids_are_as_built() -> None:
 
 
 @pytest.mark.slow
-def test_held_out_references_pass_in_a_box_and_wrong_answers_do_not(strict_box: Any) -> None:
+def test_held_out_references_pass_in_a_sandbox_and_wrong_answers_do_not(strict_sandbox: Any) -> None:
     tasks = [as_task(row) for row in TEST]
     right = [Sample(task.task_id, task.reference or "", whole=True) for task in tasks]
-    results = grade(tasks, right, box=strict_box)
+    results = grade(tasks, right, sandbox=strict_sandbox)
     assert [result for result in results if not result.passed] == []
     chance = random.Random(0)
     some = chance.sample(TEST, 40)
     wrong = [Sample(row["task_id"], chance.choice(list(wrong_answers(row).values())), whole=True) for row in some]
-    assert [result for result in grade(tasks, wrong, box=strict_box) if result.passed] == []
+    assert [result for result in grade(tasks, wrong, sandbox=strict_sandbox) if result.passed] == []
 
 
 def grade_everything(families: list[str]) -> None:
-    """Grade the references and all trivial answers in a box; run every trained answer on every held-out task."""
+    """Grade the references and all trivial answers in a sandbox; run every trained answer on every held-out task."""
     rows = [row for row in ROWS if not families or row["family"] in families]
     tasks = tasks_of(rows)
     right = [Sample(row["task_id"], row["output"], whole=True) for row in rows]

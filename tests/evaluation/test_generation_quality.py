@@ -1,4 +1,4 @@
-"""Numbers of written texts by hand; texts made to break parsers break nothing; code is run in a box or not at all."""
+"""Numbers of written texts by hand; texts made to break parsers break nothing; code runs in a sandbox or not."""
 
 import json
 import time
@@ -97,12 +97,12 @@ def test_nothing_is_executed_by_parsing(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-def test_runs_only_in_a_box(any_box: Any) -> None:
+def test_runs_only_in_a_sandbox(any_sandbox: Any) -> None:
     texts = [BODY, "    return a\nraise SystemExit(3)\n", "    return a\n1 / 0\n", "    return ("]
-    found = quality(texts, prompts=[PROMPT] * 4, box=any_box)
+    found = quality(texts, prompts=[PROMPT] * 4, box=any_sandbox)
     assert found["per_text"]["runs"][0] is True and found["per_text"]["runs"][3] is False
     assert "runs" not in quality(texts, prompts=[PROMPT] * 4)
-    bare = quality(["raise ValueError\n", "x = 1\n"], references=["def f(): pass"] * 2, box=any_box)
+    bare = quality(["raise ValueError\n", "x = 1\n"], references=["def f(): pass"] * 2, box=any_sandbox)
     assert bare["per_text"]["runs"] == [False, True]
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hone.grading.sandbox.isolation import Box, boxes
+from hone.grading.sandbox.isolation import Sandbox, open_sandbox
 from hone.grading.sandbox.verdict import Exam, Outcome, judge
 
 HELD = ("pass",)
@@ -423,7 +423,7 @@ CASES = [*ESCAPES, *RESOURCES, *TEXT, *CHEATS]
 
 @dataclass
 class Host:
-    """What a program could reach outside its box, and what has come of it."""
+    """What a program could reach outside its sandbox, and what has come of it."""
 
     folder: Path
     tcp: socket.socket
@@ -479,7 +479,7 @@ def core_pattern() -> bytes:
 
 
 def left_processes() -> list[int]:
-    """Processes on this machine that carry a box's words and are not there to serve the next box."""
+    """Processes on this machine that carry a sandbox's words and are not there to serve the next sandbox."""
     deadline = time.monotonic() + 2
     while True:
         found = []
@@ -520,21 +520,21 @@ def hosting() -> Iterator[Host]:
             del os.environ["HONE_TEST_SECRET"]
 
 
-def attempt(case: Case, box: Box, host: Host) -> tuple[Outcome, list[str]]:
+def attempt(case: Case, sandbox: Sandbox, host: Host) -> tuple[Outcome, list[str]]:
     """Run one case: its outcome, and what the host saw of it."""
     source = (PRELUDE if case.prelude else "") + case.source
     for name, value in host.facts().items():
         source = source.replace(name, value)
-    outcome = judge(box, Exam(("f",), (case.test,)), [source], 0.6)
+    outcome = judge(sandbox, Exam(("f",), (case.test,)), [source], 0.6)
     return outcome, host.seen()
 
 
 def attempt_all(say: Callable[[str], object] = print) -> None:
     faulthandler.dump_traceback_later(200, exit=True)  # where it hangs, if it does
-    with boxes("strict") as box, hosting() as host:
+    with open_sandbox("strict") as sandbox, hosting() as host:
         found = {}
         for case in CASES:
-            outcome, seen = attempt(case, box, host)
+            outcome, seen = attempt(case, sandbox, host)
             found[case.number] = [outcome.verdict, outcome.detail, seen]
         say(json.dumps(found))
 

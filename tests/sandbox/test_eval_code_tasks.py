@@ -20,9 +20,8 @@ from hone.errors import HoneError
 from hone.evaluation import code_tasks as code_eval
 from hone.evaluation.code_tasks import graded, paired, paired_shares
 from hone.grading import ask as solve
-from hone.grading.sandbox import selftest
-from hone.grading.sandbox.errors import HarnessError, IsolationError
-from hone.grading.sandbox.isolation import boxes
+from hone.grading.sandbox import HarnessError, IsolationError, selftest
+from hone.grading.sandbox.isolation import open_sandbox
 from hone.grading.tasks import as_task, read_tasks
 
 RIGHT = "    return a + b\n"
@@ -41,8 +40,8 @@ GREEDY = GenerateSection(max_new_tokens=8)
 
 
 @pytest.fixture
-def box() -> Iterator[Any]:
-    with boxes("none") as found:
+def sandbox() -> Iterator[Any]:
+    with open_sandbox("none") as found:
         yield found
 
 
@@ -117,10 +116,10 @@ def test_a_prompt_that_a_model_may_go_on_with_in_its_last_line_is_left_whole(las
 
 
 def test_the_model_is_asked_the_open_end(
-    answering: Callable[..., list[Any]], box: Any, tiny_model: Any, tokenizer: Any, tasks_file: Path
+    answering: Callable[..., list[Any]], sandbox: Any, tiny_model: Any, tokenizer: Any, tasks_file: Path
 ) -> None:
     asked = answering(lambda prompt: ["\n" + RIGHT])
-    result, _ = graded(tiny_model(), tokenizer, read_tasks(tasks_file), GREEDY, "plain", box)
+    result, _ = graded(tiny_model(), tokenizer, read_tasks(tasks_file), GREEDY, "plain", sandbox)
     assert sorted(prompt for prompt, _ in asked) == sorted(str(row["prompt"]).rstrip() for row in ROWS)
     assert result["pass_at_k"]["1"]["value"] == 1
 
@@ -151,28 +150,28 @@ def test_no_published_solution_is_cut(name: str) -> None:
 
 
 def test_each_prompt_is_answered_once_in_order_of_length(
-    answering: Any, tiny_model: Any, tokenizer: Any, box: Any
+    answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any
 ) -> None:
     asked = answering(lambda prompt: [RIGHT if "very" in prompt else "    return 7\n"])
     tasks = [as_task(row) for row in reversed(ROWS)]
-    result, rows = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", box)
+    result, rows = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     lengths = [len(prompt) for prompt, _ in asked]
     assert len(lengths) == 3 and lengths == sorted(lengths)
     assert [row["task_id"] for row in rows] == ["add2", "add1", "add0"], "in the order of the tasks"
     assert result["passed"] == {"add2": [1], "add1": [1], "add0": [0]}
     assert result["pass_at_k"]["1"]["value"] == pytest.approx(2 / 3) and result["n_samples"] == 3
-    again, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", box)
+    again, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     assert len(asked) == 3, "answered before"
     assert again["passed"] == result["passed"]
 
 
 @pytest.mark.parametrize("change", ["weights", "tokens", "temperature", "seed", "template", "tied", "prompt"])
 def test_nothing_is_taken_from_another_model_prompt_or_setting(
-    change: str, answering: Any, tiny_model: Any, tokenizer: Any, box: Any
+    change: str, answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any
 ) -> None:
     asked = answering(lambda prompt: [RIGHT])
     task, settings, model, template = as_task(ROWS[0]), GREEDY, tiny_model(), "plain"
-    graded(model, tokenizer, [task], settings, template, box)
+    graded(model, tokenizer, [task], settings, template, sandbox)
     if change == "weights":  # the last of many numbers, by one unit in the last place
         with torch.no_grad():
             last = list(model.parameters())[-1].view(-1)
@@ -186,11 +185,11 @@ def test_nothing_is_taken_from_another_model_prompt_or_setting(
     else:
         update = {"tokens": {"max_new_tokens": 9}, "temperature": {"temperature": 0.5}, "seed": {"sampling_seed": 1}}
         settings = GREEDY.model_copy(update=update[change])
-    graded(model, tokenizer, [task], settings, template, box)
+    graded(model, tokenizer, [task], settings, template, sandbox)
     assert len(asked) == 2
 
 
-def test_an_interrupted_generation_goes_on(answering: Any, tiny_model: Any, tokenizer: Any, box: Any) -> None:
+def test_an_interrupted_generation_goes_on(answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any) -> None:
     def stops_at_the_second(prompt: str) -> list[str]:
         if "add1" in prompt:
             raise KeyboardInterrupt
@@ -199,31 +198,31 @@ def test_an_interrupted_generation_goes_on(answering: Any, tiny_model: Any, toke
     tasks = [as_task(row) for row in ROWS]
     answering(stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", box)
+        graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     (file,) = solve.answers_folder().iterdir()
     file.write_bytes(file.read_bytes() + b'{"prompt": "half a li')
     asked = answering(lambda prompt: [RIGHT])
-    result, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", box)
+    result, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     assert len(asked) == 2 and result["pass_at_k"]["1"]["value"] == 1.0
     asked = answering(lambda prompt: [RIGHT])
-    graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", box)
+    graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     assert not asked, "what follows half a line is read"
 
 
 def test_a_task_too_long_for_the_window_is_failed_by_name(
-    answering: Any, tiny_model: Any, tokenizer: Any, box: Any
+    answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any
 ) -> None:
     answering(lambda prompt: [RIGHT])
     long = as_task({**ROWS[1], "prompt": "def add1(a, b):\n    '''" + "Add. " * 300 + "'''\n"})
-    result, rows = graded(tiny_model(), tokenizer, [as_task(ROWS[0]), long], GREEDY, "plain", box)
+    result, rows = graded(tiny_model(), tokenizer, [as_task(ROWS[0]), long], GREEDY, "plain", sandbox)
     assert result["verdicts"] == {"pass": 1, "no-room": 1} and result["n_tasks"] == 2
     assert rows[1]["verdict"] == "no-room" and result["passed"]["add1"] == [0]
 
 
-def test_answers_at_the_limit_are_counted(answering: Any, tiny_model: Any, tokenizer: Any, box: Any) -> None:
+def test_answers_at_the_limit_are_counted(answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any) -> None:
     long = "    return a + b  # the sum of the two numbers\n"
     answering(lambda prompt: [long if "very" in prompt else "    x\n"])
-    result, _ = graded(tiny_model(), tokenizer, [as_task(row) for row in ROWS], GREEDY, "plain", box)
+    result, _ = graded(tiny_model(), tokenizer, [as_task(row) for row in ROWS], GREEDY, "plain", sandbox)
     assert result["n_at_limit"] == 2
 
 
@@ -294,7 +293,7 @@ def config_of(model_folder: Path, write_rows: Any, tmp_path: Path, **keys: Any) 
 
 
 def test_train_measures_base_and_tuned(
-    model_folder: Path, tasks_file: Path, write_rows: Any, tmp_path: Path, strict_box: Any
+    model_folder: Path, tasks_file: Path, write_rows: Any, tmp_path: Path, strict_sandbox: Any
 ) -> None:
     run = hone.train(config_of(model_folder, write_rows, tmp_path, code_tasks=str(tasks_file)))
     base, tuned, compare = (run.read_eval(f"{name}.code") for name in ("base", "tuned", "compare"))
@@ -311,7 +310,7 @@ def test_train_measures_base_and_tuned(
     assert "base: pass@1 0.000 [0.000, " in shown and "programs, tuned - base, paired over 3 tasks" in shown
 
 
-@pytest.mark.parametrize("error", [IsolationError("no bubblewrap"), HarnessError("a box failed")])
+@pytest.mark.parametrize("error", [IsolationError("no bubblewrap"), HarnessError("a sandbox failed")])
 def test_train_goes_on_where_programs_cannot_run(
     error: Exception,
     model_folder: Path,
@@ -360,7 +359,7 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_the_command(model_folder: Path, tasks_file: Path, tmp_path: Path, strict_box: Any) -> None:
+def test_the_command(model_folder: Path, tasks_file: Path, tmp_path: Path, strict_sandbox: Any) -> None:
     out = tmp_path / "answers.jsonl"
     words = ["eval", str(model_folder), "--code-tasks", str(tasks_file), "max_new_tokens=6"]
     done = invoke(*words, "--output", str(out), "--samples", "2", "--temperature", "0.8")
@@ -374,7 +373,7 @@ def test_the_command(model_folder: Path, tasks_file: Path, tmp_path: Path, stric
     assert found["n_samples"] == 3 and found["about"]["settings"]["max_new_tokens"] == 6
 
 
-def test_the_command_refuses_without_a_box_before_the_model_is_loaded(
+def test_the_command_refuses_without_a_sandbox_before_the_model_is_loaded(
     tasks_file: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

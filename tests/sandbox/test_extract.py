@@ -15,7 +15,7 @@ WHOLE = "def add(a, b):\n    return a + b\n"
 
 
 def result(programs: list[str]) -> int:
-    """What the first program that compiles makes of add(1, 2); as the box does, but for trusted text."""
+    """What the first program that compiles makes of add(1, 2); as the sandbox does, but for trusted text."""
     for program in programs:
         try:
             code = compile(program, "<program>", "exec")
@@ -98,7 +98,7 @@ def test_a_whole_answer_may_lean_on_the_prompts_imports() -> None:
     assert result(programs_of(CODE, answer)) == 3
 
 
-def test_refusals_and_nonsense_are_kept_for_the_box() -> None:
+def test_refusals_and_nonsense_are_kept_for_the_sandbox() -> None:
     for answer in ("", "I cannot do that.", "```\n```", "\n\n", "```json\n{}\n```", "\0"):
         for task in (CODE, TALK):
             assert programs_of(task, answer), "something is there to be judged"

@@ -17,8 +17,8 @@ from hone.cli import app
 from hone.errors import HoneError
 from hone.grading import grade as grading
 from hone.grading.grade import Sample, as_sample, grade, read_samples, results_path, summary, write_results
-from hone.grading.sandbox.errors import HarnessError
-from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox import HarnessError
+from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.verdict import Exam, Outcome
 from hone.grading.tasks import Task, as_task, read_tasks
 
@@ -60,7 +60,7 @@ def verdicts(results: Sequence[grading.Result]) -> list[str]:
     return [result.verdict for result in results]
 
 
-def test_results_are_in_the_samples_order(any_box: Box) -> None:
+def test_results_are_in_the_samples_order(any_sandbox: Sandbox) -> None:
     samples: list[dict[str, Any]] = [
         RIGHT,
         WRONG,
@@ -74,28 +74,28 @@ def test_results_are_in_the_samples_order(any_box: Box) -> None:
         {"task_id": "pair", "solution": "def total(p):\n    return 3\n"},
         {"task_id": "call", "completion": "    return f()\n"},
     ]
-    results = grade(TASKS, samples, box=any_box, workers=3)
+    results = grade(TASKS, samples, sandbox=any_sandbox, workers=3)
     assert verdicts(results) == [
         "pass", "wrong", "pass", "pass", "syntax", "pass", "pass", "wrong", "pass", "exception", "pass",
     ]  # fmt: skip
     assert [result.task_id for result in results] == [sample["task_id"] for sample in samples]
-    apart = ["same-process" if i in (6, 7, 8, 9, 10) else "two-boxes" for i in range(11)]
+    apart = ["same-process" if i in (6, 7, 8, 9, 10) else "two-sandboxes" for i in range(11)]
     assert [result.trust for result in results] == apart
-    assert {result.isolation for result in results} == {any_box.isolation}
+    assert {result.isolation for result in results} == {any_sandbox.isolation}
     found = summary(results, (1, 2, 100), [*TASKS, Task("x", "p", "f", ("f",), ("t",))])
-    assert found["trust"] == {"two-boxes": 6, "same-process": 5}
+    assert found["trust"] == {"two-sandboxes": 6, "same-process": 5}
     assert list(found["pass_at_k"]) == ["1", "2"], "nobody has 100 samples"
     assert found["pass_at_k"]["1"]["value"] == pytest.approx((3 / 5 + 2 / 3 + 1 / 2 + 1) / 4)
     assert found["pass_at_k"]["2"]["value"] is None and found["pass_at_k"]["2"]["tasks_with_too_few_samples"] == 1
-    assert found["pass_at_k_by_trust"]["two-boxes"]["1"]["n_tasks"] == 2
+    assert found["pass_at_k_by_trust"]["two-sandboxes"]["1"]["n_tasks"] == 2
     assert found["tasks_without_samples"] == ["x"]
     json.dumps(found, allow_nan=False)
 
 
-def test_one_flipped_expectation_fails_everything_honest(any_box: Box) -> None:
+def test_one_flipped_expectation_fails_everything_honest(any_sandbox: Sandbox) -> None:
     """Whoever passes a test whose expected value is wrong has not computed it."""
     flipped = as_task({**ROWS[0], "tests": ["assert add(1, 2) == 4"]})
-    assert verdicts(grade([flipped], [RIGHT, WRONG], box=any_box)) == ["wrong", "wrong"]
+    assert verdicts(grade([flipped], [RIGHT, WRONG], sandbox=any_sandbox)) == ["wrong", "wrong"]
 
 
 class Counting:
@@ -106,25 +106,25 @@ class Counting:
         self.timeouts, self.seconds = timeouts, seconds
         self.now = self.most = 0
 
-    def __call__(self, box: Box, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
+    def __call__(self, sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
         self.now += 1
         self.most = max(self.most, self.now)
         self.calls.append((tuple(programs), seconds))
         time.sleep(self.seconds)
         self.now -= 1
         if "slow" in programs[0] and sum("slow" in p[0] for p, _ in self.calls) <= self.timeouts:
-            return Outcome("timeout", "", "two-boxes", seconds)
-        return Outcome("pass", "", "two-boxes", 2.0)
+            return Outcome("timeout", "", "two-sandboxes", seconds)
+        return Outcome("pass", "", "two-sandboxes", 2.0)
 
 
-BOX = Box("none", (), (), None)
+SANDBOX = Sandbox("none", (), (), None)
 
 
 def test_the_same_program_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counting = Counting()
     monkeypatch.setattr(grading, "judge", counting)
     seen: list[grading.Result] = []
-    results = grade(TASKS, [RIGHT, WRONG, RIGHT, RIGHT], box=BOX, on_result=seen.append)
+    results = grade(TASKS, [RIGHT, WRONG, RIGHT, RIGHT], sandbox=SANDBOX, on_result=seen.append)
     assert len(counting.calls) == len(seen) == 2 and len(results) == 4
 
 
@@ -133,39 +133,39 @@ def test_a_time_out_is_tried_again_alone_with_the_references_time(monkeypatch: p
     counting = Counting(timeouts=1)
     monkeypatch.setattr(grading, "judge", counting)
     seen: list[grading.Result] = []
-    results = grade(TASKS, [slow, RIGHT, WRONG], box=BOX, timeout=3.0, workers=3, on_result=seen.append)
+    results = grade(TASKS, [slow, RIGHT, WRONG], sandbox=SANDBOX, timeout=3.0, workers=3, on_result=seen.append)
     assert verdicts(results) == ["pass", "pass", "pass"] and verdicts(seen) == ["pass", "pass", "pass"]
     (again,) = [seconds for programs, seconds in counting.calls[3:] if programs == ("slow",)]
     assert again == 8.0, "four times the two seconds that the reference took"
     assert counting.calls[-1][0] == ("slow",) and counting.most > 1
     counting = Counting(timeouts=2)
     monkeypatch.setattr(grading, "judge", counting)
-    assert verdicts(grade(TASKS, [slow], box=BOX)) == ["timeout"], "twice is believed"
+    assert verdicts(grade(TASKS, [slow], sandbox=SANDBOX)) == ["timeout"], "twice is believed"
 
 
-def test_a_slow_reference_gives_slow_programs_time(any_box: Box) -> None:
+def test_a_slow_reference_gives_slow_programs_time(any_sandbox: Sandbox) -> None:
     burn = (
         "import time\ndef add(a, b):\n    until = time.process_time() + {}\n"
         "    while time.process_time() < until:\n        pass\n    return a + b\n"
     )
     task = as_task({**ROWS[0], "tests": ["assert add(1, 2) == 3"], "prompt": "Add.", "reference": burn.format(0.6)})
     samples = [{"task_id": "add", "solution": burn.format(1.3)}, {"task_id": "add", "solution": burn.format(30)}]
-    assert verdicts(grade([task], samples, box=any_box, timeout=0.5)) == ["pass", "timeout"]
+    assert verdicts(grade([task], samples, sandbox=any_sandbox, timeout=0.5)) == ["pass", "timeout"]
 
 
-def test_broken_tests_stop_the_grading(any_box: Box) -> None:
+def test_broken_tests_stop_the_grading(any_sandbox: Sandbox) -> None:
     broken = as_task({**ROWS[0], "tests": ["import nothing_of_this_name\nassert add(1, 2) == 3"]}, "tasks.jsonl:7")
     with pytest.raises(HarnessError, match=r"tasks\.jsonl:7: task 'add': the tests are broken: ModuleNotFoundError"):
-        grade([broken], [RIGHT] * 3, box=any_box)
+        grade([broken], [RIGHT] * 3, sandbox=any_sandbox)
     failing = as_task({**ROWS[1], "code": "def find(x):\n    return x.nothing\n"})
     with pytest.raises(HarnessError, match="its own solution does not pass"):
-        grade([failing], [{"task_id": "match", "solution": "def find(x):\n    return object()"}], box=any_box)
+        grade([failing], [{"task_id": "match", "solution": "def find(x):\n    return object()"}], sandbox=any_sandbox)
 
 
-def test_a_program_that_breaks_the_tests_it_shares_a_process_with(any_box: Box) -> None:
+def test_a_program_that_breaks_the_tests_it_shares_a_process_with(any_sandbox: Sandbox) -> None:
     task = as_task({**ROWS[2], "test_list": ["import math\nassert total(Pair(1, 2)) == 3"]})
     program = "import builtins\ndef no(*a, **k):\n    raise ImportError('no')\nbuiltins.__import__ = no\n"
-    (result,) = grade([task], [{"task_id": "pair", "solution": program}], box=any_box)
+    (result,) = grade([task], [{"task_id": "pair", "solution": program}], sandbox=any_sandbox)
     assert (result.verdict, result.trust) == ("exception", "same-process")
 
 
@@ -190,10 +190,10 @@ def test_rows_that_are_no_samples(row: dict[str, Any], tmp_path: Path) -> None:
 
 def test_unknown_tasks_and_time_limits() -> None:
     with pytest.raises(HoneError, match=r"s\.jsonl:4: no task has the task_id 'other'"):
-        grade(TASKS, [Sample("other", "", where="s.jsonl:4")], box=BOX)
+        grade(TASKS, [Sample("other", "", where="s.jsonl:4")], sandbox=SANDBOX)
     for timeout in (0.0, -1.0, math.nan):
         with pytest.raises(HoneError, match="time limit"):
-            grade(TASKS, [RIGHT], box=BOX, timeout=timeout)
+            grade(TASKS, [RIGHT], sandbox=SANDBOX, timeout=timeout)
 
 
 def test_files_of_results(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_files_of_results(tmp_path: Path) -> None:
         ("a.b.json", "a.b_results.jsonl"),
     ):
         assert results_path(tmp_path / name) == tmp_path / expected
-    result = grading.Result("add", False, "exception", "\ud800\x1b[2J é\n", "none", "two-boxes", 0.1)
+    result = grading.Result("add", False, "exception", "\ud800\x1b[2J é\n", "none", "two-sandboxes", 0.1)
     write_results(tmp_path / "r.jsonl", [result, result])
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert len(lines) == 2 and list(json.loads(lines[0])) == [
@@ -222,19 +222,21 @@ def write_files(folder: Path, samples: list[dict[str, Any]]) -> tuple[str, str]:
     return str(folder / "tasks.jsonl"), str(folder / "samples.jsonl")
 
 
-def test_the_command(tmp_path: Path, any_box: Box) -> None:
+def test_the_command(tmp_path: Path, any_sandbox: Sandbox) -> None:
     tasks, samples = write_files(tmp_path, [RIGHT, WRONG])
-    done = invoke(tasks, samples, "--k", "1,2", "--workers", "2", "--isolation", any_box.isolation)
+    done = invoke(tasks, samples, "--k", "1,2", "--workers", "2", "--isolation", any_sandbox.isolation)
     assert done.exit_code == 0, done.output
     assert "pass@1: 0.500" in done.stdout and "pass@2: 1.000" in done.stdout
     assert "3 tasks have no sample" in done.stdout and "wrong" in done.stdout
     assert (
-        ("isolation: NONE" in done.stdout) == ("warning: no isolation" in done.stderr) == (any_box.isolation == "none")
+        ("isolation: NONE" in done.stdout)
+        == ("warning: no isolation" in done.stderr)
+        == (any_sandbox.isolation == "none")
     )
     rows = [json.loads(line) for line in (tmp_path / "samples_results.jsonl").read_text().splitlines()]
     assert [row["passed"] for row in rows] == [True, False]
-    assert {row["isolation"] for row in rows} == {any_box.isolation}
-    done = invoke(tasks, "--json", "--isolation", any_box.isolation)
+    assert {row["isolation"] for row in rows} == {any_sandbox.isolation}
+    done = invoke(tasks, "--json", "--isolation", any_sandbox.isolation)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["verdicts"] == {"pass": 4} and found["results"] is None, "the tasks' own solutions"
@@ -277,11 +279,11 @@ CHEATS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path, n", [(HUMANEVAL, 164), (MBPP, 427)], ids=["HumanEval", "MBPP"])
-def test_published_solutions_pass(path: Path, n: int, strict_box: Box) -> None:
+def test_published_solutions_pass(path: Path, n: int, strict_sandbox: Sandbox) -> None:
     if not path.is_file():
         pytest.skip("the file is not here")
     tasks = read_tasks(path)
-    results = grade(tasks, grading.references(tasks), box=strict_box)
+    results = grade(tasks, grading.references(tasks), sandbox=strict_sandbox)
     assert [result for result in results if not result.passed] == []
     assert len(results) == n
     assert sum(result.trust == "same-process" for result in results) <= 4
@@ -289,15 +291,15 @@ def test_published_solutions_pass(path: Path, n: int, strict_box: Box) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("body", CHEATS.values(), ids=CHEATS.keys())
-def test_cheats_pass_nothing(body: str, strict_box: Box) -> None:
+def test_cheats_pass_nothing(body: str, strict_sandbox: Sandbox) -> None:
     if not HUMANEVAL.is_file():
         pytest.skip("the file is not here")
     tasks = read_tasks(HUMANEVAL)
-    results = grade(tasks, [{"task_id": task.task_id, "completion": body} for task in tasks], box=strict_box)
+    results = grade(tasks, [{"task_id": task.task_id, "completion": body} for task in tasks], sandbox=strict_sandbox)
     assert sum(result.passed for result in results) == 0
 
 
-def test_the_benchmark_prints_rates(any_box: Box) -> None:
+def test_the_benchmark_prints_rates(any_sandbox: Sandbox) -> None:
     words = [
         sys.executable,
         "benchmarks/grading.py",
@@ -311,7 +313,7 @@ def test_the_benchmark_prints_rates(any_box: Box) -> None:
         "12",
     ]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([*words, "--isolation", any_box.isolation], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([*words, "--isolation", any_sandbox.isolation], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| 2 ")]
     assert float(row.split("|")[2].split()[0]) > 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from escapes import CASES, Case, Host, attempt, hosting
 
-from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox.isolation import Sandbox
 from hone.show import printable
 
 # The program that starts Python may still have root's rights when it does; Python has not.
@@ -30,8 +30,8 @@ def host() -> Iterator[Host]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_hostile_program(case: Case, strict_box: Box, host: Host) -> None:
-    outcome, seen = attempt(case, strict_box, host)
+def test_hostile_program(case: Case, strict_sandbox: Sandbox, host: Host) -> None:
+    outcome, seen = attempt(case, strict_sandbox, host)
     assert outcome.verdict in case.expected, outcome
     assert seen == []
     assert "\x1b" not in printable(outcome.detail) and "\u202e" not in printable(outcome.detail)
@@ -64,7 +64,7 @@ def as_another_user() -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_hostile_program_of_another_user(case: Case, strict_box: Box, as_another_user: dict[str, Any]) -> None:
+def test_hostile_program_of_another_user(case: Case, strict_sandbox: Sandbox, as_another_user: dict[str, Any]) -> None:
     verdict, detail, seen = as_another_user[str(case.number)]
     assert verdict in case.expected, detail
     assert seen == []

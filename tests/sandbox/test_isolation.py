@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.grading.sandbox import isolation as layers
-from hone.grading.sandbox import selftest, syscalls
-from hone.grading.sandbox.errors import HarnessError, IsolationError
-from hone.grading.sandbox.isolation import Box, program_loader, unused_id
+from hone.grading.sandbox import HarnessError, IsolationError, isolation, selftest, syscalls
+from hone.grading.sandbox.isolation import Sandbox, program_loader, unused_id
 from hone.grading.sandbox.selftest import ready
 from hone.grading.sandbox.verdict import run_own
 
@@ -21,7 +19,7 @@ LINUX = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap is f
 
 def refusal(isolation: str = "strict") -> str:
     with pytest.raises(IsolationError) as caught, ready(isolation):  # type: ignore[arg-type]
-        pytest.fail("a box was made")
+        pytest.fail("a sandbox was made")
     assert "--isolation none" in str(caught.value), "the way out is named"
     return str(caught.value)
 
@@ -59,11 +57,16 @@ WEAKER = [
 
 
 @pytest.mark.parametrize("words, instead, allowed, escape", WEAKER)
-def test_each_layer_is_missed(
-    strict_box: Box, monkeypatch: pytest.MonkeyPatch, words: list[str], instead: list[str], allowed: str, escape: str
+def test_each_part_is_missed(
+    strict_sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    instead: list[str],
+    allowed: str,
+    escape: str,
 ) -> None:
-    """Take one layer away, and the self-test says which."""
-    wrapper = list(strict_box.wrapper)
+    """Take one part of the isolation away, and the self-test says which."""
+    wrapper = list(strict_sandbox.wrapper)
     at = next(i for i in range(len(wrapper)) if wrapper[i : i + len(words)] == words)
     wrapper[at : at + len(words)] = instead
     denied = {name: calls for name, calls in syscalls.DENIED.items() if name != allowed}
@@ -71,10 +74,10 @@ def test_each_layer_is_missed(
     program = syscalls.seccomp_program()
 
     @contextmanager
-    def weaker(isolation: str) -> Iterator[Box]:
-        yield Box("strict", tuple(wrapper), strict_box.python, program)
+    def weaker(_: str) -> Iterator[Sandbox]:
+        yield Sandbox("strict", tuple(wrapper), strict_sandbox.python, program)
 
-    monkeypatch.setattr(selftest, "boxes", weaker)
+    monkeypatch.setattr(selftest, "open_sandbox", weaker)
     assert escape in refusal()
 
 
@@ -113,17 +116,17 @@ def test_the_filter_is_made_of_whole_instructions() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root has to step down")
-def test_root_that_cannot_step_down_is_refused(monkeypatch: pytest.MonkeyPatch, strict_box: Box) -> None:
-    real = layers.shutil.which
+def test_root_that_cannot_step_down_is_refused(monkeypatch: pytest.MonkeyPatch, strict_sandbox: Sandbox) -> None:
+    real = isolation.shutil.which
 
     def which(name: str, path: str | None = None) -> str | None:
         return None if name == "setpriv" else real(name, path=path)
 
-    monkeypatch.setattr(layers.shutil, "which", which)
+    monkeypatch.setattr(isolation.shutil, "which", which)
     assert "needs setpriv to step down" in refusal()
 
 
-def test_the_box_holds_the_interpreter_and_little_else(strict_box: Box) -> None:
+def test_the_sandbox_holds_the_interpreter_and_little_else(strict_sandbox: Sandbox) -> None:
     source = (
         "import os, sys\nfound = {}\nfor name in ('/', '/dev', '/tmp', '/usr', '/etc', '/home', '/proc'):\n"
         "    try:\n        found[name] = sorted(os.listdir(name))\n    except OSError as error:\n"
@@ -133,13 +136,13 @@ def test_the_box_holds_the_interpreter_and_little_else(strict_box: Box) -> None:
         "found['uid'] = os.getuid(), os.getgid(), os.getgroups(), os.uname().nodename, os.getpid()\n"
         "found['path'] = [name for name in sys.path if 'site-packages' in name]\nresult = found\n"
     )
-    found = run_own(strict_box, source, 5)
+    found = run_own(strict_sandbox, source, 5)
     assert found["/dev"] == ["null", "urandom", "zero"]
     assert found["/tmp"] == found["site"] == found["path"] == []
     assert found["/etc"] == found["/home"] == found["/proc"] == "FileNotFoundError"
-    assert set(found["/"]) <= {"dev", "tmp", *(Path(place).parts[1] for _, place in layers._mounts())}
+    assert set(found["/"]) <= {"dev", "tmp", *(Path(place).parts[1] for _, place in isolation._mounts())}
     uid, gid, groups, name, number = found["uid"]
-    assert (uid, gid, name, number) == (65534, 65534, "box", 1)
+    assert (uid, gid, name, number) == (65534, 65534, "sandbox", 1)
     assert set(groups) <= {65534}
 
 
@@ -159,6 +162,6 @@ def test_an_unused_id() -> None:
         pwd.getpwuid(unused_id())
 
 
-def test_a_program_of_ours_that_fails_is_no_answer(strict_box: Box) -> None:
+def test_a_program_of_ours_that_fails_is_no_answer(strict_sandbox: Sandbox) -> None:
     with pytest.raises(HarnessError, match="ZeroDivisionError"):
-        run_own(strict_box, "1 / 0", 5)
+        run_own(strict_sandbox, "1 / 0", 5)

@@ -1,4 +1,4 @@
-"""Verdicts on single programs, in both kinds of box: the tests see plain values, changed arguments and exceptions."""
+"""Verdicts on single programs, isolated or not: the tests see plain values, changed arguments and exceptions."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.grading.sandbox.errors import HarnessError
-from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox import HarnessError
+from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 
 ADD = Exam(("f",), ("assert f(1) == 2", "assert f(2) == 3"))
@@ -38,15 +38,15 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("program, verdict, detail", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_two_boxes(any_box: Box, program: str, verdict: str, detail: str) -> None:
-    outcome = judge(any_box, ADD, [program], 5)
-    assert (outcome.verdict, outcome.trust) == (verdict, "two-boxes"), outcome
+def test_two_sandboxes(any_sandbox: Sandbox, program: str, verdict: str, detail: str) -> None:
+    outcome = judge(any_sandbox, ADD, [program], 5)
+    assert (outcome.verdict, outcome.trust) == (verdict, "two-sandboxes"), outcome
     assert detail in outcome.detail
 
 
 @pytest.mark.parametrize("program, verdict, detail", PROGRAMS, ids=range(len(PROGRAMS)))
-def test_one_process(any_box: Box, program: str, verdict: str, detail: str) -> None:
-    outcome = together(any_box, ADD, [program], 5)
+def test_one_process(any_sandbox: Sandbox, program: str, verdict: str, detail: str) -> None:
+    outcome = together(any_sandbox, ADD, [program], 5)
     if "too large" in detail or verdict == "unsupported-type":
         verdict = "wrong"  # nothing has to travel
     elif "callable" in detail:
@@ -55,10 +55,10 @@ def test_one_process(any_box: Box, program: str, verdict: str, detail: str) -> N
 
 
 @pytest.mark.parametrize("how", [judge, together])
-def test_endless_programs_end(any_box: Box, how: Callable[..., Outcome]) -> None:
+def test_endless_programs_end(any_sandbox: Sandbox, how: Callable[..., Outcome]) -> None:
     began = time.monotonic()
-    assert how(any_box, ADD, ["while True: pass"], 0.5).verdict == "timeout"
-    assert how(any_box, ADD, ["import time\ntime.sleep(99)"], 0.2).verdict == "timeout"
+    assert how(any_sandbox, ADD, ["while True: pass"], 0.5).verdict == "timeout"
+    assert how(any_sandbox, ADD, ["import time\ntime.sleep(99)"], 0.2).verdict == "timeout"
     assert time.monotonic() - began < 20
 
 
@@ -90,22 +90,22 @@ ONE = [
 
 
 @pytest.mark.parametrize("program, test", ONE, ids=range(len(ONE)))
-def test_what_tests_see_of_a_program(any_box: Box, program: str, test: str) -> None:
-    outcome = judge(any_box, Exam(("f",), (test,)), [program], 5)
+def test_what_tests_see_of_a_program(any_sandbox: Sandbox, program: str, test: str) -> None:
+    outcome = judge(any_sandbox, Exam(("f",), (test,)), [program], 5)
     assert outcome.verdict == "pass", outcome
 
 
-def test_what_tests_catch_still_counts(any_box: Box) -> None:
+def test_what_tests_catch_still_counts(any_sandbox: Sandbox) -> None:
     exam = Exam(("f",), ("try:\n    f(1)\nexcept:\n    pass",))
-    assert judge(any_box, exam, ["def f(x):\n    raise ValueError"], 5).verdict == "pass"
-    assert judge(any_box, exam, ["def f(x):\n    return object()"], 5).verdict == "unsupported-type"
-    assert judge(any_box, exam, ["import os\ndef f(x):\n    os._exit(0)"], 5).verdict == "exit-early"
+    assert judge(any_sandbox, exam, ["def f(x):\n    raise ValueError"], 5).verdict == "pass"
+    assert judge(any_sandbox, exam, ["def f(x):\n    return object()"], 5).verdict == "unsupported-type"
+    assert judge(any_sandbox, exam, ["import os\ndef f(x):\n    os._exit(0)"], 5).verdict == "exit-early"
 
 
-def test_the_first_program_that_compiles_is_run(any_box: Box) -> None:
+def test_the_first_program_that_compiles_is_run(any_sandbox: Sandbox) -> None:
     good = "def f(x):\n    return x + 1"
-    assert judge(any_box, ADD, ["def f(x", good, "def f(x):\n    return 0"], 5).verdict == "pass"
-    first = judge(any_box, ADD, ["def f(x", "also wrong"], 5)
+    assert judge(any_sandbox, ADD, ["def f(x", good, "def f(x):\n    return 0"], 5).verdict == "pass"
+    first = judge(any_sandbox, ADD, ["def f(x", "also wrong"], 5)
     assert first.verdict == "syntax" and "never closed" in first.detail
 
 
@@ -119,22 +119,22 @@ def test_the_first_program_that_compiles_is_run(any_box: Box) -> None:
         (Exam(("f",), ("assert True",)), "without a call"),
     ],
 )
-def test_broken_tests_are_no_verdict(any_box: Box, exam: Exam, reason: str) -> None:
+def test_broken_tests_are_no_verdict(any_sandbox: Sandbox, exam: Exam, reason: str) -> None:
     with pytest.raises(HarnessError, match=reason):
-        judge(any_box, exam, ["def f(x):\n    return 2"], 5)
+        judge(any_sandbox, exam, ["def f(x):\n    return 2"], 5)
 
 
-def test_arguments_that_do_not_travel(any_box: Box) -> None:
+def test_arguments_that_do_not_travel(any_sandbox: Sandbox) -> None:
     exam = Exam(("f",), ("assert f(lambda: 3) == 3",))
     with pytest.raises(ForeignArgument, match="function"):
-        judge(any_box, exam, ["def f(x):\n    return x()"], 5)
-    assert together(any_box, exam, ["def f(x):\n    return x()"], 5).verdict == "pass"
+        judge(any_sandbox, exam, ["def f(x):\n    return x()"], 5)
+    assert together(any_sandbox, exam, ["def f(x):\n    return x()"], 5).verdict == "pass"
 
 
-def test_a_box_that_does_not_start_is_no_verdict() -> None:
+def test_a_sandbox_that_does_not_start_is_no_verdict() -> None:
     for wrapper in (("/bin/false",), ("/bin/echo", "no room")):
         with pytest.raises(HarnessError, match="did not start"):
-            judge(Box("none", wrapper, ("python3",), None), ADD, ["def f(x):\n    return 2"], 5)
+            judge(Sandbox("none", wrapper, ("python3",), None), ADD, ["def f(x):\n    return 2"], 5)
 
 
 def descriptors_and_children() -> tuple[int, list[str]]:
@@ -145,11 +145,11 @@ def descriptors_and_children() -> tuple[int, list[str]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="/proc tells")
-def test_nothing_is_left(any_box: Box) -> None:
+def test_nothing_is_left(any_sandbox: Sandbox) -> None:
     """No descriptor, no child, no file, whatever becomes of the program."""
     before = descriptors_and_children()
     programs = ["def f(x):\n    return x + 1", "def f(x", "import os\nos._exit(3)", "while True:\n    print('x' * 999)"]
     for program in programs * 5:
-        judge(any_box, ADD, [program], 5)
-        together(any_box, ADD, [program], 5)
+        judge(any_sandbox, ADD, [program], 5)
+        together(any_sandbox, ADD, [program], 5)
     assert descriptors_and_children() == before

@@ -1,4 +1,4 @@
-"""What travels between boxes: exact built-in types come back as they were, anything else is refused, on both sides."""
+"""What travels between sandboxes: exact built-in types come back as they were, anything else is refused."""
 
 import math
 import os

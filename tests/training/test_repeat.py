@@ -108,7 +108,7 @@ def test_numbers_are_those_of_the_folders(settings: dict[str, Any], tmp_path: Pa
 
 
 def test_code_tasks_are_solved_by_the_base_once_and_judged_over_seeds(
-    settings: dict[str, Any], tmp_path: Path, write_rows: Callable[..., Path], strict_box: Any
+    settings: dict[str, Any], tmp_path: Path, write_rows: Callable[..., Path], strict_sandbox: Any
 ) -> None:
     tasks = [
         {

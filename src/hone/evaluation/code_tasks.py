@@ -26,7 +26,7 @@ from hone.errors import HoneError, placed
 from hone.evaluation.columns import code_line
 from hone.files import write_text_atomic
 from hone.grading.ask import solve, tasks_sha256
-from hone.grading.sandbox.errors import HarnessError, IsolationError
+from hone.grading.sandbox import HarnessError, IsolationError
 from hone.grading.tasks import Task, read_tasks
 from hone.hardware import best_device
 from hone.inference.generate import chosen_template, ready_model
@@ -36,7 +36,7 @@ from hone.statistics.intervals import Interval, detectable_share, mcnemar, ratio
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hone.grading.sandbox.isolation import Box, Isolation
+    from hone.grading.sandbox.isolation import Isolation, Sandbox
 
 # Boxes and grading are imported where they are used: they need Linux, and training does not.
 log = logging.getLogger("hone")
@@ -66,7 +66,7 @@ def graded(
     tasks: Sequence[Task],
     settings: GenerateSection,
     template: str,
-    box: "Box",
+    box: "Sandbox",
 ) -> Measured:
     """Generate, grade and count."""
     from hone.grading.grade import Result, Sample, grade, summary
@@ -75,7 +75,7 @@ def graded(
     answers = solve(model, tokenizer, tasks, settings, template)
     n = settings.num_return_sequences
     asked = [Sample(task.task_id, text) for task in tasks for text in answers.get(task.task_id, ())]
-    found = iter(grade(tasks, asked, box=box))
+    found = iter(grade(tasks, asked, sandbox=box))
     rows, results = [], []
     for task in tasks:
         unasked = Result(task.task_id, False, "no-room", "the prompt fills the model's window", box.isolation, "-", 0.0)

@@ -1,7 +1,7 @@
 """Programming tasks given to a model: how each is asked, where an answer ends, and the answers, kept for the next time.
 
 A task is spelled by the template of the training: as a row's instruction, or, for models without one, as code to be
-continued. Nothing generated is run here (`grade.py` does that, in boxes).
+continued. Nothing generated is run here (`grade.py` does that, in sandboxes).
 
 Answers are kept in a file for each model, by prompt: the name of the file is a hash of the weights, the tokenizer and
 all that decides the draws, so that two models never share an answer. An interrupted generation goes on where it was.

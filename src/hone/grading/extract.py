@@ -1,7 +1,7 @@
 """The program in a model's answer: a continuation of the prompt, or a chat answer with or without fences.
 
 Text is cut line by line, once, by rules that need no parser: what a model wrote is never parsed in this process. Where
-the rules leave a choice, all of it is handed on in order of preference, and the box runs the first that compiles.
+the rules leave a choice, all of it is handed on in order of preference, and the sandbox runs the first that compiles.
 
 >>> continuation("def f(x):\\n", "    return x\\n\\nprint(f(3))\\n")[0]
 'def f(x):\\n    return x\\n'

@@ -1,9 +1,9 @@
-"""Samples of a model graded by the tests of their tasks: in boxes, in parallel, each distinct program once.
+"""Samples of a model graded by the tests of their tasks: in sandboxes, in parallel, each distinct program once.
 
 A sample is {task_id, completion}: a continuation of the prompt (HumanEval's contract) or a chat answer, from which the
 program is taken (`extract.py`); or {task_id, solution}: a whole program, taken as it is. A time-out is believed only
 when the program, alone, runs out of time again; where the task has a reference, the time allowed is at least four
-times what that takes. A box that fails or tests that are broken end the grading: they are never a verdict.
+times what that takes. A sandbox that fails or tests that are broken end the grading: they are never a verdict.
 
 >>> results = grade(read_tasks(path), [{"task_id": "add", "completion": "    return a + b"}])      # doctest: +SKIP
 >>> summary(results)["pass_at_k"]      # doctest: +SKIP
@@ -24,8 +24,8 @@ from hone.errors import HoneError
 from hone.files import write_text_atomic
 from hone.grading.extract import programs_of
 from hone.grading.pass_at_k import PassAtK, estimate
-from hone.grading.sandbox.errors import HarnessError
-from hone.grading.sandbox.isolation import Box, Isolation
+from hone.grading.sandbox import HarnessError
+from hone.grading.sandbox.isolation import Isolation, Sandbox
 from hone.grading.sandbox.selftest import ready
 from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 from hone.grading.tasks import Task
@@ -67,7 +67,7 @@ def grade(
     isolation: Isolation = "strict",
     timeout: float = TIMEOUT_S,
     workers: int | None = None,
-    box: Box | None = None,
+    sandbox: Sandbox | None = None,
     on_result: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Grade samples; results in their order.
@@ -76,11 +76,11 @@ def grade(
         isolation: "strict" refuses where programs cannot be isolated; "none" runs them as the user.
         timeout: seconds a program may compute, for all tests of its task.
         workers: programs at a time; default: one more than the processors.
-        box: of `hone.grading.sandbox.selftest.ready`, to share its start-up check between calls.
+        sandbox: of `hone.grading.sandbox.selftest.ready`, to share its start-up check between calls.
         on_result: called once for each distinct program with its result, time-outs last.
 
     Raises:
-        HoneError: a sample that is none, or of no task; a box that fails; broken tests.
+        HoneError: a sample that is none, or of no task; a sandbox that fails; broken tests.
     """
     if not timeout > 0:
         raise HoneError(f"a time limit of {timeout} s", fix="give a positive number of seconds")
@@ -88,10 +88,10 @@ def grade(
     read = [_checked(sample if isinstance(sample, Sample) else as_sample(sample), by_id) for sample in samples]
     jobs = [(by_id[s.task_id], (s.text,) if s.whole else tuple(programs_of(by_id[s.task_id], s.text))) for s in read]
     with ExitStack() as stack:
-        if box is None:
-            box = stack.enter_context(ready(isolation))
+        if sandbox is None:
+            sandbox = stack.enter_context(ready(isolation))
         count = workers or default_workers()
-        grader = Grader(box, timeout)
+        grader = Grader(sandbox, timeout)
         pool = stack.enter_context(closing_pool(count))
         waiting: dict[Any, Future[Outcome]] = {}
         for task, programs in jobs:
@@ -101,23 +101,23 @@ def grade(
         for key, future in waiting.items():
             outcomes[key] = future.result()
             if on_result and outcomes[key].verdict != "timeout":
-                on_result(_result(key[0], outcomes[key], box))
+                on_result(_result(key[0], outcomes[key], sandbox))
         for key, outcome in outcomes.items():  # nothing else runs now
             if outcome.verdict == "timeout":
                 outcomes[key] = grader.again(by_id[key[0]], key[1])
                 if on_result:
-                    on_result(_result(key[0], outcomes[key], box))
-        return [_result(task.task_id, outcomes[task.task_id, programs], box) for task, programs in jobs]
+                    on_result(_result(key[0], outcomes[key], sandbox))
+        return [_result(task.task_id, outcomes[task.task_id, programs], sandbox) for task, programs in jobs]
 
 
-def _result(task_id: str, outcome: Outcome, box: Box) -> Result:
+def _result(task_id: str, outcome: Outcome, sandbox: Sandbox) -> Result:
     passed = outcome.verdict == "pass"
     seconds = round(outcome.seconds, 4)
-    return Result(task_id, passed, outcome.verdict, outcome.detail, box.isolation, outcome.trust, seconds)
+    return Result(task_id, passed, outcome.verdict, outcome.detail, sandbox.isolation, outcome.trust, seconds)
 
 
 def default_workers() -> int:
-    """One more than the processors this process may use: a box waits a little while it is set up."""
+    """One more than the processors this process may use: a sandbox waits a little while it is set up."""
     return max(1, int(count_cpus(read_cgroup().cpus).usable)) + 1
 
 
@@ -132,10 +132,10 @@ def closing_pool(count: int) -> Iterator[ThreadPoolExecutor]:
 
 
 class Grader:
-    """Outcomes of programs in one kind of box; remembers what the references of the tasks showed."""
+    """Outcomes of programs in one kind of sandbox; remembers what the references of the tasks showed."""
 
-    def __init__(self, box: Box, timeout: float) -> None:
-        self.box, self.timeout = box, timeout
+    def __init__(self, sandbox: Sandbox, timeout: float) -> None:
+        self.sandbox, self.timeout = sandbox, timeout
         self.lock = threading.Lock()
         self.references: dict[str, Future[Outcome]] = {}
 
@@ -180,7 +180,7 @@ class Grader:
     def placed(self, task: Task, how: Callable[..., Outcome], programs: Sequence[str], seconds: float) -> Outcome:
         """One run; a failure of the harness names the task."""
         try:
-            return how(self.box, Exam(task.calls, task.tests, task.setup), programs, seconds)
+            return how(self.sandbox, Exam(task.calls, task.tests, task.setup), programs, seconds)
         except HarnessError as error:
             fix = error.fix or "no verdict was given; this is about the tests or the machine, not about the model"
             raise HarnessError(f"task '{task.task_id}': {error.what}", where=task.where, fix=fix) from error

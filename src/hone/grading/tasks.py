@@ -3,7 +3,7 @@
 HumanEval (task_id, prompt, entry_point, test), MBPP (task_id, text or prompt, code, test_list, test_imports or
 test_setup_code), and our own (task_id, prompt, entry_point, tests, reference; `same_process: true` where tests need the
 program's own objects in a way that does not show); .jsonl, .json and .gz of those. The files are trusted as
-much as their tests have to be: they are parsed here, and run in a box only.
+much as their tests have to be: they are parsed here, and run in a sandbox only.
 
 >>> tasks = read_tasks(Path("HumanEval.jsonl.gz"))      # doctest: +SKIP
 """

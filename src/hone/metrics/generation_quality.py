@@ -23,7 +23,7 @@ from hone.grading.extract import continuation, fenced
 from hone.statistics.intervals import ratio_interval, wilson_interval
 
 if TYPE_CHECKING:
-    from hone.grading.sandbox.isolation import Box
+    from hone.grading.sandbox.isolation import Sandbox
 
 HEADINGS = {  # in this order; what is a share of texts is shown as one
     "parses": "parses",
@@ -67,7 +67,7 @@ def quality(
     prompts: Sequence[str] | None = None,
     references: Sequence[str] | None = None,
     ended: Sequence[bool] | None = None,
-    box: "Box | None" = None,
+    box: "Sandbox | None" = None,
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def likeness(texts: Sequence[str], references: Sequence[str]) -> list[float]:
 # ---- as code --------------------------------------------------------------------------------------------------------
 
 
-def _as_code(texts: Sequence[str], prompts: Sequence[str], box: "Box | None") -> dict[str, list[Any]]:
+def _as_code(texts: Sequence[str], prompts: Sequence[str], box: "Sandbox | None") -> dict[str, list[Any]]:
     parsed = parsable([candidates(text, prompt) for text, prompt in zip(texts, prompts, strict=True)])
     found: dict[str, list[Any]] = {
         "parses": [program is not None for program in parsed],
@@ -195,7 +195,7 @@ def parsable(groups: Sequence[Sequence[str]]) -> list[str | None]:
     return found
 
 
-def runs(program: str, box: "Box", seconds: float = 3.0) -> bool:
+def runs(program: str, box: "Sandbox", seconds: float = 3.0) -> bool:
     """Whether the program comes to its end without an error, in a box of its own."""
     from hone.grading.sandbox.verdict import Exam, together
 

@@ -53,7 +53,7 @@ class EvalSection(Section):
         what="Programming tasks with tests that base and tuned are to solve: HumanEval's file, MBPP's or your own.",
         why="A lower loss does not say whether the programs run; passed tests do.",
         how="Each task is spelled as the training's rows are; answers are generated as the section generate says "
-        "(num_return_sequences, temperature, max_new_tokens …), run in boxes and compared by task. Where programs "
+        "(num_return_sequences, temperature, max_new_tokens …), run in a sandbox and compared by task. Where programs "
         "cannot be isolated it says so and measures only the rest.",
         benefit="pass@k before and after, in eval/base.code.json and eval/tuned.code.json, with a paired test.",
         tradeoff="Many tasks: minutes to hours of generation before and after each run on a CPU. Few: 164 tasks rarely "

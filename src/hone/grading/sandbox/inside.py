@@ -1,8 +1,8 @@
-"""What runs inside a box: the candidate's server, the tests with a stub in its place, or both in one process.
+"""What runs inside a sandbox: the candidate's server, the tests with a stub in its place, or both in one process.
 
-Sent into the box as compiled code with `wire.py`, so it needs nothing but the interpreter, and is written to start
-fast: `posix` for `os`. What comes out of the tests' box goes through a descriptor that the candidate's box does not
-have. The candidate may do to its own side what it likes: nothing there is believed but plain values.
+Sent there as compiled code with `wire.py`, so it needs nothing but the interpreter, and is written to start fast:
+`posix` for `os`. What comes out of the tests' sandbox goes through a descriptor that the candidate's does not have. The
+candidate may do to its own side what it likes: nothing there is believed but plain values.
 
 >>> main({"role": "candidate", "programs": ["def f(x): return x"], "calls": 3, "replies": 4, ...})      # doctest: +SKIP
 """
@@ -78,7 +78,7 @@ def run_program(programs: list[str]) -> tuple[dict[str, Any], list[Any] | None]:
 
 
 def serve(job: dict[str, Any]) -> None:
-    """Box of the candidate: run its program, then answer calls until the tests' box closes its end."""
+    """Sandbox of the candidate: run its program, then answer calls until the tests' sandbox closes its end."""
     calls, replies = job["calls"], job["replies"]
     send(replies, ["started"])
     space, failed = run_program(job["programs"])
@@ -162,7 +162,7 @@ class Verdict(BaseException):
 
 
 class Remote:
-    """The candidate as the tests see it: functions that ask the other box."""
+    """The candidate as the tests see it: functions that ask the other sandbox."""
 
     def __init__(self, calls: int, replies: int) -> None:
         self.calls, self.replies, self.n_calls = calls, replies, 0
@@ -193,7 +193,7 @@ class Remote:
         except Verdict:
             started, self.ended = False, None
         if not started:
-            raise self.end("not-started", "the candidate's box did not start")
+            raise self.end("not-started", "the candidate's sandbox did not start")
         message = self.hear()
         if message[0] == "failed" and len(message) == 3:
             raise self.end(*checked(message[1], message[2]))
@@ -282,7 +282,7 @@ def synchronise(mine: Any, theirs: Any) -> Any:
 
 
 def test(job: dict[str, Any]) -> None:
-    """Box of the tests: wait for the candidate, run the tests against its stub, report."""
+    """Sandbox of the tests: wait for the candidate, run the tests against its stub, report."""
     remote = Remote(job["calls"], job["replies"])
     verdict, detail = "pass", ""
     try:

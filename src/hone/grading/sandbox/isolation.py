@@ -1,12 +1,12 @@
-"""The command that runs a Python program in a box, or the reason why there can be none on this machine.
+"""The command that runs a Python program in a sandbox, or the reason why there can be none on this machine.
 
 bubblewrap gives namespaces, an empty file system with the interpreter and its libraries read-only, and no capability;
-`syscalls.py` the filter; `inside.py` sets the limits. Only kept tools are composed here. A box started by real root
+`syscalls.py` the filter; `inside.py` sets the limits. Only kept tools are composed here. A sandbox started by real root
 would still be the host's root, so root steps down to an unused user first. Where that user cannot read the
 interpreter (one under /root), a holder process mounts it elsewhere in a mount namespace of its own.
 
->>> with boxes("strict") as box:      # doctest: +SKIP
-...     print(box.isolation, box.wrapper)
+>>> with open_sandbox("strict") as sandbox:      # doctest: +SKIP
+...     print(sandbox.isolation, sandbox.wrapper)
 """
 
 import grp
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hone.grading.sandbox.errors import IsolationError
+from hone.grading.sandbox import IsolationError
 from hone.grading.sandbox.syscalls import seccomp_program
 
 Isolation = Literal["strict", "none"]
@@ -35,7 +35,7 @@ SYSTEM_LIBRARIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/lib32", "/usr/
 FLAGS = ("-s", "-S", "-P", "-B")  # no site-packages, no working directory on the path, no .pyc written
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 WAYS_OUT = (
-    "`hone doctor` says what is missing. Or run trusted programs only, without a box: --isolation none "
+    "`hone doctor` says what is missing. Or run trusted programs only, without a sandbox: --isolation none "
     "(they can then read and change whatever you can)"
 )
 
@@ -57,7 +57,7 @@ for line in open("/proc/self/maps"):
 
 
 @dataclass(frozen=True)
-class Box:
+class Sandbox:
     """How to start programs: the words before `python`, Python with its options, and the filter of system calls."""
 
     isolation: Isolation
@@ -67,14 +67,14 @@ class Box:
 
 
 @contextmanager
-def boxes(isolation: Isolation = "strict") -> Iterator[Box]:
+def open_sandbox(isolation: Isolation = "strict") -> Iterator[Sandbox]:
     """Find out how to run programs here. Nothing is downgraded: `none` has to be asked for.
 
     Raises:
         IsolationError: strict isolation is not possible, with the reason and the way out.
     """
     if isolation == "none":
-        yield Box("none", (), (_interpreter(), *FLAGS), None)
+        yield Sandbox("none", (), (_interpreter(), *FLAGS), None)
         return
     with ExitStack() as stack:
         try:
@@ -86,7 +86,7 @@ def boxes(isolation: Isolation = "strict") -> Iterator[Box]:
             fix = "\n  ".join(filter(None, (error.fix, WAYS_OUT)))
             raise IsolationError(f"programs cannot be isolated here: {error.what}", fix=fix) from error
         wrapper = (*prefix, *_bubblewrap_words(bwrap, sources, moved))
-        yield Box("strict", wrapper, (_interpreter(), *FLAGS), program)
+        yield Sandbox("strict", wrapper, (_interpreter(), *FLAGS), program)
 
 
 def _bubblewrap() -> str:
@@ -109,7 +109,7 @@ def _interpreter() -> str:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """(source, place in the box) of the interpreter, its standard library, its shared libraries and the loader."""
+    """(source, place in the sandbox) of the interpreter, its standard library, its shared libraries and the loader."""
     python = _interpreter()
     base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix, "installed_base": sys.base_prefix}
     base["installed_platbase"] = sys.base_exec_prefix
@@ -154,7 +154,7 @@ def program_loader(program: Path) -> str | None:
 def _bubblewrap_words(bwrap: str, mounts: list[tuple[str, str]], moved: dict[str, str]) -> list[str]:
     words = [bwrap, "--unshare-all", "--unshare-user", NEEDED_OPTION, "--uid", "65534", "--gid", "65534"]
     # Python is the first process: bubblewrap would not wait for one of its own, and leave it to whoever reaps orphans
-    words += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--hostname", "box", "--as-pid-1"]
+    words += ["--cap-drop", "ALL", "--die-with-parent", "--new-session", "--hostname", "sandbox", "--as-pid-1"]
     for source, place in mounts:
         words += ["--ro-bind", moved.get(source, source), place]
     for source, place in mounts:
@@ -167,7 +167,7 @@ def _bubblewrap_words(bwrap: str, mounts: list[tuple[str, str]], moved: dict[str
     words += ["--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
     libraries = [place for source, place in mounts if ".so" in place or place.startswith(SYSTEM_LIBRARIES)]
     folders = dict.fromkeys(str(Path(place).parent) if ".so" in place else place for place in libraries)
-    return [*words, "--setenv", "LD_LIBRARY_PATH", ":".join(folders)]  # there is no ld.so.cache in the box
+    return [*words, "--setenv", "LD_LIBRARY_PATH", ":".join(folders)]  # there is no ld.so.cache in the sandbox
 
 
 # --- root steps down ------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Starting programs in boxes, watching what they say and how long they take, and ending them without a trace.
+"""Starting programs in sandboxes, watching what they say and how long they take, and ending them without a trace.
 
 Plain Popen only: with a function to call before exec, or another user to become, Python would copy this process's page
 tables, which takes longer than everything else when a model is loaded. What a program needs comes on stdin, in memory.
 
->>> with started(box, job, limits) as process:      # doctest: +SKIP
+>>> with started(sandbox, job, limits) as process:      # doctest: +SKIP
 ...     said = watch([process], verdict_fd, seconds=5)
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from hone.grading.sandbox.isolation import ENVIRONMENT, Box
+from hone.grading.sandbox.isolation import ENVIRONMENT, Sandbox
 
 # Reads stdin, and makes modules of the pairs (name, code) in it.
 BOOT = """
@@ -46,10 +46,10 @@ PATIENCE_S = 5.0  # for a process that was killed to be gone
 
 @dataclass
 class Running:
-    """A started box and the beginning of what it printed."""
+    """A started sandbox and the beginning of what it printed."""
 
     process: "subprocess.Popen[bytes]"
-    boxed: bool
+    sandboxed: bool
     printed: bytes = b""
     n_printed: int = 0
 
@@ -66,7 +66,7 @@ class Watched:
 
 @lru_cache(maxsize=1)
 def inside_code() -> list[tuple[str, CodeType]]:
-    """(name, code) of the modules that run in a box, which has the same interpreter; the last one has `main`."""
+    """(name, code) of the modules that run in a sandbox, which has the same interpreter; the last one has `main`."""
     found = []
     for name in ("wire", "inside"):
         source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
@@ -75,19 +75,19 @@ def inside_code() -> list[tuple[str, CodeType]]:
     return found
 
 
-def limits(box: Box, seconds: float) -> list[tuple[str, int, int]]:
+def limits(sandbox: Sandbox, seconds: float) -> list[tuple[str, int, int]]:
     """(name, soft, hard) of the resource limits of a program that may compute for `seconds`."""
     cpu = max(1, math.ceil(seconds))  # at the hard limit comes SIGKILL; a first process would ignore SIGXCPU
     found = [("RLIMIT_CPU", cpu, cpu), ("RLIMIT_AS", MEMORY_BYTES, MEMORY_BYTES)]
     found += [("RLIMIT_FSIZE", FILE_BYTES, FILE_BYTES), ("RLIMIT_NOFILE", 32, 32), ("RLIMIT_CORE", 0, 0)]
-    if box.isolation == "strict":  # outside a box it would count all of the user's processes
+    if sandbox.isolation == "strict":  # outside a sandbox it would count all of the user's processes
         found.append(("RLIMIT_NPROC", 16, 16))
     zero = ("RLIMIT_MSGQUEUE", "RLIMIT_MEMLOCK", "RLIMIT_NICE", "RLIMIT_RTPRIO")
     return found + [(name, 0, 0) for name in zero]
 
 
 @contextmanager
-def started(box: Box, job: dict[str, Any], inherit: Sequence[int] = ()) -> Iterator[Running]:
+def started(sandbox: Sandbox, job: dict[str, Any], inherit: Sequence[int] = ()) -> Iterator[Running]:
     """Run `inside.py` with this job; whatever is left of it at the end is killed.
 
     Args:
@@ -96,12 +96,12 @@ def started(box: Box, job: dict[str, Any], inherit: Sequence[int] = ()) -> Itera
     """
     with ExitStack() as files:
         work = files.enter_context(in_memory(marshal.dumps((inside_code(), job))))
-        words, keep = [*box.wrapper], [*inherit]
-        if box.filter is not None:
-            keep.append(files.enter_context(in_memory(box.filter)))
+        words, keep = [*sandbox.wrapper], [*inherit]
+        if sandbox.filter is not None:
+            keep.append(files.enter_context(in_memory(sandbox.filter)))
             words += ["--seccomp", str(keep[-1]), "--"]
         process = subprocess.Popen(
-            [*words, *box.python, "-c", BOOT],
+            [*words, *sandbox.python, "-c", BOOT],
             stdin=work,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -110,7 +110,7 @@ def started(box: Box, job: dict[str, Any], inherit: Sequence[int] = ()) -> Itera
             start_new_session=True,
             bufsize=0,
         )
-    running = Running(process, box.isolation == "strict")
+    running = Running(process, sandbox.isolation == "strict")
     try:
         yield running
     finally:
@@ -192,28 +192,28 @@ def returncode(program: Running, patience: float = PATIENCE_S) -> int | None:
     code = process.returncode
     if code is None:
         return None
-    return 128 - code if program.boxed and 128 < code < 193 else code  # bubblewrap says 128 + the signal
+    return 128 - code if program.sandboxed and 128 < code < 193 else code  # bubblewrap says 128 + the signal
 
 
 def stop(program: Running) -> None:
     """End a program and all it has started, and wait until nothing of it is left."""
     process = program.process
     if process.poll() is None:
-        if not (program.boxed and _end_box(process.pid)):
+        if not (program.sandboxed and _end_sandbox(process.pid)):
             _end_group(process.pid)
         try:
             process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             _end_group(process.pid)
             process.wait()
-    elif not program.boxed:
+    elif not program.sandboxed:
         _end_group(process.pid)
     if process.stdout is not None:
         process.stdout.close()
 
 
-def _end_box(bubblewrap: int) -> bool:
-    """Kill the first process of the box; bubblewrap then reaps it and ends. False if there is none yet.
+def _end_sandbox(bubblewrap: int) -> bool:
+    """Kill the first process of the sandbox; bubblewrap then reaps it and ends. False if there is none yet.
 
     Were bubblewrap killed, its child would be left to the machine's first process, which in a container may not reap.
     """

@@ -1,9 +1,9 @@
-"""Before anything is graded: a program of ours tries to break out of the box, and known programs get their verdicts.
+"""Before anything is graded: a program of ours tries to break out of the sandbox, and known programs are judged right.
 
-Takes about 0.3 s. It shows that the layers are in place on this machine today; that they hold against what a hostile
+Takes about 0.3 s. It shows that isolation is in place on this machine today; that it holds against what a hostile
 program may try is for `tests/sandbox/test_hostile.py` and, in the end, for the kernel.
 
->>> with ready("strict") as box:      # doctest: +SKIP
+>>> with ready("strict") as sandbox:      # doctest: +SKIP
 ...     ...
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hone.grading.sandbox.errors import HarnessError, IsolationError
-from hone.grading.sandbox.isolation import WAYS_OUT, Box, Isolation, boxes
+from hone.grading.sandbox import HarnessError, IsolationError
+from hone.grading.sandbox.isolation import WAYS_OUT, Isolation, Sandbox, open_sandbox
 from hone.grading.sandbox.verdict import Exam, judge, run_own
 
-# Each canary is tried in the box and must fail there; {secret}, {port}, {pid} and {folder} are the host's.
+# Each canary is tried in the sandbox and must fail there; {secret}, {port}, {pid} and {folder} are the host's.
 CANARIES = {
     "read a file of yours": "open({secret!r}).read()",
     "list your folder": "os.listdir({folder!r})",
@@ -64,33 +64,33 @@ KNOWN = {
 
 
 @contextmanager
-def ready(isolation: Isolation = "strict") -> Iterator[Box]:
-    """`boxes`, shown to hold: what graders use.
+def ready(isolation: Isolation = "strict") -> Iterator[Sandbox]:
+    """`open_sandbox`, shown to hold: what graders use.
 
     Raises:
         IsolationError: there is no isolation here, or it does not hold.
     """
-    with boxes(isolation) as box:
+    with open_sandbox(isolation) as sandbox:
         try:
             if isolation == "strict":
-                _try_to_escape(box)
+                _try_to_escape(sandbox)
             for program, expected in KNOWN.items():
-                outcome = judge(box, EXAM, [program], 5)
+                outcome = judge(sandbox, EXAM, [program], 5)
                 if outcome.verdict != expected:
                     raise HarnessError(f"a known program got '{outcome.verdict}' ({outcome.detail}), not '{expected}'")
         except HarnessError as error:
-            raise IsolationError(f"the boxes do not work here: {error.what}", fix=WAYS_OUT) from error
-        yield box
+            raise IsolationError(f"the sandbox does not work here: {error.what}", fix=WAYS_OUT) from error
+        yield sandbox
 
 
-def _try_to_escape(box: Box) -> None:
+def _try_to_escape(sandbox: Sandbox) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
         secret = Path(folder, "secret")
-        secret.write_text("not for the box")
-        Path(folder).chmod(0o755)  # so that it is the box that keeps it
-        pid = max(os.getpid(), 9)  # the lowest are also the box's own
+        secret.write_text("not for the sandbox")
+        Path(folder).chmod(0o755)  # so that it is the sandbox that keeps it
+        pid = max(os.getpid(), 9)  # the lowest are also the sandbox's own
         facts = {"secret": str(secret), "folder": folder, "port": server.getsockname()[1], "pid": pid}
         attempts = {name: attempt.format(**facts) for name, attempt in CANARIES.items()}
-        escaped = run_own(box, f"CANARIES = {attempts!r}\n{PROGRAM}", 5)
+        escaped = run_own(sandbox, f"CANARIES = {attempts!r}\n{PROGRAM}", 5)
     if escaped:
-        raise HarnessError(f"a program in the box could {', '.join(map(str, escaped))}")
+        raise HarnessError(f"a program in the sandbox could {', '.join(map(str, escaped))}")

@@ -1,6 +1,6 @@
-"""The system calls a box may not make, as a seccomp program for bubblewrap.
+"""The system calls a sandbox may not make, as a seccomp program for bubblewrap.
 
-A list of what is denied, not of what is allowed: the kernel's other layers (namespaces, no capabilities, a read-only
+A list of what is denied, not of what is allowed: the rest of the isolation (namespaces, no capabilities, a read-only
 root, limits) hold without it, and it takes away what they leave reachable: new namespaces and processes, sockets,
 tracing, kernel interfaces with a history of holes, memory that no limit counts. Denied calls fail with EPERM.
 
@@ -13,7 +13,7 @@ import platform
 import tempfile
 from typing import Any
 
-from hone.grading.sandbox.errors import IsolationError
+from hone.grading.sandbox import IsolationError
 
 KNOWN_MACHINES = ("x86_64", "aarch64")  # elsewhere the arguments of clone have another order, or nobody has tried
 CLONE_THREAD = 0x00010000

@@ -1,11 +1,11 @@
-"""One program against one task's tests, in two boxes that share nothing but plain values, or in one.
+"""One program against one task's tests, in two sandboxes that share nothing but plain values, or in one.
 
-The candidate's box answers calls; the tests' box has stubs in place of its functions and reports to us, through a
-pipe the candidate never has, with a number drawn for this run. In one box (`together`) nothing keeps the program from
-reporting for itself: it is for tests that need the program's own objects, and its outcomes say so.
+The candidate's sandbox answers calls; that of the tests has stubs in place of its functions and reports to us, through
+a pipe the candidate never has, with a number drawn for this run. In one sandbox (`together`) nothing keeps the program
+from reporting for itself: it is for tests that need the program's own objects, and its outcomes say so.
 
->>> judge(box, exam, ["def f(x):\\n    return x"], seconds=3)      # doctest: +SKIP
-Outcome(verdict='pass', detail='', trust='two-boxes', seconds=0.03)
+>>> judge(sandbox, exam, ["def f(x):\\n    return x"], seconds=3)      # doctest: +SKIP
+Outcome(verdict='pass', detail='', trust='two-sandboxes', seconds=0.03)
 """
 
 import hmac
@@ -17,12 +17,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hone.grading.sandbox.errors import HarnessError
-from hone.grading.sandbox.isolation import Box
+from hone.grading.sandbox import HarnessError
+from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.process import OUTPUT_BYTES, Running, Watched, limits, returncode, started, watch
 from hone.grading.sandbox.wire import Malformed, load
 
-Trust = Literal["two-boxes", "same-process"]
+Trust = Literal["two-sandboxes", "same-process"]
 VERDICTS = ("pass", "wrong", "exception", "syntax", "timeout", "memory", "output", "exit-early", "unsupported-type")
 GRACE_S = 0.2
 
@@ -47,60 +47,60 @@ class Outcome:
 
 
 class ForeignArgument(Exception):
-    """The tests pass objects that do not travel between boxes."""
+    """The tests pass objects that do not travel between sandboxes."""
 
 
-def judge(box: Box, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
-    """Run the first of `programs` that compiles against the tests, in two boxes.
+def judge(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
+    """Run the first of `programs` that compiles against the tests, in two sandboxes.
 
     Args:
         seconds: of computing; three times that and two more on the clock.
 
     Raises:
         ForeignArgument: the tests call with something else than plain values.
-        HarnessError: a box did not start, or the tests are broken.
+        HarnessError: a sandbox did not start, or the tests are broken.
     """
     with ExitStack() as stack:
         calls, replies, verdict = (stack.enter_context(pipe()) for _ in range(3))
-        job: dict[str, Any] = {"role": "candidate", "limits": limits(box, seconds), "programs": list(programs)}
+        job: dict[str, Any] = {"role": "candidate", "limits": limits(sandbox, seconds), "programs": list(programs)}
         job |= {"calls": calls.reader, "replies": replies.writer}
-        candidate = stack.enter_context(started(box, job, [calls.reader, replies.writer]))
+        candidate = stack.enter_context(started(sandbox, job, [calls.reader, replies.writer]))
         calls.close_reader()
         replies.close_writer()
-        job = {"role": "tests", "limits": limits(box, seconds), "nonce": secrets.token_hex(16)}
+        job = {"role": "tests", "limits": limits(sandbox, seconds), "nonce": secrets.token_hex(16)}
         job |= {"names": list(exam.names), "tests": list(exam.tests), "setup": exam.setup}
         job |= {"calls": calls.writer, "replies": replies.reader, "verdict": verdict.writer}
-        tests = stack.enter_context(started(box, job, [calls.writer, replies.reader, verdict.writer]))
+        tests = stack.enter_context(started(sandbox, job, [calls.writer, replies.reader, verdict.writer]))
         calls.close_writer()
         replies.close_reader()
         verdict.close_writer()
         seen = watch([candidate, tests], verdict.reader, wall(seconds))
         early = _early(seen, seconds)
         found, detail = early or _of_pair(_said(seen, job["nonce"], tests), candidate, tests, seen, seconds)
-        returncode(candidate, GRACE_S)  # it ends by itself when the tests' box does
-    return Outcome(found, detail, "two-boxes", seen.seconds)
+        returncode(candidate, GRACE_S)  # it ends by itself when the tests' sandbox does
+    return Outcome(found, detail, "two-sandboxes", seen.seconds)
 
 
-def together(box: Box, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
+def together(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
     """Run program and tests in one process: `judge`'s arguments and errors."""
     with ExitStack() as stack:
         verdict = stack.enter_context(pipe())
         job: dict[str, Any] = {
             "role": "single",
-            "limits": limits(box, seconds),
+            "limits": limits(sandbox, seconds),
             "programs": list(programs),
             "verdict": verdict.writer,
         }
         job |= {"nonce": secrets.token_hex(16), "tests": list(exam.tests), "setup": exam.setup}
-        program = stack.enter_context(started(box, job, [verdict.writer]))
+        program = stack.enter_context(started(sandbox, job, [verdict.writer]))
         verdict.close_writer()
         seen = watch([program], verdict.reader, wall(seconds))
         found, detail = _early(seen, seconds) or _of_one(_said(seen, job["nonce"], program), program, seen, seconds)
     return Outcome(found, detail, "same-process", seen.seconds)
 
 
-def run_own(box: Box, source: str, seconds: float) -> Any:
-    """What a trusted program of ours leaves in its variable `result`, run in a box (plain values only).
+def run_own(sandbox: Sandbox, source: str, seconds: float) -> Any:
+    """What a trusted program of ours leaves in its variable `result`, run in a sandbox (plain values only).
 
     Raises:
         HarnessError: it did not get that far.
@@ -109,12 +109,12 @@ def run_own(box: Box, source: str, seconds: float) -> Any:
         verdict = stack.enter_context(pipe())
         job: dict[str, Any] = {
             "role": "script",
-            "limits": limits(box, seconds),
+            "limits": limits(sandbox, seconds),
             "source": source,
             "verdict": verdict.writer,
         }
         job["nonce"] = secrets.token_hex(16)
-        program = stack.enter_context(started(box, job, [verdict.writer]))
+        program = stack.enter_context(started(sandbox, job, [verdict.writer]))
         verdict.close_writer()
         seen = watch([program], verdict.reader, wall(seconds))
         said = _said(seen, job["nonce"], program)
@@ -145,12 +145,12 @@ def _of_pair(
         code = returncode(tests)
         if _out_of_time(code, seen, seconds):
             return "timeout", f"the tests computed for more than {seconds:g} s"
-        raise HarnessError(f"the tests' box ended without a verdict (code {code}): {_text(tests)}")
+        raise HarnessError(f"the tests' sandbox ended without a verdict (code {code}): {_text(tests)}")
     verdict, detail, n_calls = said
     if verdict == "gone":
         return _of_ended(candidate, seen, seconds)
     if verdict == "not-started":
-        raise HarnessError(f"the candidate's box did not start (code {returncode(candidate)}): {_text(candidate)}")
+        raise HarnessError(f"the candidate's sandbox did not start (code {returncode(candidate)}): {_text(candidate)}")
     if verdict == "unsupported-argument":
         raise ForeignArgument(detail)
     if verdict == "pass" and not n_calls:
@@ -200,7 +200,7 @@ def _said(seen: Watched, nonce: str, program: Running) -> list[Any] | None:
     """[verdict, detail, calls] of the message that carries our number; None if there is none.
 
     Raises:
-        HarnessError: the program's box did not even start.
+        HarnessError: the program's sandbox did not even start.
     """
     found, at = [], 0
     with suppress(ValueError, Malformed):
@@ -209,7 +209,7 @@ def _said(seen: Watched, nonce: str, program: Running) -> list[Any] | None:
             found.append(load(seen.message[at + 8 : at + 8 + size].decode("ascii")))
             at += 8 + size
     if not found and seen.ended == "closed":
-        raise HarnessError(f"a box did not start (code {returncode(program)}): {_text(program)}")
+        raise HarnessError(f"a sandbox did not start (code {returncode(program)}): {_text(program)}")
     for message in found:
         if type(message) is list and len(message) == 4 and hmac.compare_digest(str(message[0]), nonce):
             return message[1:]

@@ -1,7 +1,7 @@
-"""The messages between two boxes: JSON of exact built-in types, tagged, and nothing else.
+"""The messages between two sandboxes: JSON of exact built-in types, tagged, and nothing else.
 
-Runs inside the boxes too, so it needs nothing but the interpreter, and is written to start fast: the C half of `json`
-alone. Whatever is read is taken for hostile: another form, another type, too deep or too large is an error of its own.
+Runs inside them too, so it needs nothing but the interpreter, and is written to start fast: the C half of `json` alone.
+Whatever is read is taken for hostile: another form, another type, too deep or too large is an error of its own.
 
 >>> load(dump([1.5, (2, {"a": b"c"})]))
 [1.5, (2, {'a': b'c'})]
