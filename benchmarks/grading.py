@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--isolation", choices=("strict", "none"), default="strict")
     given = parser.parse_args(arguments)
     tasks = read_tasks(given.tasks) if given.tasks else made_tasks()
-    model, _ = read_cpu(platform.system())
+    model, _ = read_cpu()
     cpus = count_cpus(read_cgroup().cpus).usable
     print(f"{model}, {cpus:g} CPUs; Python {platform.python_version()}; {len(tasks)} tasks")
     began = time.perf_counter()

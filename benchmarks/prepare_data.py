@@ -359,7 +359,7 @@ def peak_memory() -> int:
 def machine_line() -> str:
     from hone.hardware import count_cpus, read_cgroup, read_cpu
 
-    model, _ = read_cpu(platform.system())
+    model, _ = read_cpu()
     versions = ", ".join(f"{name} {version(name)}" for name in ("tokenizers", "transformers", "datasets", "numpy"))
     cpus = count_cpus(read_cgroup().cpus).usable
     return f"{model}, {cpus:g} CPUs; Python {platform.python_version()}, {versions}; {date.today()}"

@@ -2,17 +2,15 @@
 
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hone.doctor import examine as doctor
-from hone.doctor.examine import (
+from hone import doctor
+from hone.doctor import (
     GB,
     Check,
     attempt,
@@ -20,22 +18,20 @@ from hone.doctor.examine import (
     check_cpu,
     check_disk,
     check_gpu,
-    check_hub_cache,
+    check_hub,
     check_memory,
     check_optional,
     check_packages,
-    check_python,
+    check_sandbox,
     check_threads,
     check_torch,
     declared_requirements,
     examine,
     exit_code,
-    has_native_bf16,
 )
-from hone.doctor.sandbox import check_libseccomp, check_sandbox, check_self_test
-from hone.hardware import Cpus, Gpus, Limits
+from hone.hardware import Cpus, Limits
 
-NVIDIA = Gpus("nvidia", ("NVIDIA L4",))
+NVIDIA = ("NVIDIA L4",)
 
 
 def facts(build: str = "cpu", device: str = "cpu", **more: Any) -> dict[str, Any]:
@@ -47,35 +43,24 @@ def facts(build: str = "cpu", device: str = "cpu", **more: Any) -> dict[str, Any
         "devices": [],
         "reason": None,
     }
-    return plain | {"threads": 2, "cpu_capability": "AVX2", "bf16_native": None} | more
+    return plain | {"threads": 2, "cpu_capability": "AVX2"} | more
 
 
 # --- the whole ---
 
 
-def test_this_machine_is_examined_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_product(*_: Any) -> float:
-        raise AssertionError("measured although measure=False")
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "in_reach", lambda: False)
 
-    monkeypatch.setattr("hone.training.flops.matmul_gflops", no_product)
-    checks = examine(measure=False)
+
+def test_this_machine_is_examined() -> None:
+    checks = examine()
     names = [check.name for check in checks]
-    assert len(names) == len(set(names)) == 14
-    assert {"python", "torch", "packages", "gpu", "cpu", "threads", "bf16", "memory", "disk", "sandbox"} < set(names)
+    assert len(names) == len(set(names))
+    assert {"torch", "packages", "gpu", "cpu", "threads", "bf16", "memory", "disk", "hub", "sandbox"} < set(names)
     json.dumps([check.data for check in checks], allow_nan=False)  # what --json prints
     assert not [check for check in checks if "could not be examined" in check.value]
-    assert "not measured" in next(check.value for check in checks if check.name == "bf16")
-
-
-def test_measuring_uses_the_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(doctor, "read_cpu", lambda system: ("CPU", ["AVX512-BF16"]))
-    monkeypatch.setattr(doctor, "load_torch", lambda: (torch, facts()))
-    rates = {torch.float32: 100.0, torch.bfloat16: 210.0}
-    monkeypatch.setattr("hone.training.flops.matmul_gflops", lambda dtype, device, n: rates[dtype])
-    bf16 = next(check for check in examine() if check.name == "bf16")
-    assert bf16.status == "ok" and bf16.value.startswith("bf16 is 2.1x faster here")
 
 
 def test_without_torch_the_rest_is_still_examined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +78,7 @@ def test_a_probe_that_crashes_becomes_a_warning(monkeypatch: pytest.MonkeyPatch)
     check = attempt("cpu", broken)
     assert (check.status, check.value) == ("warn", "could not be examined (OSError: sensor on fire)")
     monkeypatch.setattr(doctor, "read_memory", broken)
-    memory = next(check for check in examine(measure=False) if check.name == "memory")
+    memory = next(check for check in examine() if check.name == "memory")
     assert memory.status == "warn" and "sensor on fire" in memory.value
 
 
@@ -104,17 +89,11 @@ def test_exit_code_counts_only_failures() -> None:
 
 def test_importing_the_doctor_does_not_import_torch() -> None:
     heavy = "{'torch', 'transformers', 'huggingface_hub'}"
-    code = f"import hone.doctor.examine, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = f"import hone.doctor, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- software ---
-
-
-def test_python_floor() -> None:
-    assert check_python((3, 11, 0)).status == "ok"
-    old = check_python((3, 10, 14))
-    assert old.status == "fail" and "3.11" in (old.advice or "")
 
 
 @pytest.mark.parametrize(
@@ -184,24 +163,30 @@ def test_optional_packages_never_warn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "torch_facts", "system", "status", "value", "advice"),
+    ("names", "problem", "torch_facts", "system", "status", "value", "advice"),
     [
-        (Gpus(), facts(), "Linux", "ok", "none: training runs on the CPU", None),
-        (NVIDIA, facts(), "Linux", "warn", "NVIDIA L4 is here, but torch is a CPU build", "--force-reinstall torch"),
-        (NVIDIA, facts(), "Windows", "warn", "torch is a CPU build", "whl/cu130"),
-        (NVIDIA, {}, "Linux", "ok", "NVIDIA L4", None),
-        (NVIDIA, facts("rocm"), "Linux", "warn", "torch is a ROCM build", "--force-reinstall torch"),
-        (NVIDIA, facts("cuda", reason="driver too old"), "Linux", "warn", "cannot use it: driver too old", "driver"),
-        (Gpus("amd", ("AMD GPU",)), facts(), "Linux", "warn", "torch is a CPU build", "ROCm"),
-        (Gpus("apple", ("Apple GPU",)), facts("mps", reason="no MPS"), "Darwin", "warn", "no MPS", "macOS"),
-        (Gpus("nvidia", (), "driver lost"), facts(), "Linux", "warn", "nvidia-smi fails: driver lost", "driver"),
-        (Gpus(), facts("cuda"), "Linux", "warn", "none, but torch is a CUDA build", "whl/cpu"),
+        ((), None, facts(), "linux", "ok", "none: training runs on the CPU", None),
+        (NVIDIA, None, facts(), "linux", "warn", "NVIDIA L4 is here, but torch is a CPU build", "--force-reinstall"),
+        (NVIDIA, None, facts(), "win32", "warn", "torch is a CPU build", "whl/cu130"),
+        (NVIDIA, None, {}, "linux", "ok", "NVIDIA L4", None),
+        (NVIDIA, None, facts("cuda", reason="driver too old"), "linux", "warn", "driver too old", "update the driver"),
+        ((), None, facts("mps", reason="no MPS"), "darwin", "warn", "no MPS", "macOS"),
+        ((), "driver lost", facts(), "linux", "warn", "nvidia-smi fails: driver lost", "driver"),
+        ((), None, facts("cuda", reason="no GPU"), "linux", "warn", "none: torch is a CUDA build", "whl/cpu"),
     ],
 )
 def test_gpu_against_torch_build(
-    gpus: Gpus, torch_facts: dict[str, Any], system: str, status: str, value: str, advice: str | None
+    names: tuple[str, ...],
+    problem: str | None,
+    torch_facts: dict[str, Any],
+    system: str,
+    status: str,
+    value: str,
+    advice: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    check = check_gpu(gpus, torch_facts, {}, system)
+    monkeypatch.setattr(sys, "platform", system)
+    check = check_gpu(names, problem, torch_facts, {})
     assert check.status == status
     assert value in check.value
     assert (advice in (check.advice or "")) if advice else check.advice is None
@@ -209,13 +194,13 @@ def test_gpu_against_torch_build(
 
 def test_gpu_in_use() -> None:
     devices = [{"name": "NVIDIA L4", "memory_bytes": 24 * GB}, {"name": "Apple GPU", "memory_bytes": None}]
-    check = check_gpu(NVIDIA, facts("cuda", "cuda", devices=devices), {}, "Linux")
+    check = check_gpu(NVIDIA, None, facts("cuda", "cuda", devices=devices), {})
     assert (check.status, check.value) == ("ok", "NVIDIA L4 (24.0 GB) + Apple GPU, used by torch")
 
 
 @pytest.mark.parametrize(("setting", "status"), [("", "ok"), ("-1", "ok"), ("0", "warn")])
 def test_gpu_hidden_on_purpose_is_no_fault(setting: str, status: str) -> None:
-    check = check_gpu(NVIDIA, facts("cuda", reason="no devices"), {"CUDA_VISIBLE_DEVICES": setting}, "Linux")
+    check = check_gpu(NVIDIA, None, facts("cuda", reason="no devices"), {"CUDA_VISIBLE_DEVICES": setting})
     assert check.status == status
 
 
@@ -248,48 +233,28 @@ def test_threads(threads: int, cpus: Cpus, status: str, best: int) -> None:
     assert check.advice == (f"export OMP_NUM_THREADS={best}" if status == "warn" else None)
 
 
-def test_native_bf16_is_read_from_the_device_in_use() -> None:
-    assert has_native_bf16(facts(), ["AVX2", "AMX-BF16"]) is True
-    assert has_native_bf16(facts(), ["AVX2", "AVX512"]) is False
-    assert has_native_bf16(facts("cuda", "cuda", bf16_native=False), ["AMX-BF16"]) is False
-    assert has_native_bf16(facts("mps", "mps"), []) is None
-
-
 @pytest.mark.parametrize(
-    ("float32", "bf16", "native", "status", "verdict", "n"),
+    ("bf16", "instructions", "status", "verdict"),
     [
-        (100.0, 210.0, True, "ok", "bf16 is 2.1x faster here", 1024),
-        (100.0, 0.5, False, "ok", "bf16 runs at 0.005x: use float32", 256),
-        (100.0, 105.0, False, "ok", "bf16 runs at 1.05x: use float32", 256),
-        (100.0, 90.0, True, "warn", "bf16 runs at 0.9x: use float32", 1024),
+        (210.0, ["AVX512-BF16"], "ok", "bf16 is 2.1x faster here"),
+        (0.5, ["AVX2"], "ok", "bf16 runs at 0.005x: use float32"),
+        (120.0, ["AVX2"], "ok", "bf16 runs at 1.2x: use float32"),  # as training decides: a quarter is asked for
+        (90.0, ["AMX-BF16"], "warn", "bf16 runs at 0.9x: use float32"),
     ],
 )
-def test_bf16_verdict(float32: float, bf16: float, native: bool, status: str, verdict: str, n: int) -> None:
-    asked = []
-
-    def rate(dtype: str, side: int) -> float:
-        asked.append((dtype, side))
-        return {"float32": float32, "bfloat16": bf16}[dtype]
-
-    check = check_bf16(rate, "cpu", native)
+def test_bf16_verdict(
+    bf16: float, instructions: list[str], status: str, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"float32": 100.0, "bfloat16": bf16}
+    monkeypatch.setattr("hone.accelerations.precision.product_rates", lambda device: rates)
+    check = check_bf16("cpu", instructions)
     assert check.status == status and check.value.startswith(verdict)
-    assert (check.data["float32_gflops"], check.data["bfloat16_gflops"]) == (float32, bf16)
-    assert asked == [("float32", n), ("bfloat16", n), ("bfloat16", n), ("float32", n)]
+    assert check.data["gflops"] == rates and check.data["pays"] == ("faster" in verdict)
 
 
-def test_bf16_on_an_accelerator_needs_larger_matrices() -> None:
-    assert check_bf16(lambda dtype, n: 1.0 + (dtype == "bfloat16"), "cuda", True).data["n"] == 4096
-
-
-def test_bf16_drift_of_the_machine_cancels() -> None:
-    speeds = iter([100.0, 90.0, 80.0, 70.0])  # every call slower than the one before, no dtype faster
-    assert check_bf16(lambda dtype, n: next(speeds), "cpu", False).data["ratio"] == 1.0
-
-
-@pytest.mark.parametrize("native", [True, False, None])
-def test_bf16_unmeasured(native: bool | None) -> None:
-    check = check_bf16(None, "cpu", native)
-    assert check.status == "ok" and check.value.startswith("not measured") and check.data["native"] is native
+def test_bf16_that_training_never_uses_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hone.accelerations.precision.product_rates", lambda device: 1 / 0)
+    assert check_bf16("mps", []).data == {"device": "mps", "pays": False}
 
 
 # --- memory, disk, caches ---
@@ -344,153 +309,74 @@ def add_model(cache: Path, name: str, size: int) -> None:
 def test_hub_cache_counts_models(tmp_path: Path) -> None:
     add_model(tmp_path, "gpt2", 10)
     add_model(tmp_path, "tiny", 20)
-    check = check_hub_cache({"HF_HUB_OFFLINE": "1", "HF_TOKEN": "secret"}, tmp_path)
+    check = check_hub(False, {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "secret"}, tmp_path)
     assert (check.status, check.data["models"], check.data["size_bytes"]) == ("ok", ["gpt2", "tiny"], 30)
-    assert check.value.startswith("2 models") and "HF_HUB_OFFLINE=1" in check.value
-    assert "secret" not in repr(check)
+    assert check.value.startswith("not in reach; 2 models") and "HF_HUB_OFFLINE=1" in check.value
+    assert check.advice is None and "secret" not in repr(check)
 
 
-@pytest.mark.parametrize(("setting", "advised"), [("1", True), ("true", True), ("0", False), ("", False)])
-def test_absent_hub_cache(tmp_path: Path, setting: str, advised: bool) -> None:
-    check = check_hub_cache({"HF_HUB_OFFLINE": setting}, tmp_path / "absent")
-    assert (check.status, check.data["models"]) == ("ok", [])
-    assert ("offline with an empty cache" in (check.advice or "")) is advised
+@pytest.mark.parametrize("reached", [True, False])
+def test_absent_hub_cache(tmp_path: Path, reached: bool) -> None:
+    check = check_hub(reached, {}, tmp_path / "absent")
+    assert (check.status, check.data["models"], check.data["in_reach"]) == ("ok", [], reached)
+    assert (check.advice is None) is reached
 
 
 # --- sandbox ---
 
 
-def fake_bwrap(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> str | None:
-    """Put a script named bwrap first on PATH and find it as the doctor does."""
-    (folder / "bwrap").write_text(f"#!/bin/sh\n{body}\n")
+def fake_bwrap(folder: Path, monkeypatch: pytest.MonkeyPatch, complaint: str) -> None:
+    """A bubblewrap first on PATH that knows all options and always fails."""
+    (folder / "bwrap").write_text(
+        f'#!/bin/sh\ncase "$*" in *--help*) echo --disable-userns;; *) echo "{complaint}" >&2; exit 1;; esac\n'
+    )
     (folder / "bwrap").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    return shutil.which("bwrap")
-
-
-def test_sandbox_that_works_is_run_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bwrap = fake_bwrap(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/arguments')
-    check = check_sandbox(bwrap, "Linux")
-    assert (check.status, check.data["works"]) == ("ok", True)
-    arguments = (tmp_path / "arguments").read_text().split()
-    assert "--unshare-all" in arguments and "--die-with-parent" in arguments and arguments[-1] == "true"
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin:/usr/sbin:/sbin")
 
 
 @pytest.mark.parametrize(
-    ("message", "advice"),
+    ("complaint", "advice"),
     [
         ("bwrap: setting up uid map: Permission denied", "AppArmor"),
         ("bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted", "AppArmor"),
         ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "inside a container"),
         ("bwrap: No permissions to create new namespace, likely because", "unprivileged_userns_clone"),
-        ("bwrap: Creating new namespace failed: Operation not permitted", "unprivileged_userns_clone"),
-        ("bwrap: something nobody has seen", "inside a container"),
     ],
 )
 def test_sandbox_that_fails_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, advice: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strict_sandbox: Any, complaint: str, advice: str
 ) -> None:
-    bwrap = fake_bwrap(tmp_path, monkeypatch, f'echo "{message}" >&2; exit 1')
-    check = check_sandbox(bwrap, "Linux")
-    assert (check.status, check.data["works"], check.data["reason"]) == ("warn", False, message)
-    assert message in check.value
+    tmp_path.chmod(0o755)
+    fake_bwrap(tmp_path, monkeypatch, complaint)
+    check = check_sandbox()
+    assert check.status == "warn" and check.data["works"] is False
+    assert complaint in check.value
     assert advice in (check.advice or "") and "everything else works" in (check.advice or "")
 
 
-def test_sandbox_that_fails_in_silence_or_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = check_sandbox(fake_bwrap(tmp_path, monkeypatch, "exit 7"), "Linux")
-    assert silent.data["reason"] == "bwrap ended with code 7"
-    slow = check_sandbox(fake_bwrap(tmp_path, monkeypatch, "exec sleep 30"), "Linux", timeout_s=0.2)
-    assert slow.status == "warn" and slow.data["reason"] == "bwrap gave no answer within 0.2 s"
-
-
-def test_sandbox_missing_or_impossible() -> None:
-    missing = check_sandbox(None, "Linux")
-    assert missing.status == "warn" and "apt-get install bubblewrap" in (missing.advice or "")
-    mac = check_sandbox(None, "Darwin")
-    assert mac.status == "warn" and mac.value == "not available on macOS"
-
-
-def test_sandbox_with_the_real_bubblewrap() -> None:
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        pytest.skip("bubblewrap is not installed")
-    check = check_sandbox(bwrap, "Linux")
-    assert check.data["works"] or check.data["reason"]  # either answer, but an answer
-
-
-def test_libseccomp_and_self_test_elsewhere() -> None:
-    for check in (check_libseccomp("Darwin"), check_self_test("Windows")):
-        assert (
-            check.status == "warn" and "not available on" in check.value and "everything else" in (check.advice or "")
-        )
-
-
-def test_libseccomp_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyseccomp", None)
-    check = check_libseccomp("Linux")
-    assert (check.status, check.value) == ("warn", "pyseccomp is not installed")
-    assert (check.advice or "").startswith("pip install pyseccomp; ")
-
-
-def test_self_test_that_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sandbox_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    check = check_self_test("Linux")
-    assert check.status == "warn" and "bubblewrap" in check.value and check.data["held"] is False
+    if sys.platform == "linux":
+        check = check_sandbox()
+        assert check.status == "warn" and "apt-get install bubblewrap" in (check.advice or "")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "not available on" in check_sandbox().value
 
 
-def test_self_test_that_finds_a_way_out(strict_box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sandbox_without_its_filter(strict_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    check = check_sandbox()
+    assert check.status == "warn" and (check.advice or "").startswith("pip install pyseccomp; ")
+
+
+def test_sandbox_that_a_program_gets_out_of(strict_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from hone.grading.sandbox import selftest
 
     monkeypatch.setitem(selftest.CANARIES, "write to its own folder", "open('/tmp/own', 'w')")
-    check = check_self_test("Linux")
-    assert check.status == "warn" and "a program in the box could write to its own folder" in check.value
+    check = check_sandbox()
+    assert check.status == "warn" and "could write to its own folder" in check.value
 
 
-def test_self_test_that_holds(strict_box: Any) -> None:
-    check = check_self_test("Linux")
-    assert check.status == "ok" and "16 ways out of the box are closed" in check.value
-    assert check_libseccomp("Linux").status == "ok"
-
-
-# --- the matrix product ---
-
-
-def test_matmul_gflops_counts_two_n_cubed(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from hone.training import flops
-
-    # Every product takes 1 s by this clock, but for the untimed first one (100 s) and one interruption (50 s).
-    durations = iter([100.0, 1.0, 50.0, 1.0, 1.0, 1.0])
-    now = [0.0]
-    real_mm = torch.mm
-
-    def slow_mm(*operands: Any, out: Any) -> Any:
-        now[0] += next(durations)
-        return real_mm(*operands, out=out)
-
-    monkeypatch.setattr(torch, "mm", slow_mm)
-    monkeypatch.setattr(flops, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    assert flops.matmul_gflops(torch.float32, "cpu", n=10, repeats=5) == 2 * 10**3 / 1e9
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_matmul_gflops_of_this_machine(dtype: str) -> None:
-    import torch
-
-    from hone.hardware import matmul_gflops
-
-    state = torch.random.get_rng_state()
-    assert matmul_gflops(getattr(torch, dtype), "cpu", n=64) > 0
-    assert torch.equal(state, torch.random.get_rng_state())  # measuring must not shift a run's random numbers
-
-
-@pytest.mark.parametrize(("n", "repeats"), [(0, 7), (64, 4)])
-def test_matmul_gflops_refuses_too_little(n: int, repeats: int) -> None:
-    import torch
-
-    from hone.hardware import matmul_gflops
-
-    with pytest.raises(ValueError, match=f"n={n}, repeats={repeats}"):
-        matmul_gflops(torch.float32, "cpu", n=n, repeats=repeats)
+def test_sandbox_that_holds(strict_sandbox: Any) -> None:
+    check = check_sandbox()
+    assert check.status == "ok" and "16 ways out are closed" in check.value

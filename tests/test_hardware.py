@@ -9,12 +9,10 @@ import pytest
 from hone.errors import first_line
 from hone.hardware import (
     Cpus,
-    Gpus,
     Limits,
     count_cpus,
     describe_torch,
-    find_gpus,
-    parse_cpu,
+    nvidia_gpus,
     read_cgroup,
     read_cpu,
     read_memory,
@@ -42,35 +40,18 @@ def script(path: Path, body: str) -> str:
 def test_x86_cpuinfo(tmp_path: Path) -> None:
     sheet = "processor\t: 0\nmodel name\t: Intel Xeon 8480\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\n"
     write(tmp_path, {"cpuinfo": sheet + sheet.replace("8480", "0000")})
-    assert read_cpu("Linux", tmp_path / "cpuinfo") == ("Intel Xeon 8480", ["AVX2", "AVX512", "AVX512-BF16", "AMX-BF16"])
+    assert read_cpu(tmp_path / "cpuinfo") == ("Intel Xeon 8480", ["AVX2", "AVX512", "AVX512-BF16", "AMX-BF16"])
 
 
-def test_arm_cpuinfo_has_features_but_no_model() -> None:
-    model, instructions = parse_cpu("Features\t: fp asimd sve bf16\nCPU part\t: 0xd40\n")
+def test_arm_cpuinfo_has_features_but_no_model(tmp_path: Path) -> None:
+    write(tmp_path, {"cpuinfo": "Features\t: fp asimd sve bf16\nCPU part\t: 0xd40\n"})
+    model, instructions = read_cpu(tmp_path / "cpuinfo")
     assert model
     assert instructions == ["NEON", "SVE", "Arm BF16"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            "hw.optional.arm.AdvSIMD: 1\nhw.optional.arm.FEAT_BF16: 1\nmachdep.cpu.brand_string: Apple M3",
-            ("Apple M3", ["NEON", "Arm BF16"]),
-        ),
-        (
-            "hw.optional.arm.AdvSIMD: 1\nhw.optional.arm.FEAT_BF16: 0\nmachdep.cpu.brand_string: Apple M1",
-            ("Apple M1", ["NEON"]),
-        ),
-        ("machdep.cpu.brand_string: Intel i7\nmachdep.cpu.leaf7_features: BMI1 AVX2 BMI2", ("Intel i7", ["AVX2"])),
-    ],
-)
-def test_macos_sysctl(text: str, expected: tuple[str, list[str]]) -> None:
-    assert parse_cpu(text) == expected
-
-
 def test_missing_cpuinfo_still_names_something(tmp_path: Path) -> None:
-    model, instructions = read_cpu("Linux", tmp_path / "absent")
+    model, instructions = read_cpu(tmp_path / "absent")
     assert model and instructions == []
 
 
@@ -138,41 +119,21 @@ def test_v1_unlimited(tmp_path: Path) -> None:
 # --- GPUs without torch ---
 
 
-def places(folder: Path) -> dict[str, Path]:
-    return {"proc": folder / "gpus", "device": folder / "nvidia0", "kfd": folder / "kfd"}
-
-
-def test_nvidia_smi_names_the_gpus(tmp_path: Path) -> None:
-    tool = script(tmp_path / "nvidia-smi", "echo 'NVIDIA H200'; echo 'NVIDIA L4'")
-    assert find_gpus("Linux", "x86_64", tool, **places(tmp_path)) == Gpus("nvidia", ("NVIDIA H200", "NVIDIA L4"))
-
-
-def test_failing_nvidia_smi_leaves_its_line(tmp_path: Path) -> None:
-    tool = script(tmp_path / "nvidia-smi", "echo; echo 'could not communicate with the NVIDIA driver'; exit 9")
-    expected = Gpus("nvidia", (), "could not communicate with the NVIDIA driver")
-    assert find_gpus("Linux", "x86_64", tool, **places(tmp_path)) == expected
-
-
-def test_driver_entries_without_the_tool(tmp_path: Path) -> None:
-    write(tmp_path, {"gpus/0000:01:00.0/information": "Model: \t\t NVIDIA GeForce RTX 4090\nIRQ: 5\n"})
-    assert find_gpus("Linux", "x86_64", None, **places(tmp_path)) == Gpus("nvidia", ("NVIDIA GeForce RTX 4090",))
-
-
 @pytest.mark.parametrize(
-    ("file", "expected"), [("nvidia0", Gpus("nvidia", ("NVIDIA GPU",))), ("kfd", Gpus("amd", ("AMD GPU",)))]
+    ("body", "names", "problem"),
+    [
+        ("echo 'NVIDIA H200'; echo 'NVIDIA L4'", ("NVIDIA H200", "NVIDIA L4"), None),
+        ("echo; echo 'could not communicate with the driver'; exit 9", (), "could not communicate with the driver"),
+        ("exit 9", (), "nvidia-smi ended with code 9"),
+    ],
 )
-def test_device_files(tmp_path: Path, file: str, expected: Gpus) -> None:
-    write(tmp_path, {file: ""})
-    assert find_gpus("Linux", "x86_64", None, **places(tmp_path)) == expected
+def test_what_nvidia_smi_says(tmp_path: Path, body: str, names: tuple[str, ...], problem: str | None) -> None:
+    assert nvidia_gpus(script(tmp_path / "nvidia-smi", body)) == (names, problem)
 
 
-def test_no_gpu(tmp_path: Path) -> None:
-    assert find_gpus("Linux", "x86_64", None, **places(tmp_path)) == Gpus()
-
-
-@pytest.mark.parametrize(("machine", "names"), [("arm64", ("Apple GPU",)), ("x86_64", ())])
-def test_macs(machine: str, names: tuple[str, ...]) -> None:
-    assert find_gpus("Darwin", machine).names == names
+def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert nvidia_gpus() == ((), None)
 
 
 # --- torch builds ---
@@ -194,7 +155,6 @@ def fake_torch(*, cuda: Any = None, hip: Any = None, mps: tuple[bool, bool] = (F
             init=init,
             device_count=lambda: len(properties),
             get_device_properties=lambda index: properties[index],
-            is_bf16_supported=lambda including_emulation: not including_emulation,
         ),
         backends=SimpleNamespace(
             mps=SimpleNamespace(is_built=lambda: mps[0], is_available=lambda: mps[1]),
@@ -223,7 +183,6 @@ def test_torch_builds(torch: Any, build: str, device: str, reason: str | None) -
 def test_cuda_devices_are_listed() -> None:
     facts = describe_torch(fake_torch(cuda="13.0", gpus=[("NVIDIA L4", 24), ("NVIDIA H200", 141)]))
     assert facts["devices"] == [{"name": "NVIDIA L4", "memory_bytes": 24}, {"name": "NVIDIA H200", "memory_bytes": 141}]
-    assert facts["bf16_native"] is True
 
 
 def test_the_installed_torch_is_described() -> None:
@@ -247,3 +206,46 @@ def test_commands_that_hang_or_do_not_exist(tmp_path: Path) -> None:
 def test_first_line_skips_blank_ones() -> None:
     assert first_line("\n  \n two \nthree") == "two"
     assert first_line("") == ""
+
+
+# --- the matrix product ---
+
+
+def test_matmul_gflops_counts_two_n_cubed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from hone import hardware
+
+    # Every product takes 1 s by this clock, but for the untimed first one (100 s) and one interruption (50 s).
+    durations = iter([100.0, 1.0, 50.0, 1.0, 1.0, 1.0])
+    now = [0.0]
+    real_mm = torch.mm
+
+    def slow_mm(*operands: Any, out: Any) -> Any:
+        now[0] += next(durations)
+        return real_mm(*operands, out=out)
+
+    monkeypatch.setattr(torch, "mm", slow_mm)
+    monkeypatch.setattr(hardware, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert hardware.matmul_gflops(torch.float32, "cpu", n=10, repeats=5) == 2 * 10**3 / 1e9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_matmul_gflops_of_this_machine(dtype: str) -> None:
+    import torch
+
+    from hone.hardware import matmul_gflops
+
+    state = torch.random.get_rng_state()
+    assert matmul_gflops(getattr(torch, dtype), "cpu", n=64) > 0
+    assert torch.equal(state, torch.random.get_rng_state())  # measuring must not shift a run's random numbers
+
+
+@pytest.mark.parametrize(("n", "repeats"), [(0, 7), (64, 4)])
+def test_matmul_gflops_refuses_too_little(n: int, repeats: int) -> None:
+    import torch
+
+    from hone.hardware import matmul_gflops
+
+    with pytest.raises(ValueError, match=f"n={n}, repeats={repeats}"):
+        matmul_gflops(torch.float32, "cpu", n=n, repeats=repeats)

@@ -12,7 +12,7 @@ def environment() -> dict[str, Any]:
     """CPU, its instruction sets (AVX512-BF16 and AMX-BF16 among them), cores, versions, date."""
     from hone.hardware import count_cpus, read_cgroup, read_cpu
 
-    model, instructions = read_cpu(platform.system())
+    model, instructions = read_cpu()
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

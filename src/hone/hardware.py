@@ -19,22 +19,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hone.errors import first_line
 
 if TYPE_CHECKING:
     import torch
 
-# What we call an instruction set -> how /proc/cpuinfo (x86, Arm) or macOS's sysctl spells it.
+# What we call an instruction set -> how /proc/cpuinfo (x86, Arm) writes it.
 INSTRUCTION_SETS = {
     "AVX2": ("avx2",),
     "AVX512": ("avx512f",),
     "AVX512-BF16": ("avx512_bf16",),
     "AMX-BF16": ("amx_bf16",),
-    "NEON": ("asimd", "neon", "hw.optional.arm.advsimd"),
+    "NEON": ("asimd", "neon"),
     "SVE": ("sve",),
-    "Arm BF16": ("bf16", "hw.optional.arm.feat_bf16"),
+    "Arm BF16": ("bf16",),
 }
 BF16_SETS = ("AVX512-BF16", "AMX-BF16", "Arm BF16")
 
@@ -57,15 +57,6 @@ class Cpus:
     logical: int
 
 
-@dataclass(frozen=True)
-class Gpus:
-    """The GPUs seen without torch; `problem` is the driver tool's own line when it failed."""
-
-    vendor: Literal["nvidia", "amd", "apple"] | None = None
-    names: tuple[str, ...] = ()
-    problem: str | None = None
-
-
 # --- CPU ------------------------------------------------------------------------------------------------------------
 
 
@@ -80,27 +71,15 @@ def calm_threads() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
-def read_cpu(system: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
-    """Model name and the instruction sets that matter here, as named in `INSTRUCTION_SETS`."""
-    text = run_command(["sysctl", "hw.optional", "machdep.cpu"])[1] if system == "Darwin" else read_text(cpuinfo)
-    return parse_cpu(text or "")
-
-
-def parse_cpu(text: str) -> tuple[str, list[str]]:
-    """Read /proc/cpuinfo, or macOS's `sysctl` output (where `feature: 1` is a flag and Intel's features are a list).
-
-    >>> parse_cpu("model name : Xeon\\nflags : fpu avx2 amx_bf16")
-    ('Xeon', ['AVX2', 'AMX-BF16'])
-    """
+def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
+    """Model name and the instruction sets that matter here, as named in `INSTRUCTION_SETS` (none outside Linux)."""
     model, flags = "", set()
-    for line in text.splitlines():
+    for line in (read_text(cpuinfo) or "").splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
-        if key in ("model name", "machdep.cpu.brand_string"):
+        if key == "model name":
             model = model or value
-        elif key in ("flags", "Features", "machdep.cpu.features", "machdep.cpu.leaf7_features"):
+        elif key in ("flags", "Features"):
             flags.update(value.lower().split())
-        elif key.startswith("hw.optional.") and value == "1":
-            flags.add(key.lower())
     instructions = [label for label, names in INSTRUCTION_SETS.items() if flags.intersection(names)]
     # Arm's cpuinfo names no model; the architecture is better than nothing.
     return model or platform.processor() or platform.machine() or "unknown CPU", instructions
@@ -169,53 +148,31 @@ def _cpu_quota(group: Path) -> float | None:
 # --- GPU and torch --------------------------------------------------------------------------------------------------
 
 
-def find_gpus(
-    system: str,
-    machine: str,
-    nvidia_smi: str | None = None,
-    proc: Path = Path("/proc/driver/nvidia/gpus"),
-    device: Path = Path("/dev/nvidia0"),
-    kfd: Path = Path("/dev/kfd"),
-) -> Gpus:
-    """The GPUs of this machine as the system shows them, so that a torch without CUDA can be told from no GPU.
+def nvidia_gpus(tool: str | None = None) -> tuple[tuple[str, ...], str | None]:
+    """Names of the NVIDIA GPUs that the driver shows, so that a torch without CUDA can be told from no GPU.
 
-    Order: nvidia-smi (None: not on PATH), the driver's /proc entries, its device file, AMD's compute device.
+    The second is what the driver's tool says when it fails.
     """
-    if system == "Darwin":
-        return Gpus("apple", ("Apple GPU",)) if machine == "arm64" else Gpus()
-    problem = None
-    if nvidia_smi:
-        code, output = run_command([nvidia_smi, "--query-gpu=name", "--format=csv,noheader"])
-        if code == 0 and output.strip():
-            return Gpus("nvidia", tuple(line.strip() for line in output.strip().splitlines()))
-        problem = first_line(output) or f"nvidia-smi ended with code {code}"
-    sheets = [read_text(path) or "" for path in sorted(proc.glob("*/information"))]
-    names = [match[1].strip() for sheet in sheets if (match := re.search(r"^Model:(.+)$", sheet, re.M))]
-    if not names and device.exists():
-        names = ["NVIDIA GPU"]
-    if names or problem:
-        return Gpus("nvidia", tuple(names), problem)
-    return Gpus("amd", ("AMD GPU",)) if kfd.exists() else Gpus()
-
-
-def find_nvidia_smi() -> str | None:
-    """The driver's tool; WSL keeps it in a folder that is not always on PATH."""
-    return shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/lib/wsl/lib")
+    tool = tool or shutil.which("nvidia-smi")
+    if tool is None:
+        return (), None
+    code, output = run_command([tool, "--query-gpu=name", "--format=csv,noheader"])
+    if code == 0 and output.strip():
+        return tuple(line.strip() for line in output.strip().splitlines()), None
+    return (), first_line(output) or f"nvidia-smi ended with code {code}"
 
 
 def describe_torch(torch: Any) -> dict[str, Any]:
     """What the torch module was built for and can use now, in plain JSON types.
 
     version; build: cpu, cuda, rocm or mps; toolkit: the CUDA or ROCm version; device: the best usable one; devices:
-    name and memory_bytes of each; bf16_native: the accelerator's answer (None: it gives none); reason: why the
-    accelerator of this build is not usable; threads; cpu_capability.
+    name and memory_bytes of each; reason: why the accelerator of this build is not usable; threads; cpu_capability.
     """
     cuda, mps = torch.cuda, torch.backends.mps
     build = "rocm" if torch.version.hip else "cuda" if torch.version.cuda else "mps" if mps.is_built() else "cpu"
     facts: dict[str, Any] = {"version": str(torch.__version__), "build": build}
-    facts |= {"toolkit": torch.version.hip or torch.version.cuda, "device": "cpu", "devices": []}
-    facts |= {"bf16_native": None, "reason": None, "threads": torch.get_num_threads()}
-    facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    facts |= {"toolkit": torch.version.hip or torch.version.cuda, "device": "cpu", "devices": [], "reason": None}
+    facts |= {"threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     if build == "mps" and mps.is_available():
         return facts | {"device": "mps", "devices": [{"name": "Apple GPU", "memory_bytes": None}]}
     if build == "mps":
@@ -225,13 +182,12 @@ def describe_torch(torch: Any) -> dict[str, Any]:
     try:
         cuda.init()  # raises the driver's own words, which is_available() swallows
         properties = [cuda.get_device_properties(index) for index in range(cuda.device_count())]
-        facts["devices"] = [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties]
-        facts["bf16_native"] = cuda.is_bf16_supported(including_emulation=False)
     except Exception as error:
-        return facts | {"devices": [], "reason": first_line(str(error)) or type(error).__name__}
+        return facts | {"reason": first_line(str(error)) or type(error).__name__}
     if not properties:
         return facts | {"reason": "the driver shows no GPU"}
-    return facts | {"device": "cuda"}
+    devices = [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties]
+    return facts | {"device": "cuda", "devices": devices}
 
 
 # --- small readers --------------------------------------------------------------------------------------------------

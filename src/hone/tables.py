@@ -15,7 +15,7 @@ from hone.show import duration, printable, size, table, with_bounds
 if TYPE_CHECKING:
     from hone.cache import Entry
     from hone.data.prepare import Dataset
-    from hone.doctor.check import Check
+    from hone.doctor import Check
     from hone.planning.plan import Plan
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")

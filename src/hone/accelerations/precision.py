@@ -35,9 +35,7 @@ def resolve_precision(config: Config, folder: Path) -> Config:
 
 def bf16_pays(device: str, folder: Path) -> bool:
     """Are bfloat16 products at least a quarter faster than float32 ones on this device? Measured once, then read."""
-    if device == "mps":
-        return False  # autocast has no bfloat16 there on all systems
-    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if not has_bf16(device):
         return False
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     about = {"device": device, "name": name, "host": platform.node(), "torch": torch.__version__}
@@ -48,9 +46,7 @@ def bf16_pays(device: str, folder: Path) -> bool:
             return bool(known["bf16_pays"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    size = 256 if device == "cpu" else 2048
-    kinds = ("bfloat16", "float32")
-    rates = dict(zip(kinds, best_gflops([getattr(torch, kind) for kind in kinds], device, size)))
+    rates = product_rates(device)
     pays = rates["bfloat16"] > WORTH * rates["float32"]
     log.info(
         "precision: %.0f GFLOP/s in bfloat16, %.0f in float32: bf16 %s",
@@ -64,3 +60,15 @@ def bf16_pays(device: str, folder: Path) -> bool:
     except OSError as error:
         log.debug("the measurement is not kept: %s", error)
     return pays
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bfloat16 is worth measuring: not on MPS (some systems lack it there), nor where CUDA emulates it."""
+    return device == "cpu" or (device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def product_rates(device: str) -> dict[str, float]:
+    """GFLOP/s of products in bfloat16 and in float32."""
+    kinds = ("bfloat16", "float32")
+    size = 256 if device == "cpu" else 2048
+    return dict(zip(kinds, best_gflops([getattr(torch, kind) for kind in kinds], device, size)))

@@ -55,7 +55,7 @@ def doctor(as_json: AsJson = False) -> None:
     """What this machine can do: processor, precision, memory, GPU, sandbox, packages."""
     from dataclasses import asdict
 
-    from hone.doctor.examine import examine, exit_code
+    from hone.doctor import examine, exit_code
     from hone.tables import checks_table
 
     checks = examine()

@@ -4,7 +4,7 @@ Every probe looks or measures; none installs, changes or fetches anything, and n
 for what stops training at all; `warn` marks what costs speed or one feature, with the step that repairs it.
 Does not plan a run: it says nothing of whether a given model fits.
 
->>> checks = examine(measure=False)      # doctest: +SKIP
+>>> checks = examine()      # doctest: +SKIP
 >>> raise SystemExit(exit_code(checks))      # doctest: +SKIP
 """
 
@@ -14,30 +14,28 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hone.cache import cache_root
-from hone.doctor.check import Check
-from hone.doctor.sandbox import check_libseccomp, check_sandbox, check_self_test
-from hone.errors import first_line
+from hone.errors import HoneError, first_line
 from hone.hardware import (
     BF16_SETS,
     Cpus,
-    Gpus,
     Limits,
     count_cpus,
     describe_torch,
-    find_gpus,
-    find_nvidia_smi,
+    nvidia_gpus,
     read_cgroup,
     read_cpu,
     read_memory,
 )
+from hone.hub import in_reach
 
 GB = 10**9
-OLDEST_PYTHON = (3, 11)
 NEEDED_BYTES = 1 * GB  # below this not even the small bundled model trains
 COMFORTABLE_BYTES = 4 * GB  # distilgpt2 with AdamW, 8 rows of 256 tokens, peaks at 3 GB; one full checkpoint takes 1 GB
 
@@ -48,29 +46,57 @@ OPTIONAL_PACKAGES = {  # package -> what needs it
 }
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
+CONTAINER_ADVICE = (
+    "inside a container, start it with --security-opt seccomp=unconfined --security-opt systempaths=unconfined "
+    "(Podman: --security-opt unmask=ALL), or grade outside it"
+)
+# A fragment of bubblewrap's complaint -> the way out; the first that occurs wins.
+SANDBOX_ADVICE = (
+    (
+        ("uid map", "RTM_NEWADDR"),
+        "Ubuntu's AppArmor keeps user namespaces from bwrap; load its profile: sudo apt-get install apparmor-profiles "
+        "&& sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ "
+        "&& sudo systemctl reload apparmor",
+    ),
+    (("mount proc", "mount tmpfs", "newroot"), CONTAINER_ADVICE),
+    (
+        ("namespace",),
+        f"this kernel or container allows no user namespaces; Debian: sudo sysctl kernel.unprivileged_userns_clone=1; "
+        f"{CONTAINER_ADVICE}",
+    ),
+)
+WITHOUT_SANDBOX = "only running generated programs needs it; everything else works"
 
-def examine(*, measure: bool = True) -> list[Check]:
-    """Look at this machine; never raises. `measure=False` leaves out the matrix products (1-5 s of work)."""
-    system = platform.system()
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table: `value` for people, `data` (plain JSON types, bytes and GFLOP/s) for programs."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    value: str
+    advice: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def examine() -> list[Check]:
+    """Look at this machine; never raises."""
     torch, facts = load_torch()
     probes: dict[str, Callable[[], Check]] = {
-        "python": lambda: check_python(sys.version_info[:3]),
+        "python": lambda: Check("python", "ok", platform.python_version(), None, {"executable": sys.executable}),
         "torch": lambda: check_torch(torch, facts),
         "packages": lambda: check_packages(declared_requirements("hone-lm")),
-        "gpu": lambda: check_gpu(find_gpus(system, platform.machine(), find_nvidia_smi()), facts, os.environ, system),
-        "cpu": lambda: check_cpu(*read_cpu(system), count_cpus(read_cgroup().cpus), facts.get("cpu_capability")),
+        "gpu": lambda: check_gpu(*nvidia_gpus(), facts, os.environ),
+        "cpu": lambda: check_cpu(*read_cpu(), count_cpus(read_cgroup().cpus), facts.get("cpu_capability")),
     }
     if facts:  # without torch these two have no answer, and the torch check has said so
-        rate = torch_rate(torch, facts["device"]) if measure else None
         probes["threads"] = lambda: check_threads(facts["threads"], count_cpus(read_cgroup().cpus))
-        probes["bf16"] = lambda: check_bf16(rate, facts["device"], has_native_bf16(facts, read_cpu(system)[1]))
+        probes["bf16"] = lambda: check_bf16(facts["device"], read_cpu()[1])
     probes |= {
         "memory": lambda: check_memory(*read_memory(), read_cgroup()),
         "disk": lambda: check_disk({"current folder": Path.cwd(), "cache": cache_root()}),
-        "hub cache": lambda: check_hub_cache(os.environ),
-        "sandbox": lambda: check_sandbox(shutil.which("bwrap"), system),
-        "libseccomp": lambda: check_libseccomp(system),
-        "self-test": lambda: check_self_test(system),
+        "hub": lambda: check_hub(in_reach(), os.environ),
+        "sandbox": check_sandbox,
         "optional": lambda: check_optional(OPTIONAL_PACKAGES),
     }
     return [attempt(name, probe) for name, probe in probes.items()]
@@ -87,22 +113,10 @@ def attempt(name: str, probe: Callable[[], Check]) -> Check:
         return probe()
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(str(error))}"
-        advice = "training may still work; what this check tells is unknown"
-        return Check(name, "warn", f"could not be examined ({reason})", advice, {"error": reason})
+        return Check(name, "warn", f"could not be examined ({reason})", "training may still work", {"error": reason})
 
 
 # --- software -------------------------------------------------------------------------------------------------------
-
-
-def check_python(version: Sequence[int]) -> Check:
-    """The running interpreter against the oldest one supported."""
-    text = ".".join(map(str, version))
-    data = {"version": text, "executable": sys.executable}
-    if tuple(version) >= OLDEST_PYTHON:
-        return Check("python", "ok", text, None, data)
-    oldest = ".".join(map(str, OLDEST_PYTHON))
-    advice = f"make a new environment with Python {oldest} or later: python{oldest} -m venv .venv"
-    return Check("python", "fail", f"{text}, but hone needs {oldest} or later", advice, data)
 
 
 def load_torch() -> tuple[Any, dict[str, Any]]:
@@ -118,7 +132,7 @@ def load_torch() -> tuple[Any, dict[str, Any]]:
 def check_torch(torch: Any, facts: dict[str, Any]) -> Check:
     """Does torch work at all, and which build is it? The arguments are `load_torch`'s answer."""
     if isinstance(torch, ModuleNotFoundError) and torch.name == "torch":
-        return Check("torch", "fail", "not installed", "pip install torch", {})
+        return Check("torch", "fail", "not installed", "pip install torch")
     if isinstance(torch, Exception):
         reason = f"{type(torch).__name__}: {first_line(str(torch))}"
         advice = "pip install --force-reinstall torch"
@@ -139,10 +153,8 @@ def check_packages(
     requirements: Sequence[str] | None, version_of: Callable[[str], str] = importlib.metadata.version
 ) -> Check:
     """The installed packages against the ranges hone's own metadata asks for (`declared_requirements`)."""
-    try:
-        from packaging.requirements import Requirement
-    except ModuleNotFoundError:  # transformers cannot be imported without it either
-        return Check("packages", "fail", "packaging is not installed", "pip install packaging transformers", {})
+    from packaging.requirements import Requirement
+
     if requirements is None:
         return Check("packages", "warn", "unknown: hone runs without being installed", "pip install -e .", {})
     wrong, install = [], []
@@ -164,7 +176,7 @@ def check_packages(
 
 
 def check_optional(packages: Mapping[str, str], version_of: Callable[[str], str] = importlib.metadata.version) -> Check:
-    """Packages that only one setting needs (name -> setting); a missing one is no fault, so this is always ok."""
+    """Packages that only one setting needs (name -> setting); a missing one is not a fault, so this is always ok."""
     versions = {name: installed_version(name, version_of) for name in packages}
     value = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
     missing = [f"{packages[name]} needs pip install {name}" for name, version in versions.items() if version is None]
@@ -179,54 +191,43 @@ def installed_version(name: str, version_of: Callable[[str], str]) -> str | None
         return None
 
 
-# --- GPU ------------------------------------------------------------------------------------------------------------
+# --- processors -----------------------------------------------------------------------------------------------------
 
 
-def check_gpu(gpus: Gpus, facts: dict[str, Any], environ: Mapping[str, str], system: str) -> Check:
-    """Does the torch build fit the GPU that is here? `facts` come from `describe_torch` ({}: no torch)."""
-    seen = " + ".join(gpus.names)
-    data = {"vendor": gpus.vendor, "seen": list(gpus.names), "device": facts.get("device"), "problem": gpus.problem}
+def check_gpu(names: Sequence[str], problem: str | None, facts: dict[str, Any], environ: Mapping[str, str]) -> Check:
+    """Does the torch build fit the GPU that is here?
+
+    Args:
+        names: NVIDIA GPUs that the driver shows. problem: the driver tool's own line when it failed.
+        facts: of `describe_torch` ({}: no torch).
+    """
+    data = {"seen": list(names), "device": facts.get("device"), "problem": problem}
+    build, reason, seen = facts.get("build"), facts.get("reason"), " + ".join(names)
     if facts.get("device", "cpu") != "cpu":
         usable = facts["devices"]
         shown = [gpu["name"] + (f" ({_gb(gpu['memory_bytes'])})" if gpu["memory_bytes"] else "") for gpu in usable]
         return Check("gpu", "ok", f"{' + '.join(shown)}, used by torch", None, {**data, "usable": usable})
-    build, wanted = facts.get("build"), {"nvidia": "cuda", "amd": "rocm", "apple": "mps"}.get(gpus.vendor or "")
-    if gpus.names and build and build != wanted:
-        value = f"{seen} is here, but torch is a {build.upper()} build"
-        return Check("gpu", "warn", value, torch_install_line(gpus.vendor, system), data)
-    hidden = environ.get("CUDA_VISIBLE_DEVICES")
-    if gpus.names and hidden is not None and hidden.strip() in ("", "-1", "NoDevFiles"):
+    if names and build and build != "cuda":
+        line = "run: pip install --force-reinstall torch"
+        if sys.platform == "win32":  # PyPI's Windows wheels are CPU builds, its Linux wheels CUDA builds
+            line += " --index-url https://download.pytorch.org/whl/cu130"
+        return Check("gpu", "warn", f"{seen} is here, but torch is a {build.upper()} build", line, data)
+    if names and (hidden := environ.get("CUDA_VISIBLE_DEVICES")) is not None and hidden.strip() in ("", "-1"):
         return Check("gpu", "ok", f"{seen}, hidden by CUDA_VISIBLE_DEVICES={hidden!r}", None, data)
-    if gpus.names and build:
-        advice = "update the driver; in a container, hand the GPU in (docker run --gpus all)"
-        if gpus.vendor == "apple":
-            advice = "update macOS: torch's MPS needs version 14 or later"
-        return Check("gpu", "warn", f"{seen} is here, but torch cannot use it: {facts['reason']}", advice, data)
-    if gpus.problem:
-        return Check("gpu", "warn", f"nvidia-smi fails: {gpus.problem}", "repair or remove the NVIDIA driver", data)
-    if build in ("cuda", "rocm"):
-        advice = f"training runs on the CPU; a CPU build is several GB smaller: {torch_install_line(None, system)}"
-        return Check("gpu", "warn", f"none, but torch is a {build.upper()} build", advice, data)
+    if problem:
+        return Check("gpu", "warn", f"nvidia-smi fails: {problem}", "repair or remove the NVIDIA driver", data)
+    if reason:  # a build for a GPU, and none that it can use
+        value = f"{seen or 'none'}: torch is a {str(build).upper()} build and cannot use one: {reason}"
+        advice = "update the driver (of a Mac: macOS); in a container, hand the GPU in (docker run --gpus all)"
+        if not names and sys.platform == "linux":
+            advice += "; without a GPU, a CPU build is several GB smaller: pip install --force-reinstall torch "
+            advice += "--index-url https://download.pytorch.org/whl/cpu"
+        return Check("gpu", "warn", value, advice, data)
     return Check("gpu", "ok", seen or "none: training runs on the CPU", None, data)
 
 
-def torch_install_line(vendor: str | None, system: str) -> str:
-    """The command that installs the torch build for this vendor's GPU (None: for no GPU)."""
-    if vendor == "amd":
-        return "if ROCm supports this GPU, take the ROCm command from https://pytorch.org/get-started/locally"
-    line = "run: pip install --force-reinstall torch"
-    if vendor == "nvidia" and system == "Windows":  # PyPI's Windows wheels are CPU builds, its Linux wheels CUDA builds
-        return f"{line} --index-url https://download.pytorch.org/whl/cu130"
-    if vendor is None and system == "Linux":
-        return f"{line} --index-url https://download.pytorch.org/whl/cpu"
-    return line
-
-
-# --- CPU ------------------------------------------------------------------------------------------------------------
-
-
 def check_cpu(model: str, instructions: Sequence[str], cpus: Cpus, capability: str | None) -> Check:
-    """The CPU in one line; a quota is often meant, so it is told and not warned of."""
+    """The CPU in one line; a quota is often meant, so it is shown and not warned of."""
     data: dict[str, Any] = {"model": model, "instructions": list(instructions), "torch_capability": capability}
     data |= {"usable_cpus": cpus.usable, "physical_cores": cpus.physical, "logical_cpus": cpus.logical}
     value = f"{model}, {cpus.physical or '?'} cores, {cpus.logical} logical, {cpus.usable:g} usable; "
@@ -249,43 +250,25 @@ def check_threads(threads: int, cpus: Cpus) -> Check:
     return Check("threads", "warn", value, f"export OMP_NUM_THREADS={best}", data)
 
 
-def torch_rate(torch: Any, device: str) -> Callable[[str, int], float]:
-    """GFLOP/s as a function of (dtype name, n) on this device."""
-    from hone.hardware import matmul_gflops
+def check_bf16(device: str, instructions: Sequence[str]) -> Check:
+    """What `bf16: null` chooses here, by the measurement that training decides with."""
+    from hone.accelerations.precision import WORTH, has_bf16, product_rates
 
-    return lambda dtype, n: matmul_gflops(getattr(torch, dtype), device, n)
-
-
-def has_native_bf16(facts: dict[str, Any], instructions: Sequence[str]) -> bool | None:
-    """Does the device torch would train on have bf16 instructions? None: it does not tell (MPS)."""
-    if facts["device"] != "cpu":
-        return facts["bf16_native"]
-    return any(name in BF16_SETS for name in instructions)
-
-
-def check_bf16(rate: Callable[[str, int], float] | None, device: str, native: bool | None) -> Check:
-    """Is bfloat16 faster than float32 here? Measured by `rate(dtype, n)` in GFLOP/s; None: judged by instructions."""
-    if rate is None:
-        has = {True: "has bf16 instructions", False: "has no bf16 instructions", None: "tells nothing of bf16"}[native]
-        return Check("bf16", "ok", f"not measured; the hardware {has}", None, {"device": device, "native": native})
-    # Emulated bf16 can be hundreds of times slower (pytorch/pytorch#146508): 256 answers in seconds, 1024 in minutes.
-    n = 4096 if device != "cpu" else 1024 if native else 256
-    # There and back: a machine that slows down meanwhile slows both.
-    rates = [(dtype, rate(dtype, n)) for dtype in ("float32", "bfloat16", "bfloat16", "float32")]
-    float32, bf16 = (sum(r for dtype, r in rates if dtype == name) / 2 for name in ("float32", "bfloat16"))
-    ratio = bf16 / float32
-    faster = ratio >= 1.1  # less does not pay for the lost digits
-    verdict = f"bf16 is {ratio:.1f}x faster here" if faster else f"bf16 runs at {ratio:.3g}x: use float32"
-    data = {"device": device, "native": native, "n": n, "ratio": ratio}
-    data |= {"float32_gflops": float32, "bfloat16_gflops": bf16}
-    value = f"{verdict} (float32 {float32:,.0f}, bf16 {bf16:,.0f} GFLOP/s, {n}³ on {device})"
-    if native and not faster:
-        advice = "the hardware has bf16 instructions: is the machine busy, or ONEDNN_MAX_CPU_ISA set?"
+    if not has_bf16(device):
+        return Check("bf16", "ok", f"not on this {device} device: use float32", None, {"device": device, "pays": False})
+    rates = product_rates(device)
+    ratio = rates["bfloat16"] / rates["float32"]
+    pays = ratio > WORTH
+    verdict = f"bf16 is {ratio:.1f}x faster here" if pays else f"bf16 runs at {ratio:.3g}x: use float32"
+    value = f"{verdict} (float32 {rates['float32']:,.0f}, bf16 {rates['bfloat16']:,.0f} GFLOP/s on {device})"
+    data = {"device": device, "pays": pays, "ratio": ratio, "gflops": rates}
+    if device == "cpu" and not pays and set(instructions) & set(BF16_SETS):
+        advice = "the processor has bf16 instructions: is the machine busy, or ONEDNN_MAX_CPU_ISA set?"
         return Check("bf16", "warn", value, advice, data)
     return Check("bf16", "ok", value, None, data)
 
 
-# --- memory and disk ------------------------------------------------------------------------------------------------
+# --- memory, disk, hub ----------------------------------------------------------------------------------------------
 
 
 def check_memory(total: int, available: int, limits: Limits) -> Check:
@@ -322,8 +305,8 @@ def check_disk(places: Mapping[str, Path], free_of: Callable[[Path], int] | None
     return Check("disk", "ok", value, None, data)
 
 
-def check_hub_cache(environ: Mapping[str, str], cache: Path | None = None) -> Check:
-    """Which models are here without a network, and whether the offline switches are set."""
+def check_hub(reached: bool, environ: Mapping[str, str], cache: Path | None = None) -> Check:
+    """Can models be fetched (`reached`), and which are here without a network?"""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -335,17 +318,40 @@ def check_hub_cache(environ: Mapping[str, str], cache: Path | None = None) -> Ch
     models = sorted(repo.repo_id for repo in repos if repo.repo_type == "model")
     size = sum(repo.size_on_disk for repo in repos)
     offline = {name: environ[name] for name in OFFLINE_VARIABLES if environ.get(name)}
-    value = f"{len(models)} model{'' if len(models) == 1 else 's'} ({_gb(size)}) in {cache}"
-    value += "".join(f", {name}={setting}" for name, setting in offline.items())
-    data: dict[str, Any] = {"path": str(cache), "HF_HOME": environ.get("HF_HOME"), "offline": offline}
-    data |= {"models": models, "size_bytes": size}
+    value = f"{'in reach' if reached else 'not in reach'}; {len(models)} model{'' if len(models) == 1 else 's'} "
+    value += f"({_gb(size)}) in {cache}" + "".join(f", {name}={setting}" for name, setting in offline.items())
+    data: dict[str, Any] = {"in_reach": reached, "path": str(cache), "HF_HOME": environ.get("HF_HOME")}
+    data |= {"offline": offline, "models": models, "size_bytes": size}
     advice = None
-    if any(setting.upper() in ("1", "ON", "YES", "TRUE") for setting in offline.values()) and not models:
-        advice = "offline with an empty cache: name models by folder, use the bundled one, or unset the variable"
-    return Check("hub cache", "ok", value, advice, data)
+    if not reached and not models:
+        advice = "name models by folder, or use the bundled one (hone-base)"
+    return Check("hub", "ok", value, advice, data)
 
 
-# --- helpers --------------------------------------------------------------------------------------------------------
+# --- generated programs ---------------------------------------------------------------------------------------------
+
+
+def check_sandbox() -> Check:
+    """Can generated programs be run safely here? By the self-test of every grading: a program of ours tries to get out.
+
+    A warning, with the step that repairs it: only generated programs need any of this.
+    """
+    if sys.platform != "linux":
+        return Check("sandbox", "warn", f"not available on {platform.system()}", WITHOUT_SANDBOX, {"works": False})
+    from hone.grading.sandbox.selftest import CANARIES, KNOWN, ready
+
+    began = time.perf_counter()
+    try:
+        with ready("strict"):
+            seconds = time.perf_counter() - began
+    except HoneError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, HoneError) else error  # names the step, not this command
+        known = (advice for words, advice in SANDBOX_ADVICE if any(word in error.what for word in words))
+        advice = f"{next(known, None) or cause.fix or CONTAINER_ADVICE}; {WITHOUT_SANDBOX}"
+        return Check("sandbox", "warn", error.what, advice, {"works": False, "reason": error.what})
+    tried = len(CANARIES) + 1  # and its environment
+    value = f"{tried} ways out are closed, {len(KNOWN)} known programs judged right ({seconds:.1f} s)"
+    return Check("sandbox", "ok", value, None, {"works": True, "seconds": seconds})
 
 
 def _gb(size: float) -> str:
