@@ -6,8 +6,8 @@
     windows   rows of equal length: `padded` with nothing to pad
     labelled, pairs   texts with a class, sources with a target: padded as well
 
-transformers builds the block-diagonal mask from restarting position ids (`masking_utils.find_packed_sequence_indices`)
-when no attention mask is given; `accelerations/equivalence.py` checks on the first batch that a model really heeds it.
+transformers builds the block-diagonal mask from restarting position ids (`transformers.masking_utils`) when no
+attention mask is given; `accelerations/equivalence.py` checks on the first batch that a model really heeds it.
 
 The batch at step s is a pure function of (seed, epoch, s): a resumed run needs no stored position.
 """
