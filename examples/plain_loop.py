@@ -9,6 +9,7 @@ GPUs, resuming, checkpoints, mixed precision, gradient accumulation, and the com
 
 import argparse
 import math
+import random
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import hone
+from hone.config.sections.generate import GenerateSection
 from hone.data.batches import EpochBatches, padded
 from hone.data.tokenizer import load_tokenizer, save_tokenizer
 from hone.data.truncate import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
-from hone.inference.sampling import sample, top_p, with_temperature
+from hone.inference.sampling import next_tokens
 from hone.models.gpt2 import GPT2, load_gpt2, save_gpt2
 
 ROWS_AT_ONCE = 8  # in the evaluation
@@ -61,10 +63,10 @@ def freeze_below(model: GPT2, n_unfrozen: int | None) -> None:
 @torch.no_grad()
 def complete(model: GPT2, ids: list[int], n_tokens: int, seed: int = 0) -> list[int]:
     """Sample a continuation. Each token costs a pass over all before it: this model keeps no cache."""
-    generator = torch.Generator().manual_seed(seed)
+    settings, draws = GenerateSection(temperature=0.8, top_p=0.95), random.Random(seed)
     for _ in range(n_tokens):
-        logits = model(torch.tensor([ids[-model.config.n_ctx :]]))[0, -1]  # (V,)
-        ids = [*ids, int(sample(top_p(with_temperature(logits, 0.8), 0.95), generator))]
+        logits = model(torch.tensor([ids[-model.config.n_ctx :]]))[:, -1]  # (1, V)
+        ids = [*ids, *next_tokens(logits, settings, [draws])]
     return ids
 
 

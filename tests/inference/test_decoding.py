@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hone.config.sections.generate import GenerateSection
 from hone.errors import HoneError
-from hone.inference.decoding import MOST_ROWS, Past, decode, rows_that_fit
-from hone.inference.generate import batches
+from hone.inference.decoding import MOST_ROWS, Past, batches, decode, rows_that_fit
 from hone.inference.stream import Answer, AnswerRule
+from tiny_tasks import BART, T5
 
 ARCHITECTURES = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "gemma2"]
 PROMPTS = [[5, 6, 7, 8], [9], list(range(20, 60)), [11, 12], [13] * 17]
@@ -57,6 +58,40 @@ def test_greedy_answers_are_those_of_transformers(
     assert grown(model, tokenizer, PROMPTS, rooms) == expected
     assert widths[0] == (5, 40) and widths[-1][0] == 1, "rows that have ended leave the batch"
     assert all(n == 1 for _, n in widths[1:]), "one token a step"
+
+
+@pytest.mark.parametrize("forced", [None, 3])
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_decoder_writes_what_transformers_lets_it(kind: str, forced: int | None, tokenizer: Any) -> None:
+    """Sources of 1 to 40 tokens in one batch, padded: BART's encoder has learned positions, T5's relative ones."""
+    torch.manual_seed(0)
+    sizes = {"t5": T5, "bart": BART}[kind] | {"vocab_size": len(tokenizer)}
+    config = AutoConfig.for_model(kind, **sizes, decoder_start_token_id=2, pad_token_id=1, forced_bos_token_id=forced)
+    model = AutoModelForSeq2SeqLM.from_config(config).eval()
+    for name, parameter in model.named_parameters():  # random weights hardly look at the source
+        parameter.data *= 30 if "encoder_attn" in name or "EncDecAttention" in name else 3 if "weight" in name else 1
+    model.generation_config.eos_token_id = None
+    model.generation_config.forced_eos_token_id = None
+    model.generation_config.forced_bos_token_id = forced
+    answers = []
+    for prompt in PROMPTS:
+        whole = model.generate(torch.tensor([prompt]), max_new_tokens=10, do_sample=False, num_beams=1)[0].tolist()
+        assert whole[0] == 2 and forced in (None, whole[1])
+        answers.append(whole[1 if forced is None else 2 :])
+    assert len({tuple(answer) for answer in answers}) > 1, "the sources differ, and so must the answers"
+    room = len(answers[0])
+    assert grown(model, tokenizer, PROMPTS, [room] * 5) == answers
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama"])
+def test_a_row_that_has_filled_its_window_waits_for_others(
+    architecture: str, tiny_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    """256 positions: one row of nine ends there, and stays in the batch as long as the others are too many to move."""
+    model = tiny_model(architecture)
+    prompts, rooms = [[5] * 252, *([n, 7] for n in range(8))], [4, *[12] * 8]
+    expected = [by_transformers(model, prompt, room) for prompt, room in zip(prompts, rooms)]
+    assert grown(model, tokenizer, prompts, rooms) == expected
 
 
 def test_a_model_without_a_cache_of_keys_reads_everything_again(

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from scipy.stats import chisquare
 from typer.testing import CliRunner
 
 from hone.cli import app
@@ -13,8 +16,10 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Message, Pair
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.inference.generate import chosen_settings, generate_ids, generate_texts, special_ends
+from hone.inference.decoding import decode_in_batches
+from hone.inference.generate import chosen_settings, generate_texts, special_ends
 from hone.inference.prompts import prompt_ids, read_prompts, turn_end
+from hone.inference.stream import Answer, AnswerRule
 
 pytest_plugins = ["talking"]
 
@@ -47,9 +52,14 @@ def test_a_batch_gives_what_each_prompt_gives_alone(
     assert len({text for answers in alone for text in answers}) == 10, "the prompts differ, and so must the answers"
 
 
-def test_greedy_is_the_likeliest_token_at_each_step(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
-    import torch
+def ids_of(model: Any, tokenizer: Any, prompt: list[int], n: int = 1, **values: Any) -> list[list[int]]:
+    """n answers to one prompt, as ids; the end token is cut off."""
+    answers = [Answer(tokenizer, prompt, AnswerRule([0], [], values["max_new_tokens"])) for _ in range(n)]
+    decode_in_batches(model, answers, [prompt] * n, settings(**values), numbers=range(n))
+    return [answer.ids for answer in answers]
 
+
+def test_greedy_is_the_likeliest_token_at_each_step(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
     model = tiny_model("llama")
     ids = tokenizer.encode("def add(")
     for _ in range(10):
@@ -57,17 +67,13 @@ def test_greedy_is_the_likeliest_token_at_each_step(tiny_model: Callable[..., An
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     n = len(ids) - 10
     expected = ids[n : ids.index(0, n)] if 0 in ids[n:] else ids[n:]
-    assert generate_ids(model, tokenizer, ids[:n], max_new_tokens=10) == [expected]
+    assert ids_of(model, tokenizer, ids[:n], max_new_tokens=10) == [expected]
 
 
 def test_samples_follow_the_distribution(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
     """4,000 first tokens against the filtered probabilities, by a chi-square test with a fixed seed."""
-    import numpy as np
-    import torch
-    from scipy.stats import chisquare
-
     model, prompt = tiny_model("gpt2"), tokenizer.encode("The quick")
-    drawn = generate_ids(model, tokenizer, prompt, max_new_tokens=1, temperature=2.0, top_k=8, top_p=0.6, n=4000)
+    drawn = ids_of(model, tokenizer, prompt, n=4000, max_new_tokens=1, temperature=2.0, top_k=8, top_p=0.6)
     with torch.no_grad():
         logits = (model(torch.tensor([prompt])).logits[0, -1] / 2.0).double()
     kept, order = logits.topk(8)
@@ -82,8 +88,6 @@ def test_samples_follow_the_distribution(tiny_model: Callable[..., Any], tokeniz
 
 
 def test_seeds(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
-    import torch
-
     model = tiny_model("gpt2")
     first = texts(model, tokenizer, ["def"], temperature=1.0, num_return_sequences=20, sampling_seed=1)
     torch.manual_seed(99)
@@ -109,7 +113,6 @@ def test_the_models_own_habits_do_not_count(tiny_model: Callable[..., Any], toke
 
 
 def test_adapters_generate_as_merged_weights_do(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
-    import torch
     from peft import LoraConfig, get_peft_model
 
     model = get_peft_model(tiny_model("llama"), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
@@ -124,7 +127,6 @@ def test_adapters_generate_as_merged_weights_do(tiny_model: Callable[..., Any], 
 
 
 def test_an_encoder_decoder_answers_as_transformers_lets_it(tokenizer: Any) -> None:
-    import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
     torch.manual_seed(0)
@@ -181,8 +183,6 @@ def test_end_tokens_of_the_generation_config(tiny_model: Callable[..., Any], cha
 
 
 def test_scores_that_are_no_numbers_are_refused(tiny_model: Callable[..., Any], tokenizer: Any) -> None:
-    import torch
-
     model = tiny_model("gpt2", seed=3)
     with torch.no_grad():
         model.transformer.ln_f.weight.fill_(float("nan"))

@@ -4,12 +4,14 @@ Whole tensors must agree with transformers' filters: exactly for top-k and top-p
 """
 
 import math
+import random
 
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from hone.inference.sampling import sample, top_k, top_p, with_temperature
+from hone.config.sections.generate import GenerateSection
+from hone.inference.sampling import next_tokens, top_k, top_p, with_temperature
 
 INF = float("inf")
 HALVES = torch.tensor([0.125, 0.5, 0.125, 0.25]).log()  # powers of two: their sums are exact
@@ -70,8 +72,8 @@ def test_no_temperature_is_greedy(temperature: float) -> None:
     probabilities = with_temperature(logits, temperature).softmax(-1)
     assert torch.equal(probabilities.argmax(-1), logits.argmax(-1))
     torch.testing.assert_close(probabilities.amax(-1), torch.ones(7), atol=1e-3, rtol=0)
-    drawn = sample(with_temperature(logits, 0.0), torch.Generator().manual_seed(5))
-    assert torch.equal(drawn, logits.argmax(-1))
+    settings = GenerateSection(temperature=temperature, max_new_tokens=1)
+    assert next_tokens(logits, settings, [random.Random(5)] * 7) == logits.argmax(-1).tolist()
 
 
 def test_greedy_takes_the_lowest_of_equals() -> None:
@@ -112,19 +114,16 @@ def test_any_leading_shape() -> None:
     logits = random_logits(2, rows=6).reshape(2, 3, 501)
     for function in (lambda x: with_temperature(x, 0.0), lambda x: top_k(x, 5), lambda x: top_p(x, 0.5)):
         assert torch.equal(function(logits)[1, 2], function(logits[1, 2]))
-    assert sample(logits).shape == (2, 3)
-    assert sample(logits[0, 0]).shape == ()
 
 
 def test_draws_follow_the_distribution_and_the_seed() -> None:
     n = 20_000
-    rows = top_k(HALVES, 2).expand(n, 4)
-    drawn = sample(rows, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn, sample(rows, torch.Generator().manual_seed(0)))
-    assert not torch.equal(drawn, sample(rows, torch.Generator().manual_seed(1)))
-    share = float((drawn == 1).float().mean())  # 2/3, the others 1/3 (token 3) and never
+    rows, settings = HALVES.expand(n, 4), GenerateSection(temperature=1.0, top_k=2)
+    first, again, other = (next_tokens(rows, settings, [random.Random(seed)] * n) for seed in (0, 0, 1))
+    assert first == again != other
+    share = first.count(1) / n  # 2/3, the others 1/3 (token 3) and never
     assert abs(share - 2 / 3) < 4 * math.sqrt(2 / 9 / n)
-    assert set(drawn.tolist()) == {1, 3}
+    assert set(first) == {1, 3}
 
 
 @pytest.mark.parametrize(

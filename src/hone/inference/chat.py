@@ -1,4 +1,4 @@
-"""A conversation with a model at a terminal or through a pipe: history, commands, answers as they grow.
+"""A conversation with a model at a terminal or through a pipe: history, commands, answers as they come.
 
 With the template "chat" the model sees the whole conversation, cut to its window without losing the system message.
 The templates "plain" and "instruction" have no form for a second turn: every message is a prompt of its own. Reads
@@ -13,26 +13,19 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Example, Message
 from hone.errors import HoneError
-from hone.inference.decoding import Past, decode
-from hone.inference.generate import (
-    answer_rule,
-    chosen_settings,
-    chosen_template,
-    fitting_ids,
-    reads_source,
-    ready_model,
-)
+from hone.inference.decoding import Past, decode, reads_source
+from hone.inference.generate import answer_rule, chosen_settings, chosen_template, fitting_ids, ready_model
 from hone.inference.prompts import prompt_ids
 from hone.inference.stream import Answer
 from hone.models.inspect import max_positions
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Write = Callable[[str], None]
 
@@ -51,8 +44,8 @@ SETTINGS = ("temperature", "top_k", "top_p", "max_new_tokens", "stop", "sampling
 class Conversation:
     """Whom one talks with, and what was said. turns: user and assistant by turns, oldest first."""
 
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     template: str
     settings: GenerateSection
     system: str | None = None
@@ -268,8 +261,6 @@ def changed(settings: GenerateSection, assignment: str) -> GenerateSection:
     Raises:
         HoneError: no such setting, or a value out of its bounds.
     """
-    from hone.config.load import load_config
-
     name, equals, value = (part.strip() for part in assignment.partition("="))
     name = {"seed": "sampling_seed"}.get(name, name)
     if not equals:

@@ -10,22 +10,23 @@ count; a sampling habit in the model's own generation_config.json, such as a rep
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Example
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, placed
 from hone.files import read_json
 from hone.hardware import best_device
-from hone.inference.decoding import decode, rows_that_fit
+from hone.inference.decoding import decode_in_batches, first_tokens, reads_source
 from hone.inference.prompts import prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
-from hone.models.inspect import check_vocabulary, max_positions, takes
+from hone.models.inspect import check_vocabulary, max_positions
 from hone.models.load import check_source, load_finished, quiet_libraries
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from hone.runs import RESOLVED
 
 PROMPTS_AT_ONCE = 512  # are sorted by length before they are cut into batches; answers come in the order asked
 
@@ -36,7 +37,7 @@ def trained_template(model: str | Path) -> str | None:
     return str(read_json(path)["template"]) if path.is_file() else None
 
 
-def ready_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def ready_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer of a run, an adapter, a model folder or a hub name, on the best device there is.
 
     Raises:
@@ -53,7 +54,7 @@ def ready_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 
 
 def chosen_template(
-    model: str | Path, given: str | None, tokenizer: "PreTrainedTokenizerBase", *, talking: bool = False
+    model: str | Path, given: str | None, tokenizer: PreTrainedTokenizerBase, *, talking: bool = False
 ) -> str:
     """The template given, or that of the training, or "plain"; when `talking`, "chat" if the tokenizer has one.
 
@@ -78,9 +79,6 @@ def chosen_settings(model: str | Path, given: Mapping[str, Any]) -> GenerateSect
     Raises:
         HoneError: a value is out of its bounds, or two contradict each other.
     """
-    from hone.config.load import load_config
-    from hone.runs import RESOLVED
-
     chosen = {key: value for key, value in given.items() if value is not None}
     folder = Path(model)
     own = next((path for path in (folder / RESOLVED, folder.parent / RESOLVED) if path.is_file()), None)
@@ -89,8 +87,8 @@ def chosen_settings(model: str | Path, given: Mapping[str, Any]) -> GenerateSect
 
 
 def generate_texts(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Example | str],
     settings: GenerateSection,
     template: str,
@@ -120,82 +118,27 @@ def generate_texts(
             for row, rule in zip(ids[start : start + group], rules[start:])
             for _ in range(n)
         ]
-        for batch in batches(model, rows, max(answer.room for answer in answers)):
-            decode(model, [answers[i] for i in batch], [rows[i] for i in batch], settings, [i % n for i in batch])
+        decode_in_batches(model, answers, rows, settings, [i % n for i in range(len(rows))])
         for first in range(0, len(answers), n):
             yield [answer.text for answer in answers[first : first + n]] * copies
 
 
-def generate_ids(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    prompt_ids: list[int],
-    *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    n: int = 1,
-    seed: int = 0,
-) -> list[list[int]]:
-    """Continue one prompt n times, by greedy choice (temperature 0) or by sampling; the end token stops and is cut off.
-
-    Args:
-        temperature: logits are divided by it. top_k: keep the k likeliest tokens, 0 for all. top_p: keep the smallest
-            set of tokens whose probability reaches it (Holtzman et al. 2020, arXiv 1904.09751).
-        seed: the same seed gives the same tokens on the same machine.
-    """
-    settings = GenerateSection(
-        max_new_tokens=max_new_tokens, temperature=float(temperature), top_k=top_k, top_p=float(top_p)
-    )
-    settings.sampling_seed = seed
-    row = prompt_ids or [_start_id(tokenizer)]
-    rule = AnswerRule(special_ends(model, tokenizer), [], max_new_tokens)
-    wanted = n if temperature > 0 else 1  # greedy answers are all the same
-    rows: list[list[int]] = []
-    for numbers in batches(model, [row] * wanted, max_new_tokens):
-        answers = [Answer(tokenizer, row, rule) for _ in numbers]
-        decode(model, answers, [row] * len(answers), settings, numbers)
-        rows += [answer.ids for answer in answers]
-    return [list(rows[i % wanted]) for i in range(n)]
-
-
-def batches(model: "PreTrainedModel", rows: Sequence[Sequence[int]], room: int) -> Iterator[list[int]]:
-    """Indices of prompts that are decoded together: of similar length, as many as memory has room for; of equal length
-    where the model counts positions by itself, padding included."""
-    padded = reads_source(model) or takes(model, "position_ids")
-    batch: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
-        full = len(batch) >= rows_that_fit(model, len(rows[i]) + room)
-        if batch and (full or not (padded or len(rows[i]) == len(rows[batch[0]]))):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
 def fitting_ids(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompt: Example | str, template: str
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: Example | str, template: str
 ) -> list[int]:
     """What the model is given for a prompt: its ids, or the framed source of an encoder-decoder; never empty.
 
     Raises:
         HoneError: the prompt cannot be spelled, or leaves no room in the model's window.
     """
-    ids = prompt_ids(prompt, template, tokenizer, framed=reads_source(model)) or [_start_id(tokenizer)]
+    ids = prompt_ids(prompt, template, tokenizer, framed=reads_source(model)) or [start_id(tokenizer)]
     window = max_positions(model)
     if window is not None and len(ids) >= window:
         raise HoneError(f"the prompt has {len(ids)} tokens, the model's window {window}", fix="shorten the prompt")
     return ids
 
 
-def reads_source(model: "PreTrainedModel") -> bool:
-    """Is this an encoder-decoder? Its answer does not continue the prompt and has a window of its own."""
-    return bool(model.config.is_encoder_decoder)
-
-
-def _start_id(tokenizer: "PreTrainedTokenizerBase") -> int:
+def start_id(tokenizer: PreTrainedTokenizerBase) -> int:
     for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if isinstance(start, int):
             return start
@@ -203,8 +146,8 @@ def _start_id(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def answer_rule(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     template: str,
     settings: GenerateSection,
     prompt_length: int,
@@ -218,12 +161,13 @@ def answer_rule(
         else:
             stop.append(marker)
     window = max_positions(model)
-    left = None if window is None else window - (0 if reads_source(model) else prompt_length)
+    begun = len(first_tokens(model)) if reads_source(model) else prompt_length
+    left = None if window is None else window - begun
     room = settings.max_new_tokens if left is None else min(settings.max_new_tokens, left)
     return AnswerRule(frozenset(ends), stop, room, trim=template == "chat")
 
 
-def special_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+def special_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokenizer's end token, and those special tokens that the model's generation_config names beside it."""
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     named = found if isinstance(found, list) else [found]

@@ -7,9 +7,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from hone.data.records import BadRow, Chat, Example, Form, Message, to_example
 from hone.data.sources import Row, read_rows
@@ -17,9 +18,6 @@ from hone.data.special_tokens import frame
 from hone.data.templates import render, render_prompt
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
 from hone.errors import HoneError, placed
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 ASKING: dict[str, Form] = {  # a row's column -> its form; a row of prompts need not have the answer
     "messages": "messages",
@@ -90,7 +88,7 @@ def _asked(row: Row) -> Example:
 
 
 def prompt_ids(
-    prompt: Example | str, template: str, tokenizer: "PreTrainedTokenizerBase", *, framed: bool = False
+    prompt: Example | str, template: str, tokenizer: PreTrainedTokenizerBase, *, framed: bool = False
 ) -> list[int]:
     """Ids of everything before the answer, with begin-of-text where the tokenizer's model expects it.
 
@@ -114,7 +112,7 @@ def prompt_ids(
     return ids
 
 
-def _chat_pieces(chat: Chat, text: str, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+def _chat_pieces(chat: Chat, text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """`text`, the prompt of `chat`, in training's pieces; whole where the template does not let it be cut."""
     turns = chat.messages[:-1] if chat.messages[-1].role == "assistant" else chat.messages
     if not any(turn.role == "assistant" for turn in turns):
@@ -128,7 +126,7 @@ def _chat_pieces(chat: Chat, text: str, tokenizer: "PreTrainedTokenizerBase") ->
     return pieces if "".join(pieces) == text else [text]
 
 
-def turn_end(tokenizer: "PreTrainedTokenizerBase") -> str:
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the tokenizer's chat template writes behind every answer, "" if nothing visible or nothing certain."""
     word = "answer"
     try:

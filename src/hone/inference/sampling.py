@@ -3,20 +3,47 @@
 Each filter takes logits (…, V) and returns logits (…, V) in which tokens that cannot be drawn are -inf; the softmax of
 what is left is the distribution. For `decoding.decode`, and for loops of one's own (`examples/plain_loop.py`).
 
->>> scores = top_p(top_k(with_temperature(torch.tensor([2.0, 1.0, 0.0]), 0.7), 2), 0.9)    # doctest: +SKIP
->>> int(sample(scores, torch.Generator().manual_seed(0)))                                  # doctest: +SKIP
-0
+>>> next_tokens(torch.tensor([[2.0, 1.0, 0.0]]), GenerateSection(temperature=0.7, top_k=2), [random.Random(0)])
+[1]
 """
 
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+import torch
+from torch import Tensor
+
+from hone.config.sections.generate import GenerateSection
+from hone.errors import HoneError
 
 NEVER = float("-inf")
 
 
-def with_temperature(logits: "Tensor", temperature: float) -> "Tensor":
+def next_tokens(logits: Tensor, settings: GenerateSection, draws: Sequence[random.Random]) -> list[int]:
+    """One token for each row of logits (B, V): the likeliest at temperature 0, else drawn with that row's generator.
+
+    Raises:
+        HoneError: logits that are NaN.
+    """
+    if logits.isnan().any():
+        raise HoneError(
+            "the model's scores are not numbers (NaN)",
+            fix="its weights are damaged, or overflow in half precision: train it again with a lower learning_rate",
+        )
+    if settings.temperature == 0:
+        greedy: list[int] = logits.argmax(-1).tolist()
+        return greedy
+    kept = top_k(with_temperature(logits.float(), float(settings.temperature)), settings.top_k)
+    if settings.top_p < 1:
+        kept = top_p(kept, float(settings.top_p))
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64
+    reached = kept.to(exact).softmax(-1).cumsum(-1)
+    aims = torch.tensor([[one.random()] for one in draws], dtype=exact, device=logits.device) * reached[:, -1:]
+    drawn: list[int] = torch.searchsorted(reached, aims, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
+    return drawn
+
+
+def with_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Logits over the temperature: below 1 the likely become likelier, above 1 all become more alike.
 
     0 is the limit: only the likeliest token is left, of equals the one with the lowest id.
@@ -24,8 +51,6 @@ def with_temperature(logits: "Tensor", temperature: float) -> "Tensor":
     Raises:
         ValueError: a negative temperature, or none at all (NaN).
     """
-    import torch
-
     if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}, expected 0 or more")
     if temperature < torch.finfo(logits.dtype).tiny:  # a divisor that would be rounded to 0
@@ -36,7 +61,7 @@ def with_temperature(logits: "Tensor", temperature: float) -> "Tensor":
     return (logits - top) / temperature + top
 
 
-def top_k(logits: "Tensor", k: int) -> "Tensor":
+def top_k(logits: Tensor, k: int) -> Tensor:
     """Keep the k likeliest tokens, and those as likely as the last of them; 0, or more than there are, keeps all.
 
     Fan, Lewis and Dauphin 2018, arXiv 1805.04833.
@@ -49,13 +74,11 @@ def top_k(logits: "Tensor", k: int) -> "Tensor":
     return logits.masked_fill(logits < least, NEVER)
 
 
-def top_p(logits: "Tensor", p: float) -> "Tensor":
+def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest of the likeliest tokens whose probability together reaches p, one at least.
 
     Among equals the lower ids are kept. Holtzman et al. 2020, arXiv 1904.09751.
     """
-    import torch
-
     if not 0 <= p <= 1:
         raise ValueError(f"top_p is {p}, expected 0 to 1")
     ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
@@ -65,15 +88,3 @@ def top_p(logits: "Tensor", p: float) -> "Tensor":
     goes = rest <= 1 - p
     goes[..., 0] = False
     return logits.masked_fill(torch.zeros_like(goes).scatter(-1, ids, goes), NEVER)
-
-
-def sample(logits: "Tensor", generator: "Generator | None" = None) -> "Tensor":
-    """Draw one token from each distribution: (…, V) to (…) int64. The generator's device is the logits'.
-
-    Raises:
-        RuntimeError: a row of -inf or NaN, which is no distribution.
-    """
-    import torch
-
-    rows = logits.float().reshape(-1, logits.shape[-1]).softmax(dim=-1)
-    return torch.multinomial(rows, 1, generator=generator).reshape(logits.shape[:-1])

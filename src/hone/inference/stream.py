@@ -10,10 +10,9 @@ Knows nothing of models.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 CONTEXT = 8  # tokens of the prompt decoded before the answer: SentencePiece drops the space of a text's first token
 UNFINISHED = "\ufffd"  # what the bytes of half a character decode to
@@ -39,7 +38,7 @@ class Answer:
     room: how many tokens it may have.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", prompt_ids: Sequence[int], rule: AnswerRule) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], rule: AnswerRule) -> None:
         self.ids: list[int] = []
         self.text = ""
         self.ended: Literal["end token", "stop text", "length"] | None = None

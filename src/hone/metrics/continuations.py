@@ -1,13 +1,15 @@
 """A few greedy continuations of held-out examples: what the numbers look like as text."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hone.config.sections.generate import GenerateSection
 from hone.data.truncate import TokenDataset
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from hone.inference.decoding import decode_in_batches, reads_source
+from hone.inference.generate import answer_rule, start_id
+from hone.inference.stream import Answer
 
 TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
 
@@ -20,7 +22,7 @@ class Written(NamedTuple):
 
 
 def sample_prompts(
-    dataset: TokenDataset, tokenizer: "PreTrainedTokenizerBase", n: int
+    dataset: TokenDataset, tokenizer: PreTrainedTokenizerBase, n: int
 ) -> list[tuple[list[int], dict[str, Any]]]:
     """Prompts from evenly spaced held-out examples, as (ids, {"item", "prompt", "reference"})."""
     prompts = []
@@ -50,29 +52,40 @@ def evenly_spaced(n_items: int, n: int) -> list[int]:
     return indices
 
 
-def decode(tokenizer: "PreTrainedTokenizerBase", ids: Any) -> str:
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
     """Text of ids without special tokens, spaces untouched."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def greedy(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], max_new_tokens: int
 ) -> list[str]:
     """The texts of `continuations`."""
     return [written.text for written in continuations(model, tokenizer, prompts, max_new_tokens)]
 
 
 def continuations(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: list[list[int]], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], max_new_tokens: int
 ) -> list[Written]:
-    """The most likely continuation of each prompt, up to the end token or the window's end."""
-    from hone.inference.generate import generate_ids
-    from hone.models.inspect import max_positions
+    """The most likely continuation of each prompt, up to the end token or the window's end, without dropout.
 
-    room = max_positions(model)
-    found = []
-    for ids in prompts:
-        limit = max_new_tokens if room is None else min(max_new_tokens, room - len(ids))
-        new = generate_ids(model, tokenizer, ids, max_new_tokens=limit, temperature=0.0) if limit > 0 else [[]]
-        found.append(Written(decode(tokenizer, new[0]), len(new[0]) < limit))
-    return found
+    Of an encoder-decoder the prompts are sources, framed, and what it writes to each is its continuation.
+    """
+    settings = GenerateSection(max_new_tokens=max_new_tokens)
+    rows = [ids or [start_id(tokenizer)] for ids in prompts]
+    answers = [
+        Answer(
+            tokenizer,
+            [] if reads_source(model) else row,
+            answer_rule(model, tokenizer, "plain", settings, len(row)),
+        )
+        for row in rows
+    ]
+    fitting = [i for i, answer in enumerate(answers) if answer.room > 0]
+    training = model.training
+    model.eval()
+    decode_in_batches(
+        model, [answers[i] for i in fitting], [rows[i] for i in fitting], settings, numbers=[0] * len(fitting)
+    )
+    model.train(training)
+    return [Written(decode(tokenizer, answer.ids), answer.ended == "end token") for answer in answers]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.batches import by_length, padded_texts, pairs
+from hone.data.batches import by_length, pairs
 from hone.data.seq2seq import PairDataset
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import token_byte_lengths
 from hone.data.truncate import IGNORE_INDEX
 from hone.loss import seq2seq_loss
-from hone.metrics.continuations import decode, evenly_spaced
+from hone.metrics.continuations import decode, evenly_spaced, greedy
 from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, summarize
 from hone.models.inspect import vocabulary_size
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
@@ -85,7 +85,8 @@ def measure(
     result = summarize(losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples).as_dict()
     count = max(settings.eval_generate_samples, settings.sample_prompts)
     chosen = evenly_spaced(len(validation), count)
-    texts = write_targets(model, tokenizer, [validation[i]["input_ids"] for i in chosen], config)
+    sources = [validation[i]["input_ids"].tolist() for i in chosen]
+    texts = greedy(model, tokenizer, sources, config.data.max_target_length)
     references = [decode(tokenizer, validation.reference(i)) for i in chosen]
     per_row: dict[str, Any] = {}
     if settings.eval_generate_samples and chosen:
@@ -101,41 +102,6 @@ def measure(
         for j in evenly_spaced(len(chosen), settings.sample_prompts)
     ]
     return {"task": "seq2seq", **result}, {**losses.as_dict(), "written": per_row}
-
-
-def write_targets(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sources: list[np.ndarray], config: Config
-) -> list[str]:
-    """The greedy target of each framed source (S,), at most max_target_length tokens."""
-    import torch
-    from transformers import GenerationConfig
-
-    settings = GenerationConfig(
-        max_new_tokens=config.data.max_target_length,
-        do_sample=False,
-        num_beams=1,
-        no_repeat_ngram_size=0,
-        min_length=0,
-        decoder_start_token_id=model.config.decoder_start_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=padding_id(tokenizer),
-    )
-    texts = [""] * len(sources)
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for indices in by_length(np.array([len(s) for s in sources]), config.eval.eval_tokens_per_batch):
-            batch = padded_texts([sources[i] for i in indices], padding_id(tokenizer))
-            inputs = {name: values.to(model.device) for name, values in batch.items()}
-            for i, row in zip(indices, model.generate(**inputs, generation_config=settings), strict=True):
-                texts[i] = decode(tokenizer, until_end(row[1:].tolist(), tokenizer.eos_token_id))
-    model.train(training)
-    return texts
-
-
-def until_end(ids: list[int], end: int | None) -> list[int]:
-    """What a decoder wrote, its start token taken off already, up to the first end token."""
-    return ids[: ids.index(end)] if end in ids else ids
 
 
 def text_scores(
