@@ -50,6 +50,23 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert min(times) < 1.0, times  # 0.3 s on a quiet machine (benchmarks/startup.py); loose, for a busy one
 
 
+def test_commands_that_load_no_model_do_not_import_torch(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+    rows = write_rows("rows.jsonl", pairs(3))
+    commands = [["check", f"model_name_or_path={model_folder}", f"train_file={rows}"], ["explain", "lora_r"], ["init"]]
+    commands += [[name, str(tmp_path)] for name in ("runs", "compare", "report", "grade")] + [["cache"]]
+    program = (
+        "import json, sys\nfrom typer.testing import CliRunner\nfrom hone.cli import app\n"
+        "for command in json.loads(sys.argv[1]):\n"
+        "    done = CliRunner().invoke(app, command)\n"
+        "    assert done.exit_code == (1 if command[0] in ('compare', 'report', 'grade') else 0), done.output\n"
+        "    heavy = {'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules)\n"
+        "    assert not heavy, (command, heavy)\n"
+    )
+    command = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     result = invoke(command, "--help")

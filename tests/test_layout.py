@@ -1,6 +1,8 @@
 """Who may import whom, at module level or inside functions: the direction of the layers, and what stays light."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,14 @@ def test_light_modules_import_nothing_heavy_at_the_top() -> None:
         for path in files(room) if room_exists(room) else []:
             heavy = {name.split(".")[0] for name in imported(path, top_level_only=True)} & HEAVY
             assert not heavy, f"{path.relative_to(SOURCE)} imports {heavy}"
+
+
+def test_grading_serves_as_a_reward_without_evaluation_or_training() -> None:
+    program = (
+        "import sys, hone.grading.grade, hone.grading.ask\nprint(*(n for n in sys.modules if n.startswith('hone.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"evaluation", "training", "tasks", "report"} & {name.split(".")[1] for name in done.stdout.split()}
 
 
 def test_readme_map_names_every_package_and_module() -> None:

@@ -59,7 +59,7 @@ def check(settings: Settings = None) -> None:
     from hone.config.dump import resolved_yaml
     from hone.data.prepare import check_files
     from hone.errors import placed
-    from hone.evaluation.code_tasks import tasks_of
+    from hone.grading.tasks import tasks_of
     from hone.models.load import check_source
 
     require_training(config)

@@ -22,7 +22,7 @@ import numpy as np
 
 from hone.config.schema import Config
 from hone.config.sections.generate import GenerateSection
-from hone.errors import HoneError, placed
+from hone.errors import HoneError
 from hone.evaluation.columns import code_line
 from hone.files import write_text_atomic
 from hone.grading.ask import solve, tasks_sha256
@@ -112,18 +112,6 @@ def rows_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 # ---- before and after ------------------------------------------------------------------------------------------------
-
-
-def tasks_of(config: Config) -> list[Task]:
-    """The tasks that a training is to measure; none where the config names no file.
-
-    Raises:
-        HoneError: the file cannot be read; with the line of the key.
-    """
-    if config.eval.code_tasks is None:
-        return []
-    with placed(config.where("code_tasks")):
-        return read_tasks(config.eval.code_tasks)
 
 
 def measure(

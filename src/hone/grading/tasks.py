@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hone.config.schema import Config
 from hone.data.sources import read_rows
-from hone.errors import HoneError
+from hone.errors import HoneError, placed
 
 FORMS = (
     "a task has task_id, prompt, entry_point and tests (a list of assert lines, or code), and may have a reference; "
@@ -253,3 +254,15 @@ def _free(trees: Sequence[ast.Module], defined: Collection[str] = ()) -> list[st
                 return []  # anything may come from there
             bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     return [name for name in used if name not in bound]
+
+
+def tasks_of(config: Config) -> list[Task]:
+    """The tasks that a training is to measure; none where the config names no file.
+
+    Raises:
+        HoneError: the file cannot be read; with the line of the key.
+    """
+    if config.eval.code_tasks is None:
+        return []
+    with placed(config.where("code_tasks")):
+        return read_tasks(config.eval.code_tasks)

@@ -28,6 +28,7 @@ from hone.evaluation import code_tasks as code_eval
 from hone.evaluation import memorization
 from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
+from hone.grading.tasks import tasks_of
 from hone.models.build import build_model, describe_model
 from hone.models.fallback import reachable_or_spare
 from hone.models.load import load_finished, quiet_libraries
@@ -62,7 +63,7 @@ def train(config: Config) -> Run:
         quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
-        tasks = code_eval.tasks_of(config)
+        tasks = tasks_of(config)
         tokenizer = tokenizer_of(config.model)
         data = prepare(config, tokenizer)
         _remember_inputs(run, config, data)
@@ -110,7 +111,7 @@ def train(config: Config) -> Run:
 def _rehearse(config: Config) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     quiet_libraries()
-    code_eval.tasks_of(config)
+    tasks_of(config)
     tokenizer = tokenizer_of(config.model)
     _build(config, tokenizer, prepare(config, tokenizer))
 
