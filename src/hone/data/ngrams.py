@@ -33,7 +33,7 @@ CODE = re.compile(
 BEGINS = re.compile(r"^[ \t]*(?:@\w|(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[(:])", re.MULTILINE)
 FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 KEPT_NAMES = frozenset([*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls"])
-PRIME = 0x9E3779B97F4A7C15  # odd: its powers, and so the hashes, lose no bits modulo 2**64
+PRIME = 0x9E3779B97F4A7C15  # splitmix64's increment; odd: its powers, and so the hashes, lose no bits modulo 2**64
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,8 @@ class Form:
         if len(self.codes):
             starts = np.cumsum(sizes) - sizes
             powers = np.multiply.accumulate(np.full(int(sizes.max()) + 1, PRIME, np.uint64))
-            terms = (
-                _mixed(self._seen_within(len(self.codes))) * powers[np.arange(len(self.codes)) - starts[self.owners]]
-            )
+            places = np.arange(len(self.codes)) - starts[self.owners]  # within each text
+            terms = splitmix64(self._seen_within(len(self.codes))) * powers[places]
             found[sizes > 0] = np.add.reduceat(terms, starts[sizes > 0])
         return found
 
@@ -70,9 +69,10 @@ class Form:
         """Hashes (G,) uint64 of all runs of n tokens inside a text, and the text (G,) int64 of each."""
         count = max(0, len(self.codes) - n + 1)
         hashes = np.zeros(count, np.uint64)
-        fixed = None if (self.distances >= 0).any() else _mixed(self.codes)
+        # mixed, because small distances must not cancel in a sum
+        fixed = None if (self.distances >= 0).any() else splitmix64(self.codes)
         for j in range(n):  # what lies before an n-gram does not count: a variable's first place in it is its first
-            terms = _mixed(self._seen_within(j)) if fixed is None else fixed
+            terms = splitmix64(self._seen_within(j)) if fixed is None else fixed
             hashes = hashes * np.uint64(PRIME) + terms[j : j + count]
         inside = self.owners[:count] == self.owners[n - 1 :]
         return hashes[inside], self.owners[:count][inside]
@@ -83,12 +83,14 @@ class Form:
         return np.where(self.distances < 0, self.codes, near)
 
 
-def _mixed(codes: np.ndarray) -> np.ndarray:
-    """Well spread 64-bit numbers for any (splitmix64's finaliser): small distances must not cancel in a sum."""
-    mixed = codes + np.uint64(PRIME)
+def splitmix64(states: np.ndarray, nth: int = 1) -> np.ndarray:
+    """The n-th output of each state, (n,) uint64: one-to-one, and well spread for any (Steele et al. 2014)."""
+    mixed = states + np.uint64(nth * PRIME % (1 << 64))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def character_form(texts: Sequence[str]) -> Form:

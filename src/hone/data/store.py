@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 
 from hone.data.encode import Encoded
+from hone.data.ngrams import splitmix64
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 
@@ -191,19 +192,9 @@ def choose_validation(digests: np.ndarray, percentage: float, seed: int) -> np.n
     if percentage <= 0 or len(distinct) < 2:
         return np.zeros(len(digests), dtype=bool)
     n_held = min(max(1, round(len(distinct) * percentage / 100)), len(distinct) - 1)
-    last = np.partition(_ranks(distinct, seed), n_held - 1)[n_held - 1]
-    held: np.ndarray = _ranks(digests, seed) <= last  # no two digests share a rank
+    last = np.partition(splitmix64(distinct, seed + 1), n_held - 1)[n_held - 1]
+    held: np.ndarray = splitmix64(digests, seed + 1) <= last  # one-to-one: no two digests share a rank
     return held
-
-
-def _ranks(digests: np.ndarray, seed: int) -> np.ndarray:
-    """Another one-to-one shuffle of the 64-bit numbers for each seed: splitmix64's finaliser over (digest + seed)."""
-    mixed = digests + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % (1 << 64))
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed ^= mixed >> np.uint64(shift)
-        mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
 
 
 @dataclass(frozen=True)
