@@ -1,9 +1,9 @@
 """Examples to tokens and labels: the only rule for what is supervised.
 
 Each example is rendered into segments (`templates.render`); every segment is tokenised on its own, so that generation,
-which feeds the rendered prompt alone, sees exactly the ids that training saw. Data rows never smuggle in special
-tokens: a literal "<|endoftext|>" in a row is ordinary text (only chat templates spell real ones). The end token is
-appended by us and supervised. Cutting to `max_length` comes later (`truncate.py`): the same tokens serve every length.
+which feeds the rendered prompt alone, sees exactly the ids that training saw. Rows never smuggle in special tokens: a
+literal "<|endoftext|>" in a row is ordinary text (only chat templates write real ones). The end token is appended by us
+and supervised. Truncation to `max_length` comes later (`truncate.py`): the same tokens serve every length.
 
 >>> rule = EncodeRule(template="plain", completion_only_loss=True, append_eos=True)
 >>> for row in encode(examples, tokenizer, rule, on_drop=print): print(row.ids, row.supervised)   # doctest: +SKIP
@@ -61,12 +61,12 @@ def encode(
     """Tokenise examples in the order given, in batches, in bounded memory.
 
     Args:
-        on_bad_row: what to do with a row that the template refuses to spell.
+        on_bad_row: what to do with a row that the template refuses.
         on_drop: called with (reason, where) for each example that has nothing to supervise.
     """
     words: WordIds | None = None
     for number, batch in enumerate(_batches(examples, tokenizer, rule.template, on_drop, on_bad_row)):
-        if number == 0 and rule.template != "chat":  # a chat template spells special tokens, which are no words
+        if number == 0 and rule.template != "chat":  # a chat template writes special tokens, which are not words
             words = word_ids(tokenizer, _texts(batch))
         yield from _encode_batch(batch, tokenizer, rule, words)
 
@@ -111,24 +111,29 @@ def _batches(
 def _encode_batch(
     batch: list[_Rendered], tokenizer: "PreTrainedTokenizerBase", rule: EncodeRule, words: WordIds | None
 ) -> Iterator[Encoded]:
-    """All items of a batch as one array (T,), of which each item is a slice."""
-    special = rule.template == "chat"  # only a template of the tokenizer's own spells real special tokens
+    """The segments (S) of all items (I) tokenised at once into one array of tokens (T), of which each item is a slice.
+
+    For example a prompt "ab" with its answer "c", and a text "de", a token each letter, before E ends both items:
+
+        ids          a b c|d e  (T,)     lengths  2 1|2  (S,)     starts  0|3  (I,)     first  0|2  (I,)
+        supervised   0 0 1|1 1  (T,)     flags    0 1|1  (S,)     ends    3|5  (I,)     last   1|2  (I,)
+
+        after E at 3 and at 5:    ids  a b c E|d e E    supervised  0 0 1 1|1 1 1    ends  4|7
+    """
+    special = rule.template == "chat"  # only a template of the tokenizer's own writes real special tokens
     ids, lengths = words.ids(_texts(batch)) if words else _segment_ids(batch, tokenizer, special)
     flags = np.array([s.supervised or not rule.completion_only_loss for item in batch for s in item.segments])
     supervised = np.repeat(flags, lengths)
     segment_ends = np.cumsum(lengths)
     n_segments = np.array([len(item.segments) for item in batch])
-    last = np.cumsum(n_segments) - 1  # (items,) the index of each item's last segment,
-    first = last - n_segments + 1  # and of its first
+    last = np.cumsum(n_segments) - 1
+    first = last - n_segments + 1
     ends = segment_ends[last]
     starts = np.concatenate([[0], ends[:-1]])
 
-    begins = np.zeros(len(batch), dtype=bool)
-    if not special and adds_bos(tokenizer):
-        begins = np.array([item.opens for item in batch])
-    closes = np.zeros(len(batch), dtype=bool)
-    if rule.append_eos and tokenizer.eos_token_id is not None:
-        closes = np.array([item.ends for item in batch])
+    # (I,) bool: which items get a begin-of-text token, which an end token
+    begins = np.array([item.opens for item in batch]) & (not special and adds_bos(tokenizer))
+    closes = np.array([item.ends for item in batch]) & (rule.append_eos and tokenizer.eos_token_id is not None)
     if special:
         # A chat template usually closes the turn itself, perhaps with a line break behind; a second end token would
         # teach the model to say it twice. It is looked for in the last three tokens of the last two segments.
@@ -136,7 +141,7 @@ def _encode_batch(
         for i in np.flatnonzero(closes).tolist():
             closes[i] = tokenizer.eos_token_id not in ids[max(before[i], ends[i] - 3) : ends[i]]
 
-    # item by item: begin-of-text before its start, the end token before its end
+    # the tokens to insert, item by item: begin-of-text before its start, the end token before its end
     keep = np.stack([begins, closes], axis=1).ravel()
     at = np.stack([starts, ends], axis=1).ravel()[keep]
     values = np.tile([tokenizer.bos_token_id or 0, tokenizer.eos_token_id or 0], len(batch))[keep]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hone.data.streams import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
-from hone.errors import HoneError
+from hone.errors import HoneError, first_line
 
 OnBadRow = Literal["error", "skip"]
 OnSkip = Callable[[str, str], None]  # (reason, where)
@@ -100,7 +100,7 @@ def read_hub_rows(
     except (OSError, ValueError, RuntimeError) as error:  # `datasets` and `huggingface_hub` raise all three
         if isinstance(error, HoneError):
             raise
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        reason = first_line(error)[:300]
         fix = "check dataset_name, dataset_config_name and the split"
         if not local:
             fix += "; without a network, download the files once and name them in train_file"
@@ -366,7 +366,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     number += 1
                     yield Row(columns, str(path), number)
         except pyarrow.ArrowException as error:
-            raise HoneError(f"not readable as parquet: {str(error).splitlines()[0]}", where=str(path)) from error
+            raise HoneError(f"not readable as parquet: {first_line(error)}", where=str(path)) from error
 
 
 def _text_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:

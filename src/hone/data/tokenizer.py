@@ -20,7 +20,7 @@ import numpy as np
 
 from hone.bundled import meant, named
 from hone.config.sections.model import ModelSection
-from hone.errors import HoneError
+from hone.errors import HoneError, first_line
 from hone.files import disk_errors
 from hone.hub import no_retries
 
@@ -281,9 +281,7 @@ def _auto_tokenizer(name: str, revision: str | None, trust_remote_code: bool, fi
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
     except Exception as error:  # OSError, ValueError, KeyError, ImportError or the Rust library's bare Exception
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:300] if lines else type(error).__name__
-        raise HoneError(f"cannot load the tokenizer: {reason}", where=name, fix=fix) from error
+        raise HoneError(f"cannot load the tokenizer: {first_line(error)[:300]}", where=name, fix=fix) from error
 
 
 @contextmanager

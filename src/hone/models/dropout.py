@@ -8,18 +8,16 @@ so what is saved comes with its own dropout again.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 
 NUMBERS = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "dropout_rate", "dropout_p")
 
 
-def places(model: "PreTrainedModel") -> Iterator[tuple[Any, str]]:
+def places(model: PreTrainedModel) -> Iterator[tuple[Any, str]]:
     """(module, attribute) of every dropout probability; those of adapters are their own."""
-    from torch import nn
-
     for name, module in model.named_modules():
         if "lora_" in name:
             continue
@@ -31,12 +29,12 @@ def places(model: "PreTrainedModel") -> Iterator[tuple[Any, str]]:
                 yield module, attribute
 
 
-def largest_dropout(model: "PreTrainedModel") -> float:
+def largest_dropout(model: PreTrainedModel) -> float:
     """0 where nothing is ever dropped."""
     return max((getattr(module, attribute) for module, attribute in places(model)), default=0.0)
 
 
-def set_dropout(model: "PreTrainedModel", p: float) -> float:
+def set_dropout(model: PreTrainedModel, p: float) -> float:
     """Every dropout of the model becomes `p`, where the architecture has any; returns the largest there was."""
     before = largest_dropout(model)
     for module, attribute in list(places(model)):

@@ -10,13 +10,11 @@ frozen. Where more than one list fits, nothing is guessed: the error names the c
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers import PreTrainedModel
 
 from hone.errors import HoneError
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedModel
 
 # The names under which configs count their blocks; those of a decoder come first.
 LAYER_COUNTS = ("num_decoder_layers", "decoder_layers", "num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -49,7 +47,7 @@ class Group:
     note: str = ""
 
 
-def count_trainable(model: "nn.Module") -> Trainable:
+def count_trainable(model: nn.Module) -> Trainable:
     parameters = list(model.parameters())  # yields a tied tensor once
     return Trainable(sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters))
 
@@ -57,7 +55,7 @@ def count_trainable(model: "nn.Module") -> Trainable:
 # ---- finding the blocks --------------------------------------------------------------------------------------------
 
 
-def blocks(model: "PreTrainedModel") -> tuple[str, "nn.ModuleList"]:
+def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Name and list of the transformer blocks; of an encoder-decoder, those of its decoder.
 
     Raises:
@@ -79,15 +77,13 @@ def blocks(model: "PreTrainedModel") -> tuple[str, "nn.ModuleList"]:
     return next(iter(fitting.items()))
 
 
-def _outermost_lists(model: "nn.Module") -> dict[str, "nn.ModuleList"]:
+def _outermost_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     """Every ModuleList that is not part of another: a block's own lists (T5's sub-layers, experts) are no stacks."""
-    from torch import nn
-
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     return {name: m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
 
 
-def final_norms(model: "PreTrainedModel", stack: str) -> dict[str, "nn.Module"]:
+def final_norms(model: PreTrainedModel, stack: str) -> dict[str, nn.Module]:
     """The norms that follow the blocks named `stack`: those beside it, but not one of the embeddings (BLOOM, BART)."""
     parent = stack.rpartition(".")[0]
     return {
@@ -101,7 +97,7 @@ def final_norms(model: "PreTrainedModel", stack: str) -> dict[str, "nn.Module"]:
 
 
 def freeze(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     num_unfrozen_layers: int,
     *,
     unfreeze_head: bool = False,
@@ -139,10 +135,8 @@ def freeze(
         )
 
 
-def _embeddings(model: "PreTrainedModel", stack: str) -> list["nn.Module"]:
+def _embeddings(model: PreTrainedModel, stack: str) -> list[nn.Module]:
     """Token embeddings, and the other tables of embeddings beside the blocks (positions)."""
-    from torch import nn
-
     beside = model.get_submodule(stack.rpartition(".")[0]).children()
     return [model.get_input_embeddings(), *(module for module in beside if isinstance(module, nn.Embedding))]
 
@@ -150,7 +144,7 @@ def _embeddings(model: "PreTrainedModel", stack: str) -> list["nn.Module"]:
 # ---- saying what trains --------------------------------------------------------------------------------------------
 
 
-def groups(model: "nn.Module") -> list[Group]:
+def groups(model: nn.Module) -> list[Group]:
     """The parameters of a model in groups, the trained ones first, each side in the order of the network.
 
     Consecutive blocks whose training state is the same make one group: `transformer.h.4-5`. The matrices of an adapter
@@ -194,7 +188,7 @@ def _label(name: str) -> tuple[str, int | None]:
     return (f"{block[1]}.*", number) if block else (name.rpartition(".")[0] or name, None)
 
 
-def _tied_names(model: "nn.Module") -> dict[str, str]:
+def _tied_names(model: nn.Module) -> dict[str, str]:
     """Label of a tensor's first name -> a note of its other names."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -217,7 +211,7 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
-def trainable_lines(model: "nn.Module") -> list[str]:
+def trainable_lines(model: nn.Module) -> list[str]:
     """A table of what trains and what is frozen, a line each."""
     rows = groups(model)
     width = max(len(group.name) for group in rows)
