@@ -54,7 +54,7 @@ def disk_errors(path: Path, setting: str = "output_dir=…") -> Iterator[None]:
 def write_text_atomic(path: Path, text: str, setting: str = "output_dir=…") -> None:
     """Replace `path` by `text` (UTF-8) so that a crash leaves either the old file or the new one.
 
-    A link stays and its target is replaced; what is no file (a device, a pipe) is written into. setting: as of
+    A link stays and its target is replaced; what is not a file (a device, a pipe) is written into. setting: as of
     `disk_errors`.
     """
     if path.is_symlink():

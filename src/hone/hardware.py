@@ -1,7 +1,7 @@
 """Read what this machine is: CPU, memory, control-group limits, GPUs, the torch build. Facts only, no opinion.
 
 Each reader takes the paths or text it reads, so that another machine can be described to it. What these facts mean for
-training is said in `hone.doctor`; nothing here measures speed or changes anything.
+training is for `hone.doctor`; nothing here measures speed or changes anything.
 
 >>> read_cgroup().memory_bytes      # doctest: +SKIP
 8589934592
@@ -63,7 +63,7 @@ class Cpus:
 def calm_threads() -> None:
     """Let idle OpenMP threads sleep after a thousand turns of waiting. Only before torch is imported does it work.
 
-    GNU's library spins for milliseconds, which is right on a machine of one's own. Beside another busy program the
+    GNU's library spins for milliseconds, which is right on a machine of one's own. Next to another busy program the
     spinning thread holds the core that the waited-for thread needs: a training step then takes ten times as long, and
     with sleep about twice. A thousand turns cost nothing on an idle machine. Who has set a policy keeps it.
     """
@@ -149,7 +149,7 @@ def _cpu_quota(group: Path) -> float | None:
 
 
 def nvidia_gpus(tool: str | None = None) -> tuple[tuple[str, ...], str | None]:
-    """Names of the NVIDIA GPUs that the driver shows, so that a torch without CUDA can be told from no GPU.
+    """Names of the NVIDIA GPUs that the driver shows: of a torch without CUDA one cannot know whether there is one.
 
     The second is what the driver's tool says when it fails.
     """

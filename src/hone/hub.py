@@ -1,6 +1,6 @@
 """The Hugging Face hub: is it within reach, is a model in its cache, and no minute of retries where neither is so.
 
->>> with no_retries("hone-bas"):                     # without a network: cache only, told at once   # doctest: +SKIP
+>>> with no_retries("hone-bas"):                     # without a network: cache only, at once   # doctest: +SKIP
 ...     AutoModelForCausalLM.from_pretrained("hone-bas")
 """
 
@@ -24,7 +24,7 @@ def in_reach() -> bool:
         return False
     proxies, scheme = getproxies(), urlsplit(constants.ENDPOINT).scheme
     address = urlsplit(proxies.get(scheme) or proxies.get("all") or constants.ENDPOINT)
-    if address.hostname is None:  # a proxy spelled without its scheme: for the library to make out
+    if address.hostname is None:  # a proxy written without its scheme: for the library to make out
         return True
     try:
         port = address.port or (443 if address.scheme == "https" else 80)

@@ -122,7 +122,7 @@ def test_hub_names_stay(folder: Path) -> None:
 
 
 def test_no_usable_path(folder: Path) -> None:
-    assert "cfg.yaml:1: train_file is no usable path" in mistake('train_file: "a\\0b"\n')
+    assert "cfg.yaml:1: train_file is not a usable path" in mistake('train_file: "a\\0b"\n')
     assert "cfg.yaml:1: output_dir must be a path, not the text ''" in mistake("output_dir: ''\n")
 
 

@@ -89,7 +89,7 @@ BAD = [
     ({"tests": 7}, "must be code"),
     ({"tests": ["assert ("]}, "does not compile"),
     ({"tests": ["a\0b"]}, "does not compile"),
-    ({"entry_point": "a b"}, "no name of a function"),
+    ({"entry_point": "a b"}, "not the name of a function"),
     ({"entry_point": None}, "'entry_point' is missing"),
     ({"prompt": " "}, "'prompt' is not text, or empty"),
     ({"reference": 5}, "'reference' is not text"),

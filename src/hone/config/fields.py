@@ -117,7 +117,8 @@ def describe_type(annotation: Any) -> str:
             return "a number"
         return ", or ".join(describe_type(arg) for arg in _flat_union(annotation))
     if origin is list:
-        return f"a list of {_plural(describe_type(args[0]))}"
+        one = describe_type(args[0])
+        return "a list of " + {"a path": "paths", "text": "texts", "a whole number": "whole numbers"}.get(one, one)
     if origin is dict:
         return "a mapping of text to text (key: value)" if args[1] is str else "a mapping (key: value)"
     return _SIMPLE.get(annotation, str(annotation))
@@ -129,10 +130,6 @@ def _flat_union(annotation: Any) -> list[Any]:
     for arg in get_args(annotation):
         members += _flat_union(arg) if get_origin(arg) in (Union, UnionType) else [arg]
     return sorted(members, key=lambda member: member is type(None))
-
-
-def _plural(words: str) -> str:
-    return {"a path": "paths", "text": "texts", "a whole number": "whole numbers"}.get(words, words)
 
 
 def _bounds(rules: list[Any]) -> list[str]:

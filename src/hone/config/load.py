@@ -193,7 +193,7 @@ def _collect(loaded: _Loaded, givens: list[Given], last_wins: bool) -> None:
 def _values(base: Path, loaded: _Loaded) -> dict[str, dict[str, Any]]:
     """The values by section, paths made absolute: relative ones start at the YAML file's folder.
 
-    The default of output_dir is such a path too: it lies beside the YAML file.
+    The default of output_dir is such a path too: it is in the YAML file's folder.
     """
     sections = leaves()
     values: dict[str, dict[str, Any]] = {"output": {"output_dir": base / OutputSection().output_dir}}
@@ -202,14 +202,14 @@ def _values(base: Path, loaded: _Loaded) -> dict[str, dict[str, Any]]:
             value = _absolute(leaf, given.value, given.base)
         except (ValueError, RuntimeError, OSError) as error:  # a null byte, no home folder, a name too long
             fix = "write the path of a file or a folder"
-            loaded.problems.append(Problem(given.where, given.line, f"{leaf} is no usable path: {error}", fix))
+            loaded.problems.append(Problem(given.where, given.line, f"{leaf} is not a usable path: {error}", fix))
         else:
             values.setdefault(sections[leaf], {})[leaf] = value
     return values
 
 
 def _absolute(leaf: str, value: Any, base: Path) -> Any:
-    """A path leaf's value made absolute; everything else, and what is no path at all, unchanged."""
+    """A path leaf's value made absolute; everything else, and what is not a path, unchanged."""
     if isinstance(value, list) and leaf in PATH_LEAVES:
         return [_absolute(leaf, inner, base) for inner in value]
     if not isinstance(value, str | Path) or not str(value).strip():

@@ -25,7 +25,7 @@ def parse_overrides(tokens: Sequence[str]) -> list[Item]:
     """Each override as a mapping of one key, in the order given.
 
     Raises:
-        HoneError: a token that is no override, or a value that is not YAML.
+        HoneError: a token that is not an override, or a value that is not YAML.
     """
     if isinstance(tokens, str):
         tokens = [tokens]
@@ -73,7 +73,7 @@ def _is_switch(name: str) -> bool:
 
 
 def _stands_alone(name: str, following: str) -> bool:
-    """Whether `--name` has no value of its own: the next token is another option, or no answer to a switch."""
+    """Whether `--name` has no value of its own: the next token is another option, or not an answer to a switch."""
     if following.startswith("--"):
         return True
     return _is_switch(name) and not isinstance(plain_scalar(following), bool)

@@ -221,7 +221,7 @@ def _merged(adapted: Any, dtype: str) -> PreTrainedModel:
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
-    for place in (source, source.parent):  # a checkpoint's template is beside it, in its run
+    for place in (source, source.parent):  # a checkpoint's template is in its run
         if (place / "template.json").is_file():
             write_json_atomic(folder / "template.json", read_json(place / "template.json"))
             break

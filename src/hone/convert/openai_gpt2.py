@@ -91,7 +91,7 @@ def describe(done: Converted) -> str:
         f"compared with logits up to {done.largest_logit:.1f}",
     ]
     if done.n_ignored:
-        lines.insert(1, f"passed over {done.n_ignored} variables that are no weights (an optimizer's)")
+        lines.insert(1, f"passed over {done.n_ignored} variables that are not weights (an optimizer's)")
     return "\n".join(lines)
 
 

@@ -240,7 +240,7 @@ def masked(crc: int) -> int:
 def crc32c(data: bytes | np.ndarray) -> int:
     """CRC-32C of bytes, or of a contiguous array (n,) uint8.
 
-    A CRC is a remainder, and equal remainders may stand in for each other: rows of LANES words are folded into the row
+    A CRC is a remainder, and equal remainders may replace each other: rows of LANES words are folded into the row
     that has the same remainder, all lanes at once, and only that row and the tail go byte by byte (0.8 GB/s a core).
 
     >>> hex(crc32c(b"123456789"))

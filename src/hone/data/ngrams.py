@@ -4,7 +4,7 @@
     code    from the first definition on: comments and docstrings are nothing, and a variable is known only by the
             distance to where it stood last, so that renaming changes nothing (Baker 1993, parameterized strings)
 
-Attributes, functions that are only called, keywords, built-in names, numbers and strings keep their spelling. Texts are
+Attributes, functions that are only called, keywords, built-in names, numbers and strings are kept as written. Texts are
 cut by regular expressions in linear time and never parsed: rows may be fragments, and come from anywhere. Codes are the
 interpreter's own string hashes, different in each process: they are compared and never stored.
 
@@ -41,7 +41,7 @@ class Form:
     """Texts in one form, end to end.
 
     codes: (T,) uint64 of each token. distances: (T,) int64, how many tokens ago this variable stood last in its text,
-    0 for the first time and -1 for what is no variable. owners: (T,) int64, the text of each token, ascending.
+    0 for the first time and -1 for what is not a variable. owners: (T,) int64, the text of each token, ascending.
     """
 
     codes: np.ndarray
@@ -102,7 +102,7 @@ def character_form(texts: Sequence[str]) -> Form:
 
 
 def plain_form(texts: Sequence[str]) -> Form:
-    """Words, numbers and signs, as they are spelled."""
+    """Words, numbers and signs, as they are written."""
     tokens = [PLAIN.findall(text) for text in texts]
     owners = np.repeat(np.arange(len(texts)), [len(found) for found in tokens])
     codes = np.fromiter(map(hash, chain.from_iterable(tokens)), np.int64, len(owners)).view(np.uint64)
@@ -115,11 +115,11 @@ def code_form(texts: Sequence[str]) -> Form:
     owners = np.repeat(np.arange(len(texts)), [len(found) for found in tokens])
     numbers: dict[str, int] = {}
     ids = np.fromiter((numbers.setdefault(t, len(numbers)) for t in chain.from_iterable(tokens)), np.int64, len(owners))
-    spelled = list(numbers)
-    codes = np.fromiter(map(hash, spelled), np.int64, len(spelled)).view(np.uint64)
-    is_name = _flags(spelled, lambda token: token.isidentifier() and token not in KEPT_NAMES)
-    is_comment = _flags(spelled, lambda token: token.startswith("#"))
-    is_long_string = _flags(spelled, lambda token: token.lstrip("rbfuRBFU").startswith(('"""', "'''")))
+    written = list(numbers)
+    codes = np.fromiter(map(hash, written), np.int64, len(written)).view(np.uint64)
+    is_name = _flags(written, lambda token: token.isidentifier() and token not in KEPT_NAMES)
+    is_comment = _flags(written, lambda token: token.startswith("#"))
+    is_long_string = _flags(written, lambda token: token.lstrip("rbfuRBFU").startswith(('"""', "'''")))
 
     visible = ~is_comment[ids]
     ids, owners = ids[visible], owners[visible]
@@ -139,8 +139,8 @@ def code_of(text: str) -> str:
     return text[begin.start() : fence.start() if fence else None]
 
 
-def _flags(spelled: list[str], is_one: Callable[[str], bool]) -> np.ndarray:
-    return np.fromiter(map(is_one, spelled), bool, len(spelled))
+def _flags(written: list[str], is_one: Callable[[str], bool]) -> np.ndarray:
+    return np.fromiter(map(is_one, written), bool, len(written))
 
 
 def _variables(ids: np.ndarray, owners: np.ndarray, is_name: np.ndarray, numbers: dict[str, int]) -> np.ndarray:

@@ -28,7 +28,7 @@ CACHED_CHARACTERS = 1 << 20  # of different words: about 100,000 of them and 20 
 SAMPLE_TEXTS, SAMPLE_CHARACTERS = 64, 2000  # compared with the plain way before the words are relied on
 PROBE = "I'll SAY it's  12345\t\n\n  def f(x):\r\n    return x_1+=2 !?\x00\x1f\v\n'Tis we'RE \n"
 
-# The patterns of GPT-2, Qwen 2 and Llama 3, as their tokenizers spell them. Each leaves a word, cut out and standing
+# The patterns of GPT-2, Qwen 2 and Llama 3, as their tokenizers write them. Each leaves a word, cut out and standing
 # alone, in one piece: only the look-ahead sees beyond a word, and it matters to white space only, which stays whole.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN2 = (
@@ -82,8 +82,10 @@ class WordIds:
         """Ids of all texts end to end: (T,) int64, and how many each text has: (texts,) int64."""
         if self._cached_characters > CACHED_CHARACTERS:
             self._forget()
-        apart = self._apart.search if self._apart else _nowhere
-        words = [self._cut(text) if text.isascii() and not apart(text) else (text,) for text in texts]
+        apart = self._apart
+        words = [
+            self._cut(text) if text.isascii() and not (apart and apart.search(text)) else (text,) for text in texts
+        ]
         n_words = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
         known = len(self._numbers)
         # a look-up of a new word gives it the next number: see _Numbers
@@ -115,10 +117,6 @@ class _Numbers(dict[str, int]):
     def __missing__(self, word: str) -> int:
         number = self[word] = len(self)
         return number
-
-
-def _nowhere(text: str) -> None:
-    return None
 
 
 def _description(part: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class SourceTarget:
 Example = Text | Pair | Instruction | Chat | Labelled | SourceTarget
 
 # Required columns of each form. Where a row satisfies several, the first one wins: the richer form says more about
-# what is prompt and what is answer, and a data set often carries its rendered `text` beside the fields it came from.
+# what is prompt and what is answer, and a data set often carries its rendered `text` next to the fields it came from.
 REQUIRED: dict[Form, tuple[str, ...]] = {
     "messages": ("messages",),
     "conversations": ("conversations",),

@@ -111,7 +111,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     """Files to read: folders and patterns (`src/**/*.py`) are replaced by their files, sorted.
 
     In a folder, hidden files, empty files, files of unknown kinds and the folders that tools fill are passed over. A
-    folder whose files are partly rows and partly texts is refused (only a README and its like may lie beside rows):
+    folder whose files are partly rows and partly texts is refused (only a README and its like may be among rows):
     which of the two is meant cannot be guessed.
 
     Raises:
@@ -159,7 +159,7 @@ def _files_below(folder: Path) -> list[Path]:
 def _files_matching(pattern: Path) -> list[Path]:
     try:
         matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except ValueError as error:  # "**" beside other characters
+    except ValueError as error:  # "**" next to other characters
         raise HoneError(str(error), where=str(pattern)) from None
     return [
         path
@@ -335,7 +335,7 @@ def _csv_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row
 
 
 def _csv_lines(stream: "io.BufferedReader[Any]", problems: list[str]) -> Iterator[str]:
-    """Decoded lines; what is no UTF-8 is reported, so that it costs one record and not the file."""
+    """Decoded lines; what is not UTF-8 is reported, so that it costs one record and not the file."""
     offset = stream.tell()
     while line := stream.readline(MAX_RECORD_BYTES):
         try:

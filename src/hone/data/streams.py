@@ -30,7 +30,7 @@ BEFORE_SPACE = re.compile(r".*\S(?= \S)", re.DOTALL)
 
 
 class DecodeError(ValueError):
-    """Bytes that are no UTF-8, or text that is no JSON, with the 1-based line where that shows."""
+    """Bytes that are not UTF-8, or text that is not JSON, with the 1-based line where that shows."""
 
     def __init__(self, reason: str, line: int) -> None:
         self.reason, self.line = reason, line
@@ -38,7 +38,7 @@ class DecodeError(ValueError):
 
 
 def not_utf8(byte: int, offset: int) -> str:
-    """The one wording for bytes that are no UTF-8; `offset` counts bytes from the start of the (unpacked) file."""
+    """The one wording for bytes that are not UTF-8; `offset` counts bytes from the start of the (unpacked) file."""
     return f"not UTF-8: byte 0x{byte:02x} at byte {offset} of the file (convert it: iconv -f LATIN1 -t UTF-8)"
 
 
@@ -54,7 +54,7 @@ class Utf8Reader:
         """Text of about `n_bytes` more bytes (at least 4); "" at the end.
 
         Raises:
-            DecodeError: at the first byte that is no UTF-8, or where a character is cut off by the end.
+            DecodeError: at the first byte that is not UTF-8, or where a character is cut off by the end.
         """
         raw = self._stream.read(n_bytes)
         pending: bytes = self._decoder.getstate()[0]
@@ -75,7 +75,7 @@ def check_utf8(stream: IO[bytes]) -> None:
     """Read to the end, keeping nothing.
 
     Raises:
-        DecodeError: at the first byte that is no UTF-8.
+        DecodeError: at the first byte that is not UTF-8.
     """
     reader = Utf8Reader(stream)
     while reader.read(CHUNK_BYTES):
@@ -182,7 +182,7 @@ class _Window:
         raise DecodeError(f"not valid JSON: {reason}", line)
 
     def peek(self) -> str:
-        """The next character that is no white space; "" at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             space = SPACE.match(self.text, self.at)
             self.at = space.end() if space else self.at

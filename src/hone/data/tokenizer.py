@@ -12,9 +12,9 @@ beyond it. Neither adds special tokens; begin-of-text and the end token are the 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def train_bpe(
     first = next(iterator, None)
     if first is None:
         raise HoneError("no text to train a tokenizer on")
-    backend.train_from_iterator(_chained(first, iterator), trainer=trainer)
+    backend.train_from_iterator(chain([first], iterator), trainer=trainer)
     return _wrapped(backend, end_token)
 
 
@@ -122,8 +122,8 @@ def tokenizer_of(section: ModelSection) -> "PreTrainedTokenizerBase":
 def start_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], *, special: bool) -> list[list[int]]:
     """Ids of texts that open an example, without any special token added.
 
-    special: True parses the tokenizer's special tokens where the text spells them (chat templates do); False takes
-    such spellings in the data as ordinary text.
+    special: True parses the tokenizer's special tokens where the text holds them (chat templates do); False takes
+    them for ordinary text.
     """
     if not tokenizer.is_fast:
         return _slow_ids(tokenizer, texts, special)
@@ -171,7 +171,7 @@ def token_byte_lengths(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) ->
     """UTF-8 bytes that each token id stands for: (vocab_size,) int32, for bits per byte.
 
     Special tokens, and ids beyond the tokenizer's own (padded embeddings), count 0. Added tokens that are not special
-    stand for their own spelling (GPT-NeoX has runs of spaces there). For byte-level tokenizers the sum over a text's
+    stand for their own text (GPT-NeoX has runs of spaces there). For byte-level tokenizers the sum over a text's
     ids is exactly its length; SentencePiece counts the space it puts before a beginning, one byte a text.
 
     Raises:
@@ -184,7 +184,7 @@ def token_byte_lengths(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) ->
             "bits per byte need a fast tokenizer", where=type(tokenizer).__name__, fix="compare by loss instead"
         )
     backend = tokenizer.backend_tokenizer
-    byte_level = b"ByteLevel" in _state(backend.decoder)
+    byte_level = backend.decoder is not None and b"ByteLevel" in backend.decoder.__getstate__()  # its JSON
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     added = backend.get_added_tokens_decoder()
     lengths = np.zeros(vocab_size, dtype=np.int32)
@@ -208,17 +208,6 @@ def _piece_bytes(piece: str) -> int:
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
         return 1
     return len(piece.removeprefix("##").replace("▁", " ").encode("utf-8"))
-
-
-def _state(part: Any) -> bytes:
-    """The JSON that describes a part of a backend; empty if there is no such part."""
-    state: bytes = part.__getstate__() if part is not None else b""
-    return state
-
-
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _byte_level(backend: "Tokenizer") -> "Tokenizer":
@@ -291,7 +280,7 @@ def _plain_backend(tokenizer: "PreTrainedTokenizerBase", special: bool) -> "Iter
     before = backend.encode_special_tokens
     backend.no_truncation()
     backend.no_padding()
-    backend.encode_special_tokens = not special  # True: their spellings are encoded like any text
+    backend.encode_special_tokens = not special  # True: encoded like any text
     try:
         yield backend
     finally:

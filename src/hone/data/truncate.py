@@ -22,7 +22,7 @@ LongRow = Literal["truncate", "drop", "split", "windows"]
 
 
 class Preview(NamedTuple):
-    """One example for people: its ids (T,), which of them are supervised (T,) bool, and a word beside them."""
+    """One example for people: its ids (T,), which of them are supervised (T,) bool, and a note."""
 
     ids: np.ndarray
     supervised: np.ndarray

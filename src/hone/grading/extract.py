@@ -52,7 +52,7 @@ def programs_of(task: Task, answer: str) -> list[str]:
 
 
 def continuation(prompt: str, completion: str) -> list[str]:
-    """A prompt that is code and what follows it: cut at the first statement that is no definition; then as it came."""
+    """A prompt that is code, and what follows: cut at the first statement other than a definition; then as it came."""
     if completion[:1] not in (" ", "\t", "\n", "") and not DEFINITION.match(completion):
         completion = f"    {completion}"  # whoever stripped the answer stripped the indentation of its first line
     body, helpers = cut(completion, inside=True)
@@ -61,7 +61,7 @@ def continuation(prompt: str, completion: str) -> list[str]:
 
 
 def without_end_tokens(text: str) -> str:
-    """The text before a token that ends one, where a tokenizer has spelled it out."""
+    """The text before a token that ends one, where a tokenizer has written it out."""
     found = END_TOKENS.search(text)
     return text[: found.start()] if found else text
 

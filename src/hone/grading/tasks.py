@@ -90,7 +90,7 @@ def _own(columns: Mapping[str, Any], where: str | None, *, tests: str, reference
     """Our form and HumanEval's, which differ in names."""
     prompt, entry = _text(columns, "prompt", where), _text(columns, "entry_point", where)
     if not entry.isidentifier():
-        raise HoneError(f"entry_point '{entry[:40]}' is no name of a function", where=where)
+        raise HoneError(f"entry_point '{entry[:40]}' is not the name of a function", where=where)
     chunks = _chunks(columns, tests, where)
     trees = _parsed(chunks, tests, where)
     if "check" in _defined(trees) and not _called_at_top(trees, "check"):
@@ -174,7 +174,7 @@ def _text(columns: Mapping[str, Any], name: str, where: str | None) -> str:
     if not isinstance(value, str) or not value.strip():
         raise HoneError(f"'{name}' is {'missing' if value is None else 'not text, or empty'}", where=where, fix=FORMS)
     if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
-        raise HoneError(f"'{name}' has a lone surrogate, which is no character", where=where, fix="remove it")
+        raise HoneError(f"'{name}' has a lone surrogate, which is not a character", where=where, fix="remove it")
     return value
 
 

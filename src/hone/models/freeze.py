@@ -61,7 +61,9 @@ def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises:
         HoneError: none, or more than one, fits; the candidates are named.
     """
-    lists = _outermost_lists(model)
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    # not those inside another: a block's own lists (T5's sub-layers, experts) are not stacks
+    lists = {name: m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
     text = model.config.get_text_config(decoder=True)
     counts = {n for key in LAYER_COUNTS if isinstance(n := getattr(text, key, None), int) and n > 0}
     fitting = {name: module for name, module in lists.items() if "." in name and len(module) in counts}
@@ -77,14 +79,8 @@ def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     return next(iter(fitting.items()))
 
 
-def _outermost_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
-    """Every ModuleList that is not part of another: a block's own lists (T5's sub-layers, experts) are no stacks."""
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    return {name: m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)}
-
-
 def final_norms(model: PreTrainedModel, stack: str) -> dict[str, nn.Module]:
-    """The norms that follow the blocks named `stack`: those beside it, but not one of the embeddings (BLOOM, BART)."""
+    """The norms that follow the blocks named `stack`: those next to it, but not one of the embeddings (BLOOM, BART)."""
     parent = stack.rpartition(".")[0]
     return {
         f"{parent}.{name}": module
@@ -105,7 +101,7 @@ def freeze(
 ) -> None:
     """Freeze all but the top blocks and the final norm; head and embeddings by choice.
 
-    The embeddings are those of tokens and, where a table beside the blocks holds them, of positions. Where head and
+    The embeddings are those of tokens and, where a table next to the blocks holds them, of positions. Where head and
     embeddings share one tensor, unfreezing either trains both: they are the same weights (`groups` says so).
 
     Raises:
@@ -121,7 +117,8 @@ def freeze(
     model.requires_grad_(False)
     chosen: list[nn.Module] = [*layers[len(layers) - num_unfrozen_layers :], *final_norms(model, name).values()]
     if unfreeze_embeddings:
-        chosen += _embeddings(model, name)
+        tables = (m for m in model.get_submodule(name.rpartition(".")[0]).children() if isinstance(m, nn.Embedding))
+        chosen += [model.get_input_embeddings(), *tables]
     head = model.get_output_embeddings()
     if unfreeze_head and head is not None:
         chosen.append(head)
@@ -133,12 +130,6 @@ def freeze(
             f"nothing is left to train: {type(model).__name__} has no final norm, and num_unfrozen_layers is 0",
             fix="set num_unfrozen_layers to 1 or more, or unfreeze_head: true",
         )
-
-
-def _embeddings(model: PreTrainedModel, stack: str) -> list[nn.Module]:
-    """Token embeddings, and the other tables of embeddings beside the blocks (positions)."""
-    beside = model.get_submodule(stack.rpartition(".")[0]).children()
-    return [model.get_input_embeddings(), *(module for module in beside if isinstance(module, nn.Embedding))]
 
 
 # ---- saying what trains --------------------------------------------------------------------------------------------

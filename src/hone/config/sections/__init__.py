@@ -1,1 +1,1 @@
-"""One file a section: the keys, each with its type, default, bounds and documentation beside it."""
+"""One file a section: the keys, each with its type, default, bounds and documentation."""

@@ -15,7 +15,7 @@ class DataSection(Section):
         how="Relative to the YAML file. .jsonl .json .csv .parquet .txt .md .py, .gz of those, or .bin token files; "
         "the form is recognised by the columns (text, prompt + completion, messages, instruction + output).",
         benefit="No registry and no conversion: point at the file.",
-        tradeoff="Too few rows (tens): learned by heart after some epochs. Many careless rows: the model copies their "
+        tradeoff="Too few rows (tens): memorized after some epochs. Many careless rows: the model copies their "
         "faults; `hone prepare --show 3` shows what is trained.",
         cpu="50 to 20,000 rows",
         gpu="1,000 to 1,000,000 rows",
@@ -27,8 +27,7 @@ class DataSection(Section):
         why="Only rows the model has not seen show whether it learned or memorized.",
         how="Without it, validation_split_percentage holds out part of the training rows.",
         benefit="The same rows in every run: numbers of different runs can be compared.",
-        tradeoff="Too small (below 50 rows): wide intervals. Overlap with the training rows: a perplexity too good to "
-        "be true.",
+        tradeoff="Too small (below 50 rows): wide intervals. Also trained on: a perplexity too good to be true.",
         cpu="100 to 500 rows",
         gpu="500 to 5,000 rows",
         maps_to=None,
@@ -39,7 +38,7 @@ class DataSection(Section):
         why="Many sets are published there and cached after the first download.",
         how="Read with datasets.load_dataset; a value that starts with . / or ~ is a local folder.",
         benefit="One line instead of a download script.",
-        tradeoff="Needs a network once, and the set can change; a file beside the YAML cannot.",
+        tradeoff="Needs a network once, and the set can change; a local file cannot.",
         cpu="null or a set below 100 MB",
         gpu="any",
         maps_to="datasets.load_dataset.path",
@@ -196,7 +195,7 @@ class DataSection(Section):
     deduplicate: bool = key(
         False,
         what="Whether training examples that occur several times are kept only once.",
-        why="Copies are trained several times an epoch: the model learns them by heart.",
+        why="Copies are trained several times an epoch: the model memorizes them.",
         how="Examples are equal when their tokens and labels are; the first one stays. Similar ones are not found.",
         benefit="Less memorization, and a smaller set.",
         tradeoff="true: rows repeated on purpose, as a weight, count once. false: copied licence texts are the first "
@@ -210,7 +209,7 @@ class DataSection(Section):
         what="What happens to training rows that hold a validation item, word for word or nearly.",
         why="A model that has trained on the answers looks better than it is.",
         how="Looked for before training: the same words; for code also with other variable names, comments or layout; "
-        "or half of an item's runs of 13 words in one row. flag: said, and written to eval/overlap.json. drop: those "
+        "or half of an item's runs of 13 words in one row. flag: logged, and written to eval/overlap.json. drop: those "
         "rows are not trained. off: not looked for.",
         benefit="Every before-and-after comparison comes with how many of its items were in the training rows.",
         tradeoff="flag: some seconds at the first start with some data (a second for 5,000 short rows). drop: somewhat "
@@ -239,7 +238,7 @@ class DataSection(Section):
         why="It is apart from the training seed, so that repeated runs are measured on the same rows.",
         how="Rows are ranked by a hash of this seed and their content.",
         benefit="Several training seeds give comparable numbers.",
-        tradeoff="Changing it between runs mixes luck of the rows into the comparison.",
+        tradeoff="Changing it between runs adds the choice of rows to what is compared.",
         cpu="0",
         gpu="0",
         maps_to=None,

@@ -52,7 +52,7 @@ class EvalSection(Section):
         None,
         what="Programming tasks with tests that base and tuned are to solve: HumanEval's file, MBPP's or your own.",
         why="A lower loss does not say whether the programs run; passed tests do.",
-        how="Each task is spelled as the training's rows are; answers are generated as the section generate says "
+        how="Each task is formatted as the training rows are; answers are generated as the section generate says "
         "(num_return_sequences, temperature, max_new_tokens …), run in a sandbox and compared by task. Where programs "
         "cannot be isolated it says so and measures only the rest.",
         benefit="pass@k before and after, in eval/base.code.json and eval/tuned.code.json, with a paired test.",
@@ -65,7 +65,7 @@ class EvalSection(Section):
     confidence_level: float = key(
         0.95,
         what="Probability that the printed intervals stand for.",
-        why="A difference smaller than its interval may be luck of the chosen rows.",
+        why="A difference smaller than its interval may come from the choice of rows alone.",
         how="The intervals come from resampling the validation items (bootstrap_resamples).",
         benefit="Says how far to trust 'better by x'.",
         tradeoff="Too high (0.999): intervals so wide that nothing is certain. Too low (0.5): half of them miss.",
@@ -92,7 +92,7 @@ class EvalSection(Section):
         what="With task: seq2seq: for how many validation rows targets are generated and compared with the true ones.",
         why="Loss looks at one token at a time, with the true tokens before it; a generated text shows what users get.",
         how="Greedy, on evenly spaced rows, the same for base and tuned: exact match, chrF, BLEU, ROUGE-L. 0 is off.",
-        benefit="Numbers that other people's papers report, beside the loss.",
+        benefit="Numbers that other people's papers report, next to the loss.",
         tradeoff="Too high: minutes of generation before and after each run. Too low: wide intervals.",
         cpu="50 to 200",
         gpu="500 or more",
@@ -102,7 +102,7 @@ class EvalSection(Section):
     memorization_samples: int = key(
         0,
         what="How many beginnings of training rows, and as many of validation rows, base and tuned are to continue.",
-        why="A model can get better by learning its rows by heart; then it recites them, secrets included.",
+        why="A model can get better by memorizing its rows; then it recites them, secrets included.",
         how="Greedy, sample_max_new_tokens each: a text copies if 50 characters in a row or 13 words stand just so in "
         "a training row. The shares, and tuned - base, go to eval/memorization.json. 0 is off; task: causal only.",
         benefit="Says how much of what the model writes is its training data, and how much of that base knew before.",

@@ -83,7 +83,7 @@ class GenerateSection(Section):
     sampling_seed: int = key(
         0,
         what="Seed of the random draws in generation.",
-        why="Base and tuned should be compared with the same luck.",
+        why="Base and tuned should be compared under the same random draws.",
         how="A generator of its own: it does not change the training, nor does the training change it.",
         benefit="The same prompt and settings give the same text on the same machine.",
         tradeoff="A single fixed seed can look better or worse than average: vary it before judging a few samples.",

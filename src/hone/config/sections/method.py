@@ -56,7 +56,7 @@ class MethodSection(Section):
         how="Blocks below get no gradient and no optimizer values, so each frozen block saves time and memory. "
         "In an encoder-decoder the trained blocks are the decoder's; its encoder stays frozen.",
         benefit="4 of 24 blocks of gpt2-medium cost about half the time of full training.",
-        tradeoff="Too many: slower, and few rows are learned by heart. Too few (0 or 1): the loss falls for some "
+        tradeoff="Too many: slower, and few rows are memorized. Too few (0 or 1): the loss falls for some "
         "steps, then stays flat above what full training reaches.",
         cpu="2 of 6 (distilgpt2), 4 of 24 (gpt2-medium)",
         gpu="a quarter to a half of the blocks",
@@ -115,7 +115,7 @@ class MethodSection(Section):
     lora_dropout: float = key(
         0.0,
         what="With lora: the share of the adapter's inputs set to zero at random in training.",
-        why="Few rows and many epochs invite learning by heart.",
+        why="Few rows and many epochs invite memorization.",
         how="Active in training only; evaluation and generation never drop anything.",
         benefit="A smaller gap between training and validation loss on small data.",
         tradeoff="Too high: slower learning and a higher training loss. Too low: validation loss rises while training "
@@ -154,7 +154,7 @@ class MethodSection(Section):
     )
     lora_modules_to_save: list[str] = key(
         [],
-        what="With lora: modules that train whole, beside the adapters, and are saved with them.",
+        what="With lora: modules that train whole, next to the adapters, and are saved with them.",
         why="New tokens need new embeddings and output scores, which no low-rank matrix can give.",
         how="Names as printed by the model, e.g. [embed_tokens, lm_head]. Each is copied: where head and embeddings "
         "were one tensor, the copies part, and `hone merge` keeps both.",

@@ -59,7 +59,7 @@ class SpeedKeys(Section):
         ge=0,
         what="Up to how many gigabytes of disk may hold what frozen blocks make of each token; 0 turns that off.",
         why="With the bottom of a network frozen, every epoch computes the same numbers there again.",
-        how="The first epoch writes the hidden states at the first trained block beside the tokens ($HONE_CACHE); "
+        how="The first epoch writes the hidden states at the first trained block next to the tokens ($HONE_CACHE); "
         "later epochs, and other runs with the same frozen weights and rows, begin there. With method freeze, or "
         "lora with lora_layers_to_transform; flat batches, no dropout, several epochs. Checked before use.",
         benefit="From the second epoch on only the trained blocks cost anything.",

@@ -83,7 +83,7 @@ class TrainSection(SpeedKeys):
     weight_decay: float = key(
         0.0,
         what="How strongly weights are pulled towards zero, as a share of the learning rate at each step.",
-        why="Large weights often mean that rows are learned by heart.",
+        why="Large weights often mean that rows are memorized.",
         how="AdamW's decoupled form; biases and norms are left out.",
         benefit="Better validation loss in long training; little effect in a few epochs of fine-tuning.",
         tradeoff="Too high (above 0.3): training loss stays high. Too low: in long runs weights grow and overfit.",
@@ -96,11 +96,11 @@ class TrainSection(SpeedKeys):
         None,
         what="The share of activations set to zero at random in training, in the model's own layers; null decides.",
         why="It was made for many passes over much data; a few epochs of fine-tuning gain little by it.",
-        how="null: none in fine-tuning of a causal model on the CPU, and that is said; else as the model comes. A "
+        how="null: none in fine-tuning of a causal model on the CPU, which is logged; else as the model comes. A "
         "number goes to every dropout that the architecture has. What is saved keeps the model's own; lora_dropout "
         "is apart.",
         benefit="Without it a CPU attends several times faster, frozen blocks run once, and losses are less noisy.",
-        tradeoff="Off: small data is learned by heart sooner, so watch the validation loss, and try 0.1 where it turns "
+        tradeoff="Off: small data is memorized sooner, so watch the validation loss, and try 0.1 where it turns "
         "up. On: slower on a CPU.",
         cpu="null; 0.1 for many epochs over few rows",
         gpu="null",
@@ -177,7 +177,7 @@ class TrainSection(SpeedKeys):
     num_train_epochs: float = key(
         3.0,
         what="How often the training rows are gone through; fractions are allowed.",
-        why="Each pass learns more of the rows, first what they have in common, then each one by heart.",
+        why="Each pass learns more of the rows, first what they have in common, then each one's own words.",
         how="max_steps, when positive, replaces it; the learning rate schedule spans exactly the planned steps.",
         benefit="Enough passes to learn the form and style of the answers.",
         tradeoff="Too many: training loss falls and validation loss rises, samples recite rows. Too few: validation "
@@ -251,7 +251,7 @@ class TrainSection(SpeedKeys):
     seed: int = key(
         42,
         what="Seed of the order of rows, of dropout, and of new weights (lora, from scratch).",
-        why="Repeating a run, and telling luck from progress, both need control over chance.",
+        why="Repeating a run, and telling seed variance from progress, both need control over chance.",
         how="The batch of each step follows from seed, epoch and step alone.",
         benefit="The same seed, machine and versions give the same losses.",
         tradeoff="One seed can be lucky: the spread over 3 to 5 seeds is often as large as the effect of a setting.",

@@ -138,7 +138,7 @@ def program_loader(program: Path) -> str | None:
     with program.open("rb") as file:
         head = file.read(64)
         if head[:5] != b"\x7fELF\x02":
-            raise IsolationError(f"{program} is no 64-bit ELF program")
+            raise IsolationError(f"{program} is not a 64-bit ELF program")
         order = "<" if head[5] == 1 else ">"
         (at,) = struct.unpack_from(f"{order}Q", head, 32)
         size, count = struct.unpack_from(f"{order}HH", head, 54)

@@ -92,7 +92,7 @@ def started(sandbox: Sandbox, job: dict[str, Any], inherit: Sequence[int] = ()) 
 
     Args:
         job: plain values; the file descriptors in it are numbers of `inherit`.
-        inherit: descriptors that the program gets beside stdin, stdout and stderr, and no others.
+        inherit: descriptors that the program gets apart from stdin, stdout and stderr, and no others.
     """
     with ExitStack() as files:
         work = files.enter_context(in_memory(marshal.dumps((inside_code(), job))))

@@ -95,7 +95,9 @@ def together(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: flo
         program = stack.enter_context(started(sandbox, job, [verdict.writer]))
         verdict.close_writer()
         seen = watch([program], verdict.reader, wall(seconds))
-        found, detail = _early(seen, seconds) or _of_one(_said(seen, job["nonce"], program), program, seen, seconds)
+        early = _early(seen, seconds)
+        said = None if early else _said(seen, job["nonce"], program)
+        found, detail = early or (_known(said[0], said[1]) if said else _of_ended(program, seen, seconds))
     return Outcome(found, detail, "same-process", seen.seconds)
 
 
@@ -156,10 +158,6 @@ def _of_pair(
     if verdict == "pass" and not n_calls:
         raise HarnessError("the tests pass without a call to the function they are about")
     return _known(verdict, detail)
-
-
-def _of_one(said: list[Any] | None, program: Running, seen: Watched, seconds: float) -> tuple[str, str]:
-    return _of_ended(program, seen, seconds) if said is None else _known(said[0], said[1])
 
 
 def _known(verdict: str, detail: str) -> tuple[str, str]:

@@ -147,7 +147,7 @@ def _decode(value: Any, depth: int) -> Any:
         decoded = [_decode(item, depth + 1) for item in items]
         return dict(zip(decoded[::2], decoded[1::2]))
     if any(type(item) is not str for item in items):
-        raise Malformed("digits that are no text")
+        raise Malformed("digits that are not text")
     if tag == "r":
         start, stop, step = (int(item, 16) for item in items)
         return range(start, stop, step)
