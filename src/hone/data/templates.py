@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Alpaca's headings without its preamble sentence, which costs tokens in every row and says nothing about any.
-INSTRUCTION = "### Instruction:\n{instruction}\n\n"
+HEADING = "### Instruction:"
+INSTRUCTION = HEADING + "\n{instruction}\n\n"
 INPUT = "### Input:\n{input}\n\n"
 RESPONSE = "### Response:\n"
 
@@ -120,6 +121,36 @@ def render_prompt(
     if isinstance(example_or_prompt, str):
         example_or_prompt = Pair(example_or_prompt, "")
     return "".join(s.text for s in render(example_or_prompt, template, tokenizer) if not s.supervised)
+
+
+def code_request(code: str, template: str) -> Example | str:
+    """The beginning of a program that a model is to complete, in the form of a row, or as it is if it is plain."""
+    return code if template == "plain" else Instruction("Complete this Python code.", code, "")
+
+
+def program_request(words: str, template: str) -> Example | str:
+    """A program asked for in words, in the form of a row; plain, a docstring at the top of that program.
+
+    >>> program_request("Double x.", "plain")
+    '\"\"\"\\nDouble x.\\n\"\"\"\\n'
+    """
+    if template != "plain":
+        return Instruction(words, "", "")
+    quoted = words.replace('"""', "'''")
+    return f'"""\n{quoted}\n"""\n'
+
+
+def with_names(words: str, names: Sequence[str], test: str) -> str:
+    """A task in words, with the names that its tests call: by its first test if that is an assertion of one line.
+
+    >>> with_names("Double x.", ["twice"], "assert twice(1) == 2")
+    'Double x.\\nassert twice(1) == 2'
+    """
+    if all(name in words for name in names):
+        return words
+    if test.startswith("assert ") and "\n" not in test:
+        return f"{words}\n{test}"
+    return f"{words}\nThe name to define: {', '.join(names)}"
 
 
 def _instruction_prompt(instruction: str, given: str) -> str:

@@ -1,7 +1,7 @@
 """Programming tasks given to a model: how each is asked, where an answer ends, and the answers, kept for the next time.
 
-A task is spelled by the template of the training: as a row's instruction, or, for models without one, as code to be
-continued. Nothing generated is run here (`grade.py` does that, in sandboxes).
+A task is formatted by the template of the training (`data/templates.py`): as a row's instruction, or, for models
+without one, as code to be continued. Nothing generated is run here (`grade.py` does that, in sandboxes).
 
 Answers are kept in a file for each model, by prompt: the name of the file is a hash of the weights, the tokenizer and
 all that decides the draws, so that two models never share an answer. An interrupted generation goes on where it was.
@@ -15,31 +15,32 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.cache import answer_cache
 from hone.config.sections.generate import GenerateSection
 from hone.data.prepare import tokenizer_fingerprint
-from hone.data.records import Example, Instruction
+from hone.data.records import Example
+from hone.data.templates import HEADING, code_request, program_request, with_names
 from hone.data.tokenizer import start_ids
 from hone.errors import placed
 from hone.files import disk_errors
 from hone.grading.extract import STOP_STRINGS
 from hone.grading.tasks import Task
-from hone.inference.generate import generate_texts, reads_source, special_ends
+from hone.inference.decoding import reads_source
+from hone.inference.generate import generate_texts, special_ends
 from hone.inference.prompts import prompt_ids
 from hone.models.inspect import max_positions
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 log = logging.getLogger("hone")
-COMPLETE = "Complete this Python code."
 # A model that continues a function goes on to others. A helper after it is lost by this, but hardly any model writes
 # one there, and the published figures of base models are measured so.
 AFTER_A_FUNCTION = ("\ndef ", "\nclass ", "\n@", *STOP_STRINGS)
 AFTER_A_PROGRAM = ('\n"""', *STOP_STRINGS)  # the next question of a model that was asked in a docstring
-NEXT_INSTRUCTION = ("\n### Instruction:",)
+NEXT_INSTRUCTION = (f"\n{HEADING}",)
 
 
 def question(task: Task, template: str) -> tuple[Example | str, tuple[str, ...]]:
@@ -47,31 +48,20 @@ def question(task: Task, template: str) -> tuple[Example | str, tuple[str, ...]]
 
     >>> question(Task("t", "def f(x):\\n", "f", ("f",), ("assert f(1)",)), "plain")[0]
     'def f(x):\\n'
-    >>> question(Task("t", "Double x.", "f", ("f",), ("assert f(1) == 2",)), "plain")[0]
-    '\"\"\"\\nDouble x.\\nassert f(1) == 2\\n\"\"\"\\n'
     """
-    if template == "plain":
-        if task.prompt_is_code:
-            return task.prompt, AFTER_A_FUNCTION
-        words = _named(task).replace('"""', "'''")
-        return f'"""\n{words}\n"""\n', AFTER_A_PROGRAM
-    stops = NEXT_INSTRUCTION if template == "instruction" else ()
+    asked: Example | str
+    stops: tuple[str, ...]
     if task.prompt_is_code:
-        return Instruction(COMPLETE, task.prompt, ""), stops
-    return Instruction(_named(task), "", ""), stops
+        asked, stops = code_request(task.prompt, template), AFTER_A_FUNCTION
+    else:
+        words = with_names(task.prompt.strip(), task.calls, task.tests[0].strip())
+        asked, stops = program_request(words, template), AFTER_A_PROGRAM
+    if template != "plain":
+        stops = NEXT_INSTRUCTION if template == "instruction" else ()
+    return asked, stops
 
 
-def _named(task: Task) -> str:
-    """The task in words, with the names that the tests call: by its first test if it is an assertion of one line."""
-    words, test = task.prompt.strip(), task.tests[0].strip()
-    if all(name in words for name in task.calls):
-        return words
-    if test.startswith("assert ") and "\n" not in test:
-        return f"{words}\n{test}"
-    return f"{words}\nThe name to define: {', '.join(task.calls)}"
-
-
-def open_ended(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+def open_ended(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """The beginning of a function, cut where its body can begin: without blanks that the tokenizer joins to the body.
 
     Where `\n` and four spaces are one token, a model has never read that `\n` alone before a body and ends the text.
@@ -86,8 +76,8 @@ def open_ended(prompt: str, tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def solve(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
     settings: GenerateSection,
     template: str,
@@ -95,7 +85,7 @@ def solve(
     """task_id -> its `num_return_sequences` answers; without the tasks that leave no room in the model's window.
 
     Raises:
-        HoneError: a task that the template cannot spell; answers cannot be kept on the disk.
+        HoneError: a task that the template cannot format; answers cannot be kept on the disk.
     """
     window = max_positions(model)
     identity: dict[str, Any] | None = None
@@ -122,8 +112,8 @@ def solve(
 
 
 def _generate(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     missing: Mapping[str, tuple[Task, Example | str, list[int]]],
     settings: GenerateSection,
     template: str,
@@ -172,7 +162,7 @@ def answers_folder() -> Path:
     return answer_cache()
 
 
-def model_identity(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+def model_identity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """All of a model that an answer depends on: its weights, its tokenizer, its end tokens, and what computes it."""
     return {
         "weights": weights_sha256(model),
@@ -184,10 +174,8 @@ def model_identity(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
     }
 
 
-def weights_sha256(model: "PreTrainedModel") -> str:
+def weights_sha256(model: PreTrainedModel) -> str:
     """A hash of every parameter and buffer: names, shapes, types and all values."""
-    import torch
-
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
