@@ -36,7 +36,11 @@ from ruamel.yaml import YAML
 Numbers = dict[str, float | str]
 
 # Differences that are meant: (case, file, name) as patterns of `fnmatch`, and why.
-WANTED: list[tuple[str, str, str, str]] = []
+WANTED: list[tuple[str, str, str, str]] = [
+    ("lora-chat", "*.merge.out", "difference", "divided by the spread in another precision: 8 digits are equal"),
+    ("*", "*", "quality.per_text.*", "the numbers of each text are not kept: the texts are"),
+    ("*", "*/compare.code.json", "passed.test", "the same test, without 'exact'"),
+]
 
 # What no two runs have in common: clocks, memory, paths; and what describes a number but is not one.
 UNCOMPARED = {
@@ -44,7 +48,11 @@ UNCOMPARED = {
     *("eval_runtime", "eval_samples_per_second", "eval_steps_per_second"),
     *("peak_memory_bytes", "memory", "disk", "version", "kind"),
 }
-TEXTS = {"text", "answers", "completion", "label", "verdict", "test", "prompt", "reference", "copied"}  # compared too
+# Texts that are compared, too.
+TEXTS = re.compile(
+    r"(^|\.)(text|answers|completion|label|verdict|test|prompt|reference|copied)(\.|$)"
+    r"|^(samples|lines)\.\d+\.(base|tuned|model)$"
+)
 SHOWN = 3  # differing names in a line of the table
 
 
@@ -219,25 +227,40 @@ def start(checkout: Path, inputs: Path, folder: Path, names: Iterable[str]) -> "
 
 # ---- by meaning ------------------------------------------------------------------------------------------------------
 
-# One name for what has two, on either side.
-ONE_NAME = [
-    (r"^generation_quality\.n_texts$", "n_texts"),
-    (r"^generation_quality\.", "quality."),
-    (r"^(samples\.\d+)\.(base|tuned|model)$", r"\1.text"),
-    (r"^classes\.classes\.", "classes."),
-    (r"^classes\.(confusion|majority)", r"\1"),
-    (r"^nll\.", "loss.numerator."),
-    (r"^n_tokens\.", "loss.weight."),
-    (r"^n_bytes\.", "bits_per_byte.weight."),
-    (r"^written\.(\w+)\.", r"\1.numerator."),
-    (r"(^|\.)(mde|detectable|detectable_difference)$", r"\1minimum_detectable_effect"),
-]
-OF_COMPARISONS = [
-    (r"^only_tuned_better$", "passed.only_b"),
-    (r"^only_base_better$", "passed.only_a"),
-    (r"^pass_difference", "passed.difference"),
-    (r"^(\w+?)_(difference|p_value|p_adjusted)(\.low|\.high|)$", r"\1.\2\3"),
-    (r"^(\w+?)_detectable$", r"\1.minimum_detectable_effect"),
+# One name for what has two, on either side: file, pattern, and the name in `hone.results`; None for what is said twice.
+NAMES: list[tuple[str, str, str | None]] = [
+    ("*", r"^generation_quality\.n_texts$", "n_texts"),
+    ("*", r"^generation_quality\.", "quality."),
+    ("*", r"^quality\.(\w+)_n$", r"quality.\1.n_items"),
+    ("*", r"^(samples\.\d+)\.(base|tuned|model)$", r"\1.text"),
+    ("*", r"^classes\.classes\.", "classes."),
+    ("*", r"^classes\.(confusion|majority)", r"\1"),
+    ("*", r"^classes\.averages\.(\w+)\.(\w+)$", r"\1_\2"),
+    ("*", r"^n_written$", "exact_match.n_items"),
+    ("*", r"(^|\.)(mde|detectable|detectable_difference)$", r"\1minimum_detectable_effect"),
+    ("*", "two-boxes", "two-sandboxes"),
+    ("*", r"^(pass_at_k.*\.\d+)\.estimate", r"\1"),
+    ("*", "tasks_with_too_few_samples", "n_too_few"),
+    ("*.items.json", r"^nll\.", "loss.numerator."),
+    ("*.items.json", r"^n_tokens\.", "loss.weight."),
+    ("*.items.json", r"^n_bytes\.", "bits_per_byte.weight."),
+    ("*.items.json", r"^written\.(\w+)\.", r"\1.numerator."),
+    ("*compare*", r"^only_tuned_better$", "passed.only_b"),
+    ("*compare*", r"^only_base_better$", "passed.only_a"),
+    ("*compare*", r"^pass_difference", "passed.difference"),
+    ("*compare*", r"^(only_\w+_right|mcnemar_p_value)$", None),
+    ("*compare*", r"^(\w+?)_(difference|p_value|p_adjusted)(\.low|\.high|)$", r"\1.\2\3"),
+    ("*compare*", r"^(\w+?)_detectable$", r"\1.minimum_detectable_effect"),
+    ("*repeat*", r"^(tuned|change)\.", None),
+    ("*repeat*", r"\.(tuned|change)\.(seeds|mean_on_these_items)\.(low|high)$", r".\1.mean_on_these_items.\3"),
+    ("*repeat*", r"\.(tuned|change)\.(low|high)$", r".\1.mean.\2"),
+    ("memorization.json", r"\.(base|tuned)\.(copying|copied_characters)(\.low|\.high|)$", r".\2.\1\3"),
+    ("memorization.json", r"\.copying_difference", ".change.difference"),
+    ("memorization.json", r"^(prompts\.\w+)\.(p_value|only_base|only_tuned)$", r"\1.change.\2"),
+    ("memorization.json", r"\.only_base$", ".only_a"),
+    ("memorization.json", r"\.only_tuned$", ".only_b"),
+    ("contamination.json", r"^n_overlapping$", "n_contaminated"),
+    ("contamination.json", r"^n_(exact|near|same_code)$", r"by_kind.\1"),
 ]
 HEADLINE_AGAIN = {
     "p_value",
@@ -246,33 +269,38 @@ HEADLINE_AGAIN = {
     "power",
     "verdict",
     "test",
-}  # of old comparisons
+}  # of flat comparisons
 
 
 def numbers(path: Path) -> Numbers:
     """name -> number (or text) of a result file, whatever its form."""
-    text = path.read_text(encoding="utf-8")
+    file, text = path.name.replace("overlap", "contamination"), path.read_text(encoding="utf-8")
     try:
         value = json.loads(text)
     except ValueError:
         try:
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+            value = {"lines": [json.loads(line) for line in text.splitlines() if line.strip()]}
         except ValueError:
             return {}  # not a file of numbers, as a table for people
     if isinstance(value, dict) and {"true", "predicted"} <= value.keys():
         right = [int(true == answered) for true, answered in zip(value.pop("true"), value.pop("predicted"))]
         value["accuracy"] = {"numerator": right}
-    rules = ONE_NAME + (OF_COMPARISONS if "compare" in path.name else [])
-    found: Numbers = {}
-    for name, number in flat(value):
-        for pattern, other in rules:
-            name = re.sub(pattern, other, name)
-        found[name] = number
-    if "compare" in path.name:
+    named = ((one_name(file, name.replace(" ", "_")), number) for name, number in flat(value))
+    found = {name: number for name, number in named if name}
+    if "compare" in file:
         again = {name: found.pop(name) for name in HEADLINE_AGAIN & found.keys()}
         if "passed.p_value" not in found and "passed.difference" in found:
             found |= {f"passed.{name}": number for name, number in again.items()}
     return found
+
+
+def one_name(file: str, name: str) -> str | None:
+    for files, pattern, other in NAMES:
+        if fnmatch(file, files) and re.search(pattern, name):
+            if other is None:
+                return None
+            name = re.sub(pattern, other, name)
+    return name
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, float | str]]:
@@ -291,7 +319,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, float | str]]:
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             yield from flat(inner, f"{name}.{i}" if name else str(i))
-    elif isinstance(value, (int, float)) or (isinstance(value, str) and TEXTS & set(name.split("."))):
+    elif isinstance(value, (int, float)) or (isinstance(value, str) and TEXTS.search(name)):
         yield name, value
 
 
@@ -321,7 +349,8 @@ def tables(folder: Path) -> dict[str, Numbers]:
         *folder.rglob("repeat.json"),
         *folder.glob("*.out"),
     ]
-    return found | {str(path.relative_to(folder)): numbers(path) for path in sorted(files)}
+    names = {path: str(path.relative_to(folder)).replace("overlap", "contamination") for path in sorted(files)}
+    return found | {name: numbers(path) for path, name in names.items()}
 
 
 def differences(old: Numbers, new: Numbers) -> dict[str, str]:
