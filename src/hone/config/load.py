@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hone.config.checks import conflicts, idle_notices
+from hone.config.explain import recipe_names
 from hone.config.overrides import parse_overrides
 from hone.config.parse import Item, parse_yaml
 from hone.config.resolve import Given, Problem, resolve, type_problem
@@ -116,8 +117,6 @@ def _read_text(path: Path, name: str) -> str:
 
 
 def _missing_fix(path: Path, name: str) -> str:
-    from hone.config.explain import recipe_names
-
     if "=" in name:
         return "a configuration file comes first: `hone train cfg.yaml learning_rate=1e-4`"
     if path.stem in recipe_names():
