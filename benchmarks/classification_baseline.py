@@ -134,6 +134,7 @@ def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[st
     from hone.data.tokenizer import load_tokenizer
     from hone.models.build import build_model
     from hone.models.freeze import count_trainable
+    from hone.models.kinds import CLASSIFIER
 
     files = {
         kind: str(options.out / f"{side}.jsonl")
@@ -154,7 +155,7 @@ def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[st
     items, tuned = done.read_eval("tuned.items"), done.read_eval("tuned")
     assert items is not None and tuned is not None
     names = np.array(list(tuned["classes"]))
-    model = build_model(config, load_tokenizer(done.folder), names.tolist(), 0)
+    model = build_model(config, CLASSIFIER, load_tokenizer(done.folder), names.tolist())
     weights = count_trainable(model).n_trainable
     return summary(f"hone: {name}", names[items["true"]], names[items["predicted"]], seconds, weights)
 

@@ -20,6 +20,7 @@ from hone.data import truncate as views
 from hone.data.prepare import prepare
 from hone.data.pretoken_cache import word_ids
 from hone.grading.tasks import as_task
+from hone.tasks import task_of
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["def f(x):\n", "    return", " it's", " 12", "  ", "\n\n", "\t", "é", " 二", "<|endoftext|>", "+=", " a", "Zz"]
@@ -170,7 +171,7 @@ def test_store_is_the_slow_encoders_byte_for_byte(
     config = load_config(
         {"train_file": str(write_rows("rows.jsonl", rows)), "deduplicate": deduplicate, "overlap": "off"}
     )
-    folder = prepare(config, tokenizer).store.folder
+    folder = prepare(config, task_of(config), tokenizer).store.folder
     assert folder is not None
     files = reference_store(rows, tokenizer, deduplicate)
     assert {path.name for path in folder.iterdir()} == {*files, "meta.json"}
@@ -191,7 +192,7 @@ def test_store_does_not_depend_on_how_it_is_cut_into_batches(
             monkeypatch.setattr(module, name, tokens)
         keys = {"train_file": str(path), "token_cache_dir": str(tmp_path / f"cache-{rows}"), "overlap": "off"}
         config = load_config(keys)
-        prepared = prepare(config, tokenizer)
+        prepared = prepare(config, task_of(config), tokenizer)
         assert prepared.store.folder is not None and not prepared.cached
         counts = prepared.train.n_supervised()
         assert counts.tolist() == [

@@ -25,7 +25,8 @@ from hone.errors import HoneError
 from hone.hub import answers, cached, in_reach, no_retries
 from hone.models.fallback import reachable_or_spare
 from hone.models.gpt2 import load_gpt2
-from hone.models.load import check_source, load_finished
+from hone.models.load import load_finished
+from hone.models.source import check_source
 from hone.training.repeat import repeat
 
 HEAD = "def add(a, b):\n"

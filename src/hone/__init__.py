@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hone.data.prepare import Prepared
     from hone.planning.plan import Plan
     from hone.runs import Run
+    from hone.tasks.task import Task
 
 __version__ = "0.1.0"
 __all__ = [
@@ -45,14 +46,15 @@ def load_config(source: "str | Path | Mapping[str, Any] | None" = None, override
     return load(source, overrides)
 
 
-def prepare(config: "Config") -> "Prepared":
+def prepare(config: "Config", task: "Task | None" = None) -> "Prepared":
     """Tokenise the config's data into the token store, or open it if that was done before."""
     from hone.data.prepare import prepare as prepare_data
     from hone.data.tokenizer import tokenizer_of
     from hone.models.fallback import reachable_or_spare
+    from hone.tasks import chosen
 
-    config = reachable_or_spare(config)
-    return prepare_data(config, tokenizer_of(config.model))
+    config, task = chosen(reachable_or_spare(config), task)
+    return prepare_data(config, task, tokenizer_of(config.model))
 
 
 def plan(config: "Config", *, measure: bool = False) -> "Plan":
@@ -62,14 +64,14 @@ def plan(config: "Config", *, measure: bool = False) -> "Plan":
     return make_plan(config, measure=measure)
 
 
-def train(config: "Config") -> "Run":
+def train(config: "Config", task: "Task | None" = None) -> "Run":
     """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder."""
     from hone.hardware import calm_threads
 
     calm_threads()
     from hone.training.train import train as train_run
 
-    return train_run(config)
+    return train_run(config, task)
 
 
 def repeat(config: "Config", seeds: Sequence[int]) -> dict[str, Any]:
@@ -105,11 +107,11 @@ def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokeniz
     return load_finished(name), load_tokenizer(name)
 
 
-def evaluate(model: "Run | str | Path", config: "Config") -> dict[str, Any]:
+def evaluate(model: "Run | str | Path", config: "Config", task: "Task | None" = None) -> dict[str, Any]:
     """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
     from hone.evaluation.evaluate import evaluate_model
 
-    return evaluate_model(_name(model), config)
+    return evaluate_model(_name(model), config, task)
 
 
 def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> dict[str, Any]:

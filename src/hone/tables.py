@@ -14,7 +14,7 @@ from hone.show import duration, printable, size, table, with_bounds
 
 if TYPE_CHECKING:
     from hone.cache import Entry
-    from hone.data.prepare import Dataset
+    from hone.data.dataset import Dataset
     from hone.doctor import Check
     from hone.planning.plan import Plan
 

@@ -22,7 +22,7 @@ from hone.convert.openai_gpt2 import checkpoint_prefix, convert, read_hparams, r
 from hone.convert.tensorbundle import crc32c, masked, open_bundle, read_tensor
 from hone.errors import HoneError
 from hone.models.gpt2 import GPT2, SIZES
-from hone.models.load import check_source
+from hone.models.source import check_source
 
 RAW = Path(__file__).parents[1] / "fixtures" / "openai-gpt2-tiny"
 EXPECTED = json.loads((RAW / "expected.json").read_text())

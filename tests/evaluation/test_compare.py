@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import hone
 from hone.cli import app
-from hone.data.prepare import prepare
 from hone.errors import HoneError
 from hone.evaluation.run import fingerprint
 from hone.statistics.paired import METRICS, Metric, before_after, compare_metrics, metrics_of, paired, verdict
+from hone.tasks import task_of
 
 
 def losses(n: int, shift: float = 0.0, seed: int = 1, tokens: int = 20) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def test_fingerprint_is_of_the_texts_alone(tmp_path: Path, model_folder: Path, t
                 **settings,
             }
         )
-        return fingerprint(prepare(config, tokenizer).validation, tokenizer)
+        return fingerprint(hone.prepare(config).validation, task_of(config), tokenizer)
 
     text = "def add(a, b):\n    return a + b\n" * 6
     assert of(text) == of(text, max_length=32) == of(text.replace("    ", "  "))

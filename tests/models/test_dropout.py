@@ -11,6 +11,7 @@ import torch
 import hone
 from hone.models.build import dropout_of
 from hone.models.dropout import largest_dropout, set_dropout
+from hone.models.kinds import CLASSIFIER, DECODER, ModelKind
 
 WITH = {"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.2}
 KEYS = {
@@ -44,13 +45,14 @@ def test_without_it_two_passes_agree_with_it_they_differ(architecture: str, tiny
 
 
 def test_when_it_is_off(tmp_path: Path) -> None:
-    def found(**keys: Any) -> float | None:
-        return dropout_of(hone.load_config({"use_cpu": True, "train_file": "x.jsonl", **keys}))
+    def found(kind: ModelKind = DECODER, **keys: Any) -> float | None:
+        config = hone.load_config({"use_cpu": True, "train_file": "x.jsonl", **keys})
+        return dropout_of(config.model, config.train, kind)
 
     assert found(model_name_or_path="m") == 0.0
     assert found(model_name_or_path="m", dropout=0.3) == 0.3
     assert found(model_type="gpt2", tokenizer_name_or_path="t") is None
-    assert found(model_name_or_path="m", task="classification") is None
+    assert found(CLASSIFIER, model_name_or_path="m") is None
 
 
 def test_what_is_saved_keeps_the_models_own(

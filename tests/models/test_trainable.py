@@ -182,7 +182,7 @@ def test_lora_starts_as_the_base_and_trains_only_the_adapter(tiny_model: Any, to
     with torch.no_grad():
         expected = base(ids).logits
     section = MethodSection(method="lora", lora_r=4, lora_alpha=8, lora_target_modules=["q_proj", "v_proj"])
-    model = add_lora(tiny_model("llama"), section).eval()
+    model = add_lora(tiny_model("llama"), section, peft_task="CAUSAL_LM").eval()
     with torch.no_grad():
         assert torch.equal(model(ids).logits, expected)
     assert all("lora_" in name for name in trainable(model))
@@ -219,4 +219,4 @@ def test_lora_run_loads_with_plain_peft(tmp_path: Path, model_folder: Path, writ
 
 def test_unknown_target_names_the_candidates(tiny_model: Any) -> None:
     with pytest.raises(HoneError, match=r"no linear layer 'query'\n.*c_attn, c_fc, c_proj"):
-        add_lora(tiny_model("gpt2"), MethodSection(method="lora", lora_target_modules=["query"]))
+        add_lora(tiny_model("gpt2"), MethodSection(method="lora", lora_target_modules=["query"]), peft_task="CAUSAL_LM")

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import hone
-from hone.data.batches import labelled
-from hone.data.labels import class_order
 from hone.data.special_tokens import Frame, closed_frame, frame, padding_id
 from hone.loss import classification_loss
+from hone.models.kinds import CLASSIFIER
 from hone.statistics.paired import before_after
-from hone.tasks.classification import Answers, class_weights, metrics
+from hone.tasks.classification import Answers, class_order, class_weights, collate, metrics
 from tiny_tasks import BERT, GPT2_DRY, QUIET, WORDS, bert_tokenizer, labelled_rows
 
 NAMES = ["bad", "good"]
@@ -78,7 +77,7 @@ def test_class_order_is_by_value_for_numbers() -> None:
 def test_rows_are_framed_cut_and_numbered(bert_folder: Path, write_rows: Any) -> None:
     config = hone.load_config(settings(bert_folder, write_rows, n=6, max_length=6, output_dir="unused"))
     data = hone.prepare(config)
-    assert data.labels == NAMES
+    assert data.train.outputs == NAMES
     assert data.train.classes.tolist() == [0, 1, 1, 0, 1, 1]
     ids = data.train[4]["input_ids"]  # "day 4 is bright indeed indeed indeed indeed", cut to four words
     assert len(ids) == 6
@@ -88,7 +87,7 @@ def test_rows_are_framed_cut_and_numbered(bert_folder: Path, write_rows: Any) ->
         hone.load_config({**settings(bert_folder, write_rows, n=6, max_length=6), "on_long_row": "drop"})
     )
     assert len(dropped.train) == 2
-    batch = labelled([data.train[0], data.train[4]], pad_token_id=0)
+    batch = collate([data.train[0], data.train[4]], pad_token_id=0)
     assert batch["labels"].tolist() == [0, 1]  # type: ignore[union-attr]
     assert batch["attention_mask"].sum(1).tolist() == [6, 6]  # type: ignore[union-attr]
 
@@ -102,7 +101,7 @@ def test_whole_numbers_and_mapped_columns(tmp_path: Path, model_folder: Path, wr
         "column_mapping": {"text": "headline", "label": "category"},
     }
     data = hone.prepare(hone.load_config(config))
-    assert data.labels == [str(i) for i in range(11)]
+    assert data.train.outputs == [str(i) for i in range(11)]
     assert data.train.classes.tolist() == [i % 11 for i in range(44)]
     again = hone.prepare(hone.load_config(config))
     assert again.cached
@@ -148,7 +147,7 @@ def test_pooled_is_the_last_real_token_also_when_padding_is_the_end_token(model_
     )
     pad = padding_id(tokenizer)
     assert pad == tokenizer.eos_token_id
-    model = load_model(section, tokenizer, seed=1, task="classification", labels=NAMES, pad_token_id=pad)
+    model = load_model(section, CLASSIFIER, tokenizer, seed=1, outputs=NAMES, pad_token_id=pad)
     with torch.no_grad():
         model.score.weight.mul_(50)  # so that a wrong position shows
     rows = [np.array(r) for r in ([5], [7, 8, 9, 10, 11, 12], [20, pad, 21], [30, 31, 32, 33])]
@@ -176,9 +175,9 @@ def test_loss_and_gradients_are_those_of_plain_transformers(
     config = hone.load_config(settings(folder, write_rows, output_dir="unused"))
     data, tokenizer = hone.prepare(config), load_tokenizer(folder)
     pad = padding_id(tokenizer)
-    model = build_model(config, tokenizer, data.labels, pad)
+    model = build_model(config, CLASSIFIER, tokenizer, data.train.outputs)
     assert model.config.label2id == {"bad": 0, "good": 1}
-    batch = labelled([data.train[i] for i in range(8)], pad)
+    batch = collate([data.train[i] for i in range(8)], pad)
     del batch["num_tokens"]
     plain = model(**batch).loss
     plain.backward()
@@ -364,7 +363,7 @@ def test_a_head_of_the_same_classes_is_kept_and_any_other_is_new(
     section = ModelSection(model_name_or_path=str(model_folder))
 
     def load(labels: list[str], section: ModelSection, seed: int = 0) -> Any:
-        return load_model(section, tokenizer, seed=seed, task="classification", labels=labels, pad_token_id=0)
+        return load_model(section, CLASSIFIER, tokenizer, seed=seed, outputs=labels, pad_token_id=0)
 
     first = load(["a", "b", "c"], section)
     first.save_pretrained(tmp_path / "abc")

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import hone
-from hone.data.batches import pairs
 from hone.data.special_tokens import Frame, closed_frame, padding_id
 from hone.loss import seq2seq_loss
 from hone.metrics.continuations import greedy
-from hone.tasks.seq2seq import decoder_inputs, rouge_l, text_scores
+from hone.tasks.seq2seq import collate, decoder_inputs, rouge_l, text_scores
 from tiny_tasks import BART, QUIET, T5, framed_tokenizer, pair_rows
 
 KINDS = {  # tokenizer's frame, the architecture, what its decoder starts with, how it spells a target "c d"
@@ -26,6 +25,7 @@ def prepared(
 ) -> tuple[Any, Any, Any]:
     """Data, tokenizer and model of a from-scratch `kind`."""
     from hone.models.build import build_model
+    from hone.models.kinds import ENCODER_DECODER
 
     around, overrides, _, _ = KINDS[kind]
     tokenizer = framed_tokenizer(*around)
@@ -44,7 +44,7 @@ def prepared(
         }
     )
     data = hone.prepare(config)
-    return data, tokenizer, build_model(config, tokenizer, (), padding_id(tokenizer))
+    return data, tokenizer, build_model(config, ENCODER_DECODER, tokenizer)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +55,7 @@ def test_ids_of_both_halves_by_hand(kind: str, tmp_path: Path, write_rows: Any) 
     data, tokenizer, model = prepared(kind, tmp_path, write_rows, rows)
     assert data.train[0]["input_ids"].tolist() == [*head, 4, 5, 2]
     assert data.train[0]["labels"].tolist() == target
-    batch = pairs([data.train[0], data.train[1]], padding_id(tokenizer))
+    batch = collate([data.train[0], data.train[1]], padding_id(tokenizer))
     batch.pop("num_tokens")
     assert batch["input_ids"].tolist() == [[*head, 4, 5, 2, 1], [*head, 4, 5, 4, 2]]
     assert batch["attention_mask"].tolist() == [[1] * (len(head) + 3) + [0], [1] * (len(head) + 4)]
@@ -69,7 +69,7 @@ def test_ids_of_both_halves_by_hand(kind: str, tmp_path: Path, write_rows: Any) 
 def test_loss_is_that_of_plain_transformers(kind: str, tmp_path: Path, write_rows: Any) -> None:
     rows = [{"source": "a b", "target": "c d"}, {"source": "a b a c", "target": "e"}, {"source": "", "target": "a a a"}]
     data, tokenizer, model = prepared(kind, tmp_path, write_rows, rows)
-    batch = pairs([data.train[i] for i in range(3)], padding_id(tokenizer))
+    batch = collate([data.train[i] for i in range(3)], padding_id(tokenizer))
     batch.pop("num_tokens")
     plain = model(**batch).loss
     inputs = decoder_inputs(model, dict(batch))
@@ -91,7 +91,7 @@ def _labels(item: Any) -> Any:
 
 
 def _alone(model: Any, item: Any, tokenizer: Any) -> dict[str, Any]:
-    inputs = decoder_inputs(model, {**pairs([item], padding_id(tokenizer))})
+    inputs = decoder_inputs(model, {**collate([item], padding_id(tokenizer))})
     return {k: v for k, v in inputs.items() if k not in ("labels", "num_tokens")}
 
 

@@ -16,6 +16,7 @@ from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.models.build import build_model
 from hone.models.freeze import count_trainable, groups
+from hone.models.kinds import DECODER
 from hone.planning import footprint, plan
 from hone.planning.lengths import counted_lengths, estimate_lengths
 from hone.planning.plan import make_plan
@@ -68,7 +69,7 @@ def files_below(folder: Path) -> set[Path]:
 def test_the_table_is_that_of_the_built_model(config: Any, settings: dict[str, Any]) -> None:
     chosen = config(**settings)
     found = make_plan(chosen)
-    model = build_model(chosen, load_tokenizer(chosen.model.tokenizer_name_or_path))
+    model = build_model(chosen, DECODER, load_tokenizer(chosen.model.tokenizer_name_or_path))
     assert found.groups == groups(model)
     count = count_trainable(model)
     assert sum(g.n_parameters for g in found.groups) == count.n_parameters

@@ -57,13 +57,13 @@ def check(settings: Settings = None) -> None:
     config = config_of(settings)
     from hone.config.checks import require_training
     from hone.config.dump import resolved_yaml
-    from hone.data.prepare import check_files
+    from hone.data.inputs import check_files
     from hone.errors import placed
     from hone.grading.tasks import tasks_of
-    from hone.models.load import check_source
+    from hone.models.source import check_source
 
     require_training(config)
-    check_files(config)
+    check_files(config.data)
     tasks_of(config)
     if config.model.model_name_or_path:
         with placed(config.where("model_name_or_path")):

@@ -6,6 +6,7 @@ The keys themselves are in `sections/`, reading files in `load.py`, rules betwee
 5e-05
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
 from hone.config.sections.output import OutputSection
 from hone.config.sections.train import TrainSection
+
+Where = Callable[[str], str | None]  # leaf -> the line it was given on: `Config.where`
 
 
 @dataclass

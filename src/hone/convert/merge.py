@@ -23,10 +23,11 @@ from hone.config.sections.model import ModelSection
 from hone.convert.verified_write import refuse_existing, verified_write
 from hone.errors import HoneError, first_line
 from hone.files import read_json, write_json_atomic
-from hone.models.adapter import ADAPTER, adapter_error, check_adapter, check_base
+from hone.models.adapter import adapter_error, check_base
 from hone.models.classifier_head import adapter_labels
 from hone.models.inspect import max_positions
-from hone.models.load import check_source, load_finished, load_model, quiet_libraries, task_of
+from hone.models.load import kind_of, load_finished, load_model, quiet_libraries
+from hone.models.source import ADAPTER, check_adapter, check_source
 
 # Largest |difference of logits| over their standard deviation that is taken for the same model. float32: the order of
 # sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
@@ -134,18 +135,18 @@ def _load_base(
     name: str, about: dict[str, Any], source: Path, tokenizer: PreTrainedTokenizerBase, trust_remote_code: bool
 ) -> PreTrainedModel:
     """The base in float32, of the class that the adapter's task has."""
-    task = task_of(str(source))
-    labelled = adapter_labels(source) if task == "classification" else {}
+    kind = kind_of(str(source))
+    labelled = adapter_labels(source) if kind.new_head else {}
     section = ModelSection(
         model_name_or_path=name, model_revision=about.get("revision"), trust_remote_code=trust_remote_code
     )
     try:
         return load_model(
             section,
+            kind,
             tokenizer,
             seed=0,
-            task=task,
-            labels=labelled.get("labels", ()),
+            outputs=labelled.get("labels", ()),
             pad_token_id=labelled.get("pad_token_id"),
         )
     except HoneError as error:

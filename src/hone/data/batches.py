@@ -4,7 +4,6 @@
     packed    whole examples packed into rows of at most max_length; the same isolation
     padded    one example a row, padded on the right to the longest; the mask marks padding by position, never by id
     windows   rows of equal length: `padded` with nothing to pad
-    labelled, pairs   texts with a class, sources with a target: padded as well
 
 transformers builds the block-diagonal mask from restarting position ids (`transformers.masking_utils`) when no
 attention mask is given; `accelerations/equivalence.py` checks on the first batch that a model really heeds it.
@@ -17,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.data.labels import LabelledItem
-from hone.data.seq2seq import PairItem
-from hone.data.truncate import IGNORE_INDEX, Item, TokenDataset
+from hone.data.dataset import Dataset
+from hone.data.truncate import IGNORE_INDEX, Item
 
 if TYPE_CHECKING:
     import torch
@@ -148,34 +146,13 @@ def padded_texts(rows: Sequence[np.ndarray], pad_token_id: int) -> dict[str, "to
     return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
-def labelled(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
-    """Texts and their classes: input_ids, attention_mask (B, T); labels (B,)."""
-    import torch
-
-    return {
-        **padded_texts([item["input_ids"] for item in items], pad_token_id),
-        "labels": torch.tensor([item["labels"] for item in items]),
-        "num_tokens": sum(len(item["input_ids"]) for item in items),
-    }
-
-
-def pairs(items: Sequence[PairItem], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
-    """Sources and targets: input_ids, attention_mask (B, S); labels (B, T), -100 where nothing is to be written."""
-    targets = padded_texts([item["labels"] for item in items], IGNORE_INDEX)
-    return {
-        **padded_texts([item["input_ids"] for item in items], pad_token_id),
-        "labels": targets["input_ids"],
-        "num_tokens": sum(len(item["input_ids"]) + len(item["labels"]) for item in items),
-    }
-
-
 class PackedDataset:
     """Whole examples packed into rows of at most `max_length` tokens; `packed[i]` is the list of examples of row i.
 
     Best-fit decreasing: the longest example first, each into the fullest row that still holds it.
     """
 
-    def __init__(self, dataset: TokenDataset, max_length: int) -> None:
+    def __init__(self, dataset: Dataset, max_length: int) -> None:
         self.dataset, self.max_length = dataset, max_length
         self.rows = pack(dataset.lengths, max_length)
 

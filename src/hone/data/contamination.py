@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hone.data.dataset import Dataset
 from hone.data.ngrams import Form, N, code_form, plain_form
 from hone.data.store import Split, Store
 from hone.errors import HoneError
@@ -227,8 +228,8 @@ def _row_blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[slice]:
 
 def overlap_of(
     store: Store,
-    train: Any,
-    validation: Any,
+    train: Dataset,
+    validation: Dataset,
     tokenizer: "PreTrainedTokenizerBase",
     *,
     cache: Path,
@@ -271,13 +272,10 @@ def overlap_of(
     return result
 
 
-def without_overlap(train: Any, overlap: dict[str, Any]) -> Any:
+def without_overlap(train: Dataset, overlap: dict[str, Any]) -> Dataset:
     """The training data without the rows that hold an item, and how many examples that cost among what is left out."""
     keep = ~np.isin(train.documents, overlap["rows"])
-    if keep.all():
-        return train
-    left_out = {**train.left_out, "examples dropped: their row overlaps with a validation item": int((~keep).sum())}
-    return replace(train.select(keep), left_out=left_out)
+    return train.select(keep, "examples dropped: their row overlaps with a validation item")
 
 
 def describe_overlap(overlap: dict[str, Any]) -> str:
@@ -316,12 +314,12 @@ def _as_dict(
     return {"n": N, "near": NEAR, **sizes, "n_overlapping": len(worst), **counts, "items": listed, "rows": rows}
 
 
-def row_texts(dataset: Any, tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[str]]:
+def row_texts(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[str]]:
     """Batches of the texts that a dataset's examples are cut from, whole; a very long one in pieces."""
     return (texts for texts, _, _ in _texts(dataset.split, _spans(dataset, False), tokenizer))
 
 
-def _spans(dataset: Any, pieces: bool) -> np.ndarray:
+def _spans(dataset: Dataset, pieces: bool) -> np.ndarray:
     """(n, 3) int64: number, start and end of each text in the tokens of its split."""
     if pieces:
         return np.stack([np.arange(len(dataset)), dataset.starts, dataset.starts + dataset.lengths], axis=1)

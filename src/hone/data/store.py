@@ -370,7 +370,7 @@ def _open_split(folder: Path, name: str, dtype: np.dtype[Any], meta: dict[str, A
     if starts.ndim != 1 or starts[0] != 0 or starts[-1] != n_tokens:
         raise _damaged(folder / f"{name}.docs.npy", "the index does not fit the tokens")
     mask, labels = folder / f"{name}.mask", None
-    if "label_names" in meta:
+    if meta.get("label_names"):
         labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
         if labels.shape != (len(starts) - 1,) or not 0 <= labels.min() <= labels.max() < len(meta["label_names"]):
             raise _damaged(folder / f"{name}.labels.npy", "the labels do not fit the documents")

@@ -9,6 +9,8 @@ beyond it. Neither adds special tokens; begin-of-text and the end token are the 
 'a text'
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -309,3 +311,11 @@ def _slow_ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: b
     """Python tokenizers: no batch threads and no way to say that a text continues."""
     ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
     return ids
+
+
+def tokenizer_fingerprint(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A hash of what the tokenizer does: its rules, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    parts = [rules, str(sorted(tokenizer.special_tokens_map.items(), key=str)), str(tokenizer.chat_template)]
+    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()

@@ -9,24 +9,17 @@ A view is one training example: a range of one document. Nothing is copied; this
 """
 
 import mmap
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
 
+from hone.data.dataset import Dataset, Preview
 from hone.data.store import Split
 
 IGNORE_INDEX = -100  # PyTorch's cross-entropy skips this label
 COUNTED_AT_ONCE = 1 << 19  # tokens: bounds memory
 LongRow = Literal["truncate", "drop", "split", "windows"]
-
-
-class Preview(NamedTuple):
-    """One example for people: its ids (T,), which of them are supervised (T,) bool, and a note."""
-
-    ids: np.ndarray
-    supervised: np.ndarray
-    note: str = ""
 
 
 class Item(TypedDict):
@@ -37,48 +30,22 @@ class Item(TypedDict):
 
 
 @dataclass(frozen=True)
-class TokenDataset:
-    """A map-style dataset over a split: `dataset[i]` is one example.
-
-    starts, lengths, documents: (n,) int64, each example's range in the tokens and the document it comes from.
-    left_out: what the length rule cost, reason -> count.
-    """
-
-    split: Split
-    starts: np.ndarray
-    lengths: np.ndarray
-    documents: np.ndarray
-    left_out: dict[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.starts)
+class TokenDataset(Dataset):
+    """Rows of tokens: labels are the tokens themselves, -100 where the split does not supervise them."""
 
     def __getitem__(self, index: int) -> Item:
-        start, length = int(self.starts[index]), int(self.lengths[index])
-        ids = self.split.tokens[start : start + length].astype(np.int64)
+        start, size = int(self.starts[index]), int(self.sizes[index])
+        ids = self.split.tokens[start : start + size].astype(np.int64)
         labels = ids.copy()
         if self.split.supervised is not None:
-            labels[self.split.supervised[start : start + length] == 0] = IGNORE_INDEX
+            labels[self.split.supervised[start : start + size] == 0] = IGNORE_INDEX
         labels[:1] = IGNORE_INDEX  # nothing stands before an example's first token that could predict it
         return {"input_ids": ids, "labels": labels}
 
-    @property
-    def n_tokens(self) -> int:
-        return int(self.lengths.sum())
-
-    def select(self, keep: np.ndarray) -> "TokenDataset":
-        """The examples at `keep`, a mask or indices (m,)."""
-        return TokenDataset(self.split, self.starts[keep], self.lengths[keep], self.documents[keep], self.left_out)
-
-    def head(self, n: int | None) -> "TokenDataset":
-        """The first n examples, or all for None."""
-        return self if n is None else self.select(np.arange(min(n, len(self))))
-
     def n_supervised(self) -> np.ndarray:
-        """(n,) int64: labels that count, for each example."""
         if self.split.supervised is None:
-            return np.maximum(self.lengths - 1, 0)
-        return count_ones(self.split.supervised, self.starts + 1, self.starts + np.maximum(self.lengths, 1))
+            return np.maximum(self.sizes - 1, 0)
+        return count_ones(self.split.supervised, self.starts + 1, self.starts + np.maximum(self.sizes, 1))
 
     def preview(self, index: int) -> Preview:
         item = self[index]
@@ -87,6 +54,9 @@ class TokenDataset:
         if len(supervised) > 1 and self.split.supervised is None:
             supervised[0] = supervised[1]
         return Preview(item["input_ids"], supervised)
+
+    def described(self) -> str:
+        return f"{int(self.n_supervised().sum()):,} supervised"
 
 
 def count_ones(mask: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -117,33 +87,40 @@ def _forget_pages(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def limited(sizes: np.ndarray, limit: int, what: str, *, drop: bool) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Which texts are kept, (n,) bool; what is left of each, (n,) int64; and what both cost, reason -> count.
+
+    Args:
+        sizes: (n,) int64, tokens of each text. what: texts, documents, … drop: leave out what is longer, do not cut it.
+    """
+    long = sizes > limit
+    left_out = {}
+    if long.any() and drop:
+        left_out[f"{what} longer than {limit} tokens, dropped"] = int(long.sum())
+    elif long.any():
+        left_out[f"tokens cut off beyond {limit}"] = int((sizes - limit)[long].sum())
+        left_out[f"{what} longer than {limit} tokens, truncated"] = int(long.sum())
+    return ~long if drop else np.ones(len(sizes), bool), np.minimum(sizes, limit), left_out
+
+
 def view(split: Split, max_length: int, long_row: LongRow) -> TokenDataset:
     """Cut each document by the rule and leave out what has nothing to supervise, counting both."""
-    begins, sizes = split.starts[:-1], np.diff(split.starts)
-    documents = np.arange(len(sizes))
-    left_out: dict[str, int] = {}
-    too_long = sizes > max_length
-    if long_row == "truncate":
-        left_out[f"tokens cut off beyond {max_length}"] = int((sizes - max_length)[too_long].sum())
-        left_out[f"documents longer than {max_length} tokens, truncated"] = int(too_long.sum())
-        starts, lengths = begins, np.minimum(sizes, max_length)
-    elif long_row == "drop":
-        left_out[f"documents longer than {max_length} tokens, dropped"] = int(too_long.sum())
-        documents = documents[~too_long]
-        starts, lengths = begins[documents], sizes[documents]
+    begins, sizes, documents = split.starts[:-1], np.diff(split.starts), np.arange(split.n_documents)
+    if long_row in ("truncate", "drop"):
+        keep, kept, left_out = limited(sizes, max_length, "documents", drop=long_row == "drop")
+        dataset = TokenDataset(split, begins, kept, documents, left_out=left_out).select(keep)
     else:
         pieces = sizes // max_length if long_row == "windows" else -(-sizes // max_length)
+        rest = int((sizes % max_length).sum()) if long_row == "windows" else 0
         documents = np.repeat(documents, pieces)
         nth = np.arange(len(documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)  # 0, 1, … within a document
         starts = begins[documents] + nth * max_length
-        lengths = np.minimum(max_length, split.starts[documents + 1] - starts)
-        if long_row == "windows":
-            left_out[f"tokens in remainders shorter than {max_length}"] = int((sizes % max_length).sum())
-    dataset = TokenDataset(split, starts, lengths, documents, left_out)
+        left_out = {f"tokens in remainders shorter than {max_length}": rest} if rest else {}
+        kept = np.minimum(max_length, split.starts[documents + 1] - starts)
+        dataset = TokenDataset(split, starts, kept, documents, left_out=left_out)
     useful = dataset.n_supervised() > 0
-    if not useful.all():
-        left_out[f"examples with nothing to supervise within {max_length} tokens"] = int((~useful).sum())
-        dataset = dataset.select(useful)
-    for reason in [reason for reason, count in left_out.items() if not count]:
-        del left_out[reason]
-    return dataset
+    return (
+        dataset
+        if useful.all()
+        else dataset.select(useful, f"examples with nothing to supervise within {max_length} tokens")
+    )

@@ -8,10 +8,12 @@ from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation.run import evaluate_model as measure_model
 from hone.models.inspect import check_vocabulary
-from hone.models.load import load_finished, quiet_libraries, task_of
+from hone.models.load import check_kind, load_finished, quiet_libraries
+from hone.tasks import chosen
+from hone.tasks.task import Task
 
 
-def evaluate_model(name: str, config: Config) -> dict[str, Any]:
+def evaluate_model(name: str, config: Config, task: Task | None = None) -> dict[str, Any]:
     """Loss, perplexity and bits per byte of the model `name` (run, adapter, folder or hub name) with its own tokenizer.
 
     Raises:
@@ -23,22 +25,18 @@ def evaluate_model(name: str, config: Config) -> dict[str, Any]:
             where=str(config.source_path) if config.source_path else None,
             fix="name a config that has data, `hone eval MODEL cfg.yaml`; a run folder brings its own",
         )
+    config, task = chosen(config, task)
     quiet_libraries()
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
-    data = prepare(config, tokenizer)
+    data = prepare(config, task, tokenizer)
     if not len(data.validation):
         raise HoneError(
             "there are no validation rows to measure",
             where=config.where("validation_split_percentage"),
             fix="name some: validation_file=…, or hold some out: validation_split_percentage=10",
         )
-    model = load_finished(name, trust_remote_code=config.model.trust_remote_code)
+    check_kind(name, task.model, trust_remote_code=config.model.trust_remote_code)
+    model = load_finished(name, task.model, trust_remote_code=config.model.trust_remote_code)
     check_vocabulary(model, tokenizer)
-    if (found := task_of(name, trust_remote_code=config.model.trust_remote_code)) != config.method.task:
-        raise HoneError(
-            f"the config is of task: {config.method.task}, and this model of {found}",
-            where=name,
-            fix=f"measure it with task={found} and rows of that kind",
-        )
-    result, _ = measure_model(model, tokenizer, data.validation, config)
+    result, _ = measure_model(model, task, tokenizer, data.validation, config)
     return result

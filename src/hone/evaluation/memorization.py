@@ -25,6 +25,7 @@ from hone.data.prepare import Prepared
 from hone.metrics.continuations import greedy, sample_prompts
 from hone.runs import Run
 from hone.statistics.intervals import Interval, mcnemar, ratio_interval, share_difference_interval, wilson_interval
+from hone.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,6 +87,7 @@ def write_texts(
     run: Run,
     name: str,
     model: "PreTrainedModel",
+    task: Task,
     tokenizer: "PreTrainedTokenizerBase",
     data: Prepared,
     config: Config,
@@ -95,7 +97,7 @@ def write_texts(
     Continuations of held-out rows that eval/<name>.json has already are taken from there.
     """
     n, settings = config.eval.memorization_samples, config.eval
-    if not n or config.method.task != "causal" or run.read_eval(f"memorization.{name}") is not None:
+    if not n or not task.token_rows or run.read_eval(f"memorization.{name}") is not None:
         return
     measured = run.read_eval(name) or {}
     known = {sample["item"]: sample[name] for sample in measured.get("samples", ()) if name in sample}

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.labels import LabelledDataset
-from hone.data.prepare import Dataset
-from hone.data.seq2seq import PairDataset
+from hone.data.dataset import Dataset
 from hone.files import write_text_atomic
 from hone.hardware import best_device
 from hone.metrics.continuations import decode
@@ -20,7 +18,7 @@ from hone.models.inspect import check_vocabulary
 from hone.runs import Run
 from hone.show import with_bounds
 from hone.statistics.paired import before_after
-from hone.tasks import TASKS
+from hone.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,6 +30,7 @@ def measure(
     run: Run,
     name: str,
     model: "PreTrainedModel",
+    task: Task,
     tokenizer: "PreTrainedTokenizerBase",
     validation: Dataset,
     config: Config,
@@ -42,23 +41,21 @@ def measure(
     if run.read_eval(name) is not None:
         return
     check_vocabulary(model, tokenizer)
-    result, items = evaluate_model(model, tokenizer, validation, config, name)
-    run.write_eval(f"{name}.items", {**items, "fingerprint": fingerprint(validation, tokenizer)})
+    result, items = evaluate_model(model, task, tokenizer, validation, config, name)
+    run.write_eval(f"{name}.items", {**items, "fingerprint": fingerprint(validation, task, tokenizer)})
     run.write_eval(name, result)
     log.info("%s: %s", name, describe(result))
 
 
-def fingerprint(validation: Dataset, tokenizer: "PreTrainedTokenizerBase") -> str:
+def fingerprint(validation: Dataset, task: Task, tokenizer: "PreTrainedTokenizerBase") -> str:
     """SHA-256 of the items' texts, white space aside: the same whatever tokenizer cut them, if none cut them short."""
     seen = hashlib.sha256()
     starts = np.flatnonzero(np.diff(validation.documents, prepend=-1))  # the pieces of a document lie side by side
     for first, last in zip(starts, [*starts[1:], len(validation)], strict=True):
         pieces = [validation[i] for i in range(first, last)]
         texts = [decode(tokenizer, np.concatenate([piece["input_ids"] for piece in pieces]))]
-        if isinstance(validation, LabelledDataset):
-            texts.append(validation.names[validation.classes[first]])
-        elif isinstance(validation, PairDataset):
-            texts.append(decode(tokenizer, pieces[0]["labels"]))
+        if (answer := task.answer(validation, int(first), tokenizer)) is not None:
+            texts.append(answer)
         for text in texts:
             seen.update("".join(text.split()).encode("utf-8", "replace") + b"\0")
     return seen.hexdigest()
@@ -66,6 +63,7 @@ def fingerprint(validation: Dataset, tokenizer: "PreTrainedTokenizerBase") -> st
 
 def evaluate_model(
     model: "PreTrainedModel",
+    task: Task,
     tokenizer: "PreTrainedTokenizerBase",
     validation: Dataset,
     config: Config,
@@ -74,7 +72,7 @@ def evaluate_model(
     """The task's numbers with intervals and a few samples under the key `name`; and the numbers of each item."""
     began = time.perf_counter()
     model.to(best_device(config.train.use_cpu))
-    result, items = TASKS[config.method.task].measure(model, tokenizer, validation, config, name)
+    result, items = task.measure(model, tokenizer, validation, config, name)
     return {**result, "seconds": round(time.perf_counter() - began, 2)}, items
 
 

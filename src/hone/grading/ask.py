@@ -22,10 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.cache import answer_cache
 from hone.config.sections.generate import GenerateSection
-from hone.data.prepare import tokenizer_fingerprint
 from hone.data.records import Example
 from hone.data.templates import HEADING, code_request, program_request, with_names
-from hone.data.tokenizer import start_ids
+from hone.data.tokenizer import start_ids, tokenizer_fingerprint
 from hone.errors import placed
 from hone.files import disk_errors
 from hone.grading.extract import STOP_STRINGS

@@ -25,7 +25,8 @@ from hone.inference.decoding import decode_in_batches, first_tokens, reads_sourc
 from hone.inference.prompts import prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
 from hone.models.inspect import check_vocabulary, max_positions
-from hone.models.load import check_source, load_finished, quiet_libraries
+from hone.models.load import load_finished, quiet_libraries
+from hone.models.source import check_source
 from hone.runs import RESOLVED
 
 PROMPTS_AT_ONCE = 512  # are sorted by length before they are cut into batches; answers come in the order asked

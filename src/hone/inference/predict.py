@@ -16,9 +16,10 @@ from hone.data.special_tokens import frame, padding_id
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.errors import HoneError
 from hone.hardware import best_device
-from hone.models.classifier_head import CLASSIFIER, architecture, class_names, set_padding
+from hone.models.classifier_head import CLASSIFIES, architecture, class_names, set_padding
 from hone.models.inspect import check_vocabulary, max_positions
-from hone.models.load import check_source, load_finished, quiet_libraries
+from hone.models.load import load_finished, quiet_libraries
+from hone.models.source import check_source
 from hone.runs import RESOLVED
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def trained_length(folder: Path) -> int | None:
 
 def require_classifier(model: "PreTrainedModel", name: str | None = None) -> None:
     """Raise a HoneError unless `model` gives one score for each class of a text."""
-    if not architecture(model).endswith(CLASSIFIER):
+    if not architecture(model).endswith(CLASSIFIES):
         raise HoneError(
             f"{architecture(model)} is no classifier: it has no classes to choose from",
             where=name,

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.sections.generate import GenerateSection
-from hone.data.truncate import TokenDataset
+from hone.data.dataset import Dataset
 from hone.inference.decoding import decode_in_batches, reads_source
 from hone.inference.generate import answer_rule, start_id
 from hone.inference.stream import Answer
@@ -22,7 +22,7 @@ class Written(NamedTuple):
 
 
 def sample_prompts(
-    dataset: TokenDataset, tokenizer: PreTrainedTokenizerBase, n: int
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, n: int
 ) -> list[tuple[list[int], dict[str, Any]]]:
     """Prompts from evenly spaced held-out examples, as (ids, {"item", "prompt", "reference"})."""
     prompts = []

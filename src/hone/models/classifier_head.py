@@ -6,17 +6,17 @@ saved model answers the same elsewhere); `data.special_tokens.padding_id` choose
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, set_seed
 
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.models.inspect import unwrapped
 
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedModel
-
-CLASSIFIER = "ForSequenceClassification"  # the end of such classes' names
+CLASSIFIES = "ForSequenceClassification"  # the end of such classes' names
 LABELS = "labels.json"  # class names and padding of a classifier, beside an adapter, which has no config.json
 
 
@@ -25,13 +25,13 @@ def label_maps(names: Sequence[str]) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
-def class_names(model: "PreTrainedModel") -> list[str]:
+def class_names(model: PreTrainedModel) -> list[str]:
     """Names of a classifier's classes, in the order of its scores."""
     id2label = model.config.id2label
     return [str(id2label[i]) for i in range(len(id2label))]
 
 
-def head_names(model: "nn.Module") -> list[str]:
+def head_names(model: nn.Module) -> list[str]:
     """Names of the modules that exist only to classify: those beside the network, and a pooler within it."""
     base = getattr(model, "base_model_prefix", "")
     beside = [name for name, child in model.named_children() if name != base and any(True for _ in child.parameters())]
@@ -39,22 +39,18 @@ def head_names(model: "nn.Module") -> list[str]:
     return beside + poolers
 
 
-def is_head_weight(model: "nn.Module", key: str) -> bool:
+def is_head_weight(model: nn.Module, key: str) -> bool:
     """Whether a weight may be missing from the files of a model that did not classify yet."""
     return any(key == name or key.startswith(f"{name}.") for name in head_names(model))
 
 
-def fit_head(model: "PreTrainedModel", names: Sequence[str], *, known: Sequence[str], seed: int) -> None:
+def fit_head(model: PreTrainedModel, names: Sequence[str], *, known: Sequence[str], seed: int) -> None:
     """Give `model` the classes `names`; a head that scores the same classes is kept, any other begins anew.
 
     Args:
         known: the classes that the weights were trained for, in their order (empty for none).
         seed: a new head's weights are a function of it.
     """
-    import torch
-    from torch import nn
-    from transformers import set_seed
-
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: i for i, name in enumerate(names)}
     if list(known) == list(names):
@@ -75,12 +71,12 @@ def fit_head(model: "PreTrainedModel", names: Sequence[str], *, known: Sequence[
             model._init_weights(module)
 
 
-def architecture(model: "PreTrainedModel") -> str:
+def architecture(model: PreTrainedModel) -> str:
     """The name of a model's class, seen through PEFT's wrapper."""
     return type(unwrapped(model)).__name__
 
 
-def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:
+def set_padding(model: PreTrainedModel, pad_token_id: int) -> None:
     """Tell a model which token rows are padded with."""
     model.config.pad_token_id = pad_token_id
     model.config.get_text_config().pad_token_id = pad_token_id

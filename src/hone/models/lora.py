@@ -6,31 +6,28 @@ small updates are not rounded away. Modules trained whole (`lora_modules_to_save
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from hone.config.sections.method import MethodSection
 from hone.errors import HoneError
 from hone.models.freeze import blocks
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
-
-TASK_TYPES = {"causal": "CAUSAL_LM", "classification": "SEQ_CLS", "seq2seq": "SEQ_2_SEQ_LM"}
-
-
-def add_lora(model: "PreTrainedModel", section: MethodSection, heads: Sequence[str] = ()) -> Any:
+def add_lora(model: PreTrainedModel, section: MethodSection, *, peft_task: str, heads: Sequence[str] = ()) -> Any:
     """Wrap `model` in a PeftModel whose adapter matrices alone train; at the start it computes what the base computes.
 
     Args:
+        peft_task: `ModelKind.peft`.
         heads: modules that train whole and are saved with the adapter, such as a new classification head.
 
     Raises:
         HoneError: a module or layer does not exist; the names that do are listed.
     """
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
     linear = _linear_layers(model)
     whole = [*heads, *(name for name in section.lora_modules_to_save if name not in heads)]
     _check_names(model, section, linear)
@@ -46,7 +43,7 @@ def add_lora(model: "PreTrainedModel", section: MethodSection, heads: Sequence[s
         target_modules=targets,
         layers_to_transform=section.lora_layers_to_transform,
         use_rslora=section.use_rslora,
-        task_type=TASK_TYPES[section.task],
+        task_type=peft_task,
         modules_to_save=whole or None,
         exclude_modules=list(heads) or None,
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in linear.values()),  # GPT-2 stores its weights transposed
@@ -57,21 +54,18 @@ def add_lora(model: "PreTrainedModel", section: MethodSection, heads: Sequence[s
         return get_peft_model(model, config)
 
 
-def _linear_layers(model: "PreTrainedModel") -> "dict[str, Any]":
+def _linear_layers(model: PreTrainedModel) -> "dict[str, Any]":
     """Full name -> module, of every layer that an adapter can be added to."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
 
 
-def _inner_names(model: "PreTrainedModel", linear: dict[str, Any]) -> list[str]:
+def _inner_names(model: PreTrainedModel, linear: dict[str, Any]) -> list[str]:
     """Last names of all linear layers but the head: what PEFT takes all-linear for."""
     head = model.get_output_embeddings()
     return sorted({name.rpartition(".")[2] for name, module in linear.items() if module is not head})
 
 
-def _check_names(model: "PreTrainedModel", section: MethodSection, linear: dict[str, Any]) -> None:
+def _check_names(model: PreTrainedModel, section: MethodSection, linear: dict[str, Any]) -> None:
     """Refuse names of modules that are not there, or that would both be adapted and trained whole."""
     targets, whole = section.lora_target_modules, section.lora_modules_to_save
     if isinstance(targets, list) and (unknown := [name for name in targets if not _named(name, linear)]):
@@ -98,7 +92,7 @@ def _named(wanted: str, names: "Sequence[str] | dict[str, Any]") -> bool:
     return any(name == wanted or name.endswith(f".{wanted}") for name in names)
 
 
-def _check_layers(model: "PreTrainedModel", wanted: list[int]) -> None:
+def _check_layers(model: PreTrainedModel, wanted: list[int]) -> None:
     name, layers = blocks(model)
     if wrong := [n for n in wanted if not 0 <= n < len(layers)]:
         raise HoneError(

@@ -24,13 +24,14 @@ from hone.data.truncate import IGNORE_INDEX, Item
 from hone.errors import HoneError, first_line, placed
 from hone.hardware import best_device, read_cgroup, read_memory
 from hone.metrics.losses import LOGIT_ELEMENTS
-from hone.models.adapter import refuse_adapter
-from hone.models.build import apply_method, check_positions
+from hone.models.build import apply_method
 from hone.models.freeze import Group, groups
 from hone.models.inspect import check_vocabulary, takes
-from hone.models.load import check_source, load_model, loading_fix
+from hone.models.kinds import loading_fix
+from hone.models.load import load_model
+from hone.models.source import check_source, refuse_adapter
 from hone.planning.lengths import Lengths
-from hone.tasks import TASKS
+from hone.tasks import TASKS, task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -229,15 +230,13 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     import transformers
 
     from hone.models.classifier_head import label_maps
-    from hone.models.load import AUTO_CLASS
 
-    section, task = config.model, config.method.task
-    labels = list(data.labels) if data is not None and task == "classification" else []
-    pad = None if task == "causal" else padding_id(tokenizer)
+    section, kind = config.model, task_of(config).model
+    outputs = data.train.outputs if data is not None else ()
+    pad = None if kind.continues else padding_id(tokenizer)
     if section.model_name_or_path is None:
-        model = load_model(section, tokenizer, seed=0, where=config.where, task=task, labels=labels, pad_token_id=pad)
-        check_positions(config, model)
-        return apply_method(config, model)
+        model = load_model(section, kind, tokenizer, seed=0, where=config.where, outputs=outputs, pad_token_id=pad)
+        return apply_method(config, kind, model)
     name = section.model_name_or_path
     refuse_adapter(name)
     check_source(name)
@@ -247,9 +246,9 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
             named(name),
             revision=section.model_revision or "main",
             trust_remote_code=remote,
-            **(label_maps(labels) if labels else {}),
+            **(label_maps(outputs) if outputs else {}),
         )
-        model = getattr(transformers, AUTO_CLASS[task]).from_config(
+        model = kind.auto.from_config(
             about,
             dtype=getattr(torch, section.dtype),
             attn_implementation=section.attn_implementation,
@@ -259,14 +258,13 @@ def _skeleton(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
         raise HoneError(
             f"cannot read the model's config: {first_line(error)}",
             where=config.where("model_name_or_path") or name,
-            fix=loading_fix(name, first_line(error), task),
+            fix=loading_fix(name, first_line(error), kind),
         ) from error
     if pad is not None:
         model.config.pad_token_id = pad
     with placed(config.where("tokenizer_name_or_path") or config.where("model_name_or_path")):
         check_vocabulary(model, tokenizer)
-    check_positions(config, model)
-    return apply_method(config, model)
+    return apply_method(config, kind, model)
 
 
 def _batching(config: Config, model: Any, device: str) -> str:

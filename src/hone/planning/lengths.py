@@ -10,18 +10,17 @@ is supervised. Reading stops after a while: then there is at least as much as is
 import itertools
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.config.fields import as_paths
 from hone.config.schema import Config
 from hone.data.encode import EncodeRule, encode
+from hone.data.inputs import Side, rows_of
 from hone.data.prepare import Prepared
 from hone.data.records import BadRow, Example, detect_form, examples
-from hone.data.sources import Row, read_hub_rows, read_rows
+from hone.data.sources import Row
 from hone.data.store import Split
 from hone.data.templates import render, resolve_template
 from hone.data.truncate import LongRow, view
@@ -94,11 +93,14 @@ def estimate_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Le
     return Lengths(cut.lengths, supervised.astype(np.int64), held.lengths, how, False)
 
 
-def _read(config: Config, side: str, tokenizer: "PreTrainedTokenizerBase") -> _Side:
+def _read(config: Config, side: Side, tokenizer: "PreTrainedTokenizerBase") -> _Side:
     """Count the characters of every document, and tokenise a uniform sample of the rows."""
     data = config.data
     found = examples(
-        _rows(config, side), column_mapping=data.column_mapping, on_bad_row=data.on_bad_row, on_skip=lambda *_: None
+        rows_of(data, side, lambda *_: None),
+        column_mapping=data.column_mapping,
+        on_bad_row=data.on_bad_row,
+        on_skip=lambda *_: None,
     )
     first = next(found, None)
     if first is None:
@@ -132,15 +134,6 @@ def _read(config: Config, side: str, tokenizer: "PreTrainedTokenizerBase") -> _S
     share = sum(int(row.supervised.sum()) for row in encoded) / n_tokens
     lengths = np.array(characters if characters[-1] else characters[:-1], dtype=np.int64)
     return _Side(lengths[lengths > 0], n_tokens / n_characters, share, complete)
-
-
-def _rows(config: Config, side: str) -> Iterator[Row]:
-    data = config.data
-    if data.dataset_name:
-        split = data.dataset_train_split if side == "train" else data.dataset_validation_split
-        return read_hub_rows(data.dataset_name, data.dataset_config_name, str(split))
-    paths = as_paths(data.train_file if side == "train" else data.validation_file)
-    return read_rows(paths, on_bad_row=data.on_bad_row, on_skip=lambda *_: None)
 
 
 def _split(starts: np.ndarray, percentage: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

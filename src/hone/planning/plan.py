@@ -26,7 +26,6 @@ from hone.config.checks import require_training
 from hone.config.schema import Config
 from hone.data.batches import EpochBatches, pack
 from hone.data.prepare import Prepared, is_prepared, prepare
-from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
 from hone.models.build import build_model
 from hone.models.fallback import reachable_or_spare
@@ -35,6 +34,7 @@ from hone.models.load import quiet_libraries
 from hone.planning.footprint import Footprint, footprint
 from hone.planning.lengths import Lengths, counted_lengths, estimate_lengths
 from hone.runs import Run
+from hone.tasks import task_of
 from hone.training.setup import refuse_missing_trackers
 
 if TYPE_CHECKING:
@@ -132,8 +132,9 @@ def make_plan(config: Config, *, measure: bool = False) -> Plan:
     refuse_missing_trackers(config)
     tokenizer = tokenizer_of(config.model)
     data = None
-    if measure or config.method.task != "causal" or is_prepared(config, tokenizer):
-        data = prepare(config, tokenizer)
+    task = task_of(config)
+    if measure or not task.token_rows or is_prepared(config.data, task, tokenizer):
+        data = prepare(config, task, tokenizer)
     lengths = counted_lengths(data) if data is not None else estimate_lengths(config, tokenizer)
     batches = chosen_batches(config, lengths)
     found = footprint(config, tokenizer, lengths, batches, data)
@@ -313,12 +314,10 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
         },
     )
     before = peak_memory_bytes()
-    model = build_model(
-        quick, tokenizer, data.labels, None if config.method.task == "causal" else padding_id(tokenizer)
-    )
+    model = build_model(quick, task_of(config).model, tokenizer, data.train.outputs)
     with tempfile.TemporaryDirectory() as folder, _silent():
         run = Run(Path(folder))
-        trainer, _ = build_trainer(run, quick, tokenizer, model, data, StopRequest())
+        trainer, _ = build_trainer(run, quick, task_of(config), tokenizer, model, data, StopRequest())
         trainer.train()
         lines = [line for line in run.metrics() if "step_s" in line]
     tokens_per_s = float(lines[-1]["tokens_per_s"])

@@ -1,20 +1,55 @@
-"""A causal model on held-out documents: loss, perplexity, bits per byte, and a few greedy continuations."""
+"""Causal language modelling: any rows, a decoder that learns the next token; loss, perplexity and bits per byte.
 
+Examples are rows of tokens: how they are encoded, cut and laid out is in `data` (`encode`, `truncate`, `batches`), and
+the accelerations are made for them.
+"""
+
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
+from hone.data.encode import Encoded, EncodeRule
+from hone.data.encode import encode as encode_examples
+from hone.data.prepare import Examples, Reading
+from hone.data.records import REQUIRED
+from hone.data.store import Store
 from hone.data.tokenizer import token_byte_lengths
-from hone.data.truncate import TokenDataset
+from hone.data.truncate import LongRow, TokenDataset, view
 from hone.loss import causal_lm_loss
 from hone.metrics.continuations import continuations, sample_prompts
 from hone.metrics.generation_quality import quality
 from hone.metrics.losses import ItemLosses, item_losses, perplexity_of, summarize
 from hone.metrics.strided import StridedDataset, strided
 from hone.models.inspect import vocabulary_size
+from hone.models.kinds import DECODER
 from hone.tasks.task import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def encode(rows: Examples, reading: Reading) -> Iterator[Encoded]:
+    """Tokenise examples in the order given, by the rule of `data.encode`."""
+    data = reading.data
+    rule = EncodeRule(reading.template, data.completion_only_loss, data.append_eos)
+    return encode_examples(rows, reading.tokenizer, rule, on_drop=reading.on_drop, on_bad_row=data.on_bad_row)
+
+
+def views(config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase") -> tuple[TokenDataset, TokenDataset]:
+    """Training examples as `on_long_row` and `batching` cut them, and the validation documents as they are measured."""
+    length = config.data.max_length
+    rule: LongRow = "windows" if config.data.batching == "windows" else config.data.on_long_row
+    # a pure text is measured whole, in pieces; a row with a prompt as it is trained, but by strides also beyond that
+    whole = store.val.supervised is None or rule == "windows" or config.eval.eval_stride is not None
+    return view(store.train, length, rule), view(store.val, length, "split" if whole else rule)
+
+
+def inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """The key-value cache would switch the detection of packed examples off."""
+    return {**batch, "use_cache": False}
+
+
+# ---- measured --------------------------------------------------------------------------------------------------------
 
 
 def losses_of(
@@ -66,11 +101,15 @@ def measure(
     return {**result, "samples": samples}, losses.as_dict()
 
 
-def inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    """The key-value cache would switch the detection of packed examples off."""
-    return {**batch, "use_cache": False}
-
-
 TASK = Task(
-    name="causal", collate=None, inputs=inputs, loss=lambda config, data: causal_lm_loss, watch=watch, measure=measure
+    name="causal",
+    forms=tuple(REQUIRED),
+    encode=encode,
+    views=views,
+    model=DECODER,
+    inputs=inputs,
+    loss=lambda config, data: causal_lm_loss,
+    watch=watch,
+    measure=measure,
+    pipeline_tag="text-generation",
 )

@@ -1,29 +1,240 @@
-"""A classifier on held-out rows: accuracy, balanced accuracy, precision, recall, F1, confusion, each beside a baseline.
+"""Classification: rows of a text and its class, a new head on a decoder or an encoder, accuracy and its relatives.
 
-The metrics are scikit-learn's. The interval of accuracy is Wilson's; those of balanced accuracy and macro F1 resample
-rows. Base and tuned are compared in `statistics.paired`.
+Class names are those of the training rows, sorted (by value where all are whole numbers). While rows are read a class
+is numbered as it appears; the store remembers the names in that order, and the data set renumbers.
+
+Measured are accuracy, balanced accuracy, precision, recall, F1 and confusion, each compared with a baseline. The
+metrics are scikit-learn's. The interval of accuracy is Wilson's; those of balanced accuracy and macro F1 resample rows.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+import torch
 
 from hone.config.schema import Config
-from hone.data.batches import labelled
-from hone.data.labels import LabelledDataset
-from hone.data.prepare import Prepared
-from hone.errors import HoneError
+from hone.data.batches import padded_texts
+from hone.data.dataset import Dataset, Preview
+from hone.data.encode import ROWS_PER_BATCH, Encoded
+from hone.data.prepare import Examples, Prepared, Reading
+from hone.data.records import Labelled
+from hone.data.sources import Row, refuse_row
+from hone.data.special_tokens import Frame, frame
+from hone.data.store import Split, Store
+from hone.data.tokenizer import start_ids
+from hone.data.truncate import limited
+from hone.errors import HoneError, placed
 from hone.inference.predict import class_log_probabilities, require_classifier
 from hone.loss import classification_loss
 from hone.metrics.continuations import decode, evenly_spaced
 from hone.models.classifier_head import class_names
+from hone.models.kinds import CLASSIFIER
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
 from hone.tasks.task import Loss, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+NAMED_CLASSES = 12  # in a message
+
+
+# ---- rows to tokens --------------------------------------------------------------------------------------------------
+
+
+def encode(rows: Examples, reading: Reading) -> Iterator[Encoded]:
+    """Tokenise labelled texts in the order given; the names of classes grow as they appear, unless they are fixed.
+
+    Raises:
+        HoneError: a label that is empty or, where names are fixed, unknown (and `on_bad_row` is "error").
+    """
+    names, on_bad_row, on_drop = reading.names, reading.data.on_bad_row, reading.on_drop
+    numbers = {name: i for i, name in enumerate(names)}
+    usable = _with_text(rows, on_drop)
+    while batch := list(islice(usable, ROWS_PER_BATCH)):
+        texts = [example.text for _, example in batch]
+        for (row, example), ids in zip(batch, start_ids(reading.tokenizer, texts, special=False), strict=True):
+            name = str(example.label)
+            if not ids:  # characters that the tokenizer leaves out
+                on_drop("empty text", row.where)
+            elif not name.strip():
+                refuse_row("the label is empty", row.where, on_bad_row, on_drop)
+            elif name not in numbers and reading.names_are_fixed:
+                known = ", ".join(f"'{n}'" for n in class_order(names)[:NAMED_CLASSES])
+                reason = f"label '{name}' does not occur in the training rows (known: {known})"
+                refuse_row(reason, row.where, on_bad_row, on_drop)
+            else:
+                if name not in numbers:
+                    numbers[name] = len(names)
+                    names.append(name)
+                yield Encoded(np.array(ids, np.int64), np.ones(len(ids), bool), True, numbers[name])
+
+
+def _with_text(rows: Examples, on_drop: Callable[[str, str], None]) -> Iterator[tuple[Row, Labelled]]:
+    for row, example in rows:
+        assert isinstance(example, Labelled), "only the form text+label was asked for"
+        if example.text.strip():
+            yield row, example
+        else:
+            on_drop("empty text", row.where)
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Names sorted; by value where all of them are whole numbers.
+
+    >>> class_order(["10", "9", "2"]), class_order(["spam", "ham"])
+    (['2', '9', '10'], ['ham', 'spam'])
+    """
+    found = list(names)
+    try:
+        return sorted(found, key=int)
+    except ValueError:
+        return sorted(found)
+
+
+# ---- the data set ----------------------------------------------------------------------------------------------------
+
+
+class LabelledItem(TypedDict):
+    """input_ids (T,) int64, with special tokens; labels: the number of the class."""
+
+    input_ids: np.ndarray
+    labels: int
+
+
+@dataclass(frozen=True)
+class LabelledDataset(Dataset):
+    """A text between its special tokens, and its class. `sizes` are without special tokens.
+
+    classes: (n,) int64, in the order of `names`. common: the most frequent training class.
+    """
+
+    classes: np.ndarray
+    names: list[str]
+    frame: Frame
+    common: int = 0
+
+    def __getitem__(self, index: int) -> LabelledItem:
+        start = int(self.starts[index])
+        ids = self.split.tokens[start : start + int(self.sizes[index])].astype(np.int64)
+        return {"input_ids": self.frame.around(ids), "labels": int(self.classes[index])}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        sizes: np.ndarray = self.sizes + self.frame.size
+        return sizes
+
+    def n_supervised(self) -> np.ndarray:
+        """(n,) int64: one label for each row."""
+        return np.ones(len(self), np.int64)
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return self.names
+
+    def counts(self) -> np.ndarray:
+        """(classes,) int64: rows of each class."""
+        return np.bincount(self.classes, minlength=len(self.names))
+
+    def preview(self, index: int) -> Preview:
+        item = self[index]
+        name = self.names[item["labels"]]
+        return Preview(item["input_ids"], np.zeros(len(item["input_ids"]), bool), f"label {name}")
+
+    def described(self) -> str:
+        """'classes: ham 12 (60.0 %), spam 8 (40.0 %)'."""
+        counts = self.counts()
+        shown = [f"{n} {c:,} ({c / max(1, len(self)):.1%})" for n, c in zip(self.names, counts)]
+        more = f", … ({len(shown)} in all)" if len(shown) > NAMED_CLASSES else ""
+        return f"classes: {', '.join(shown[:NAMED_CLASSES])}{more}"
+
+
+def views(
+    config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase"
+) -> tuple[LabelledDataset, LabelledDataset]:
+    """Training and validation rows, cut (or dropped) to `max_length` tokens with their special tokens."""
+    data, around = config.data, frame(tokenizer)
+    with placed(config.where("max_length")):
+        train, validation = (
+            view(split, store.meta["label_names"], around, data.max_length, drop_long=data.on_long_row == "drop")
+            for split in (store.train, store.val)
+        )
+    return train, validation
+
+
+def view(split: Split, names_as_read: list[str], frame: Frame, max_length: int, *, drop_long: bool) -> LabelledDataset:
+    """The rows of a split, cut (or dropped) so that text and special tokens together have at most `max_length` tokens.
+
+    Raises:
+        HoneError: the special tokens alone fill `max_length`.
+    """
+    room = max_length - frame.size
+    if room < 1:
+        raise HoneError(f"max_length {max_length} leaves no room for a text", fix=f"set it above {frame.size}")
+    names = class_order(names_as_read)
+    number = np.array([names.index(name) for name in names_as_read], np.int64)
+    classes = np.zeros(0, np.int64) if split.labels is None else number[split.labels]
+    keep, sizes, left_out = limited(np.diff(split.starts), room, "texts", drop=drop_long)
+    documents = np.arange(split.n_documents)
+    rows = LabelledDataset(split, split.starts[:-1], sizes, documents, classes, names, frame, left_out=left_out)
+    return rows.select(keep)
+
+
+def settle(train: LabelledDataset, validation: LabelledDataset) -> LabelledDataset:
+    """The validation rows, told which class is the most frequent in training.
+
+    Raises:
+        HoneError: all training rows are of one class.
+    """
+    found = np.flatnonzero(train.counts())
+    if len(found) < 2:
+        raise HoneError(
+            f"all training rows have the label '{train.names[found[0]]}': there is nothing to tell apart",
+            fix="add rows of other classes, or look whether column_mapping: {label: …} names the right column",
+        )
+    return replace(validation, common=int(train.counts().argmax()))
+
+
+# ---- batches and loss ------------------------------------------------------------------------------------------------
+
+
+def collate(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, "Tensor | int"]:
+    """Texts and their classes: input_ids, attention_mask (B, T); labels (B,)."""
+    return {
+        **padded_texts([item["input_ids"] for item in items], pad_token_id),
+        "labels": torch.tensor([item["labels"] for item in items]),
+        "num_tokens": sum(len(item["input_ids"]) for item in items),
+    }
+
+
+def loss_of(config: Config, data: Prepared) -> Loss:
+    """Cross-entropy over rows, with the weights of `class_weights`."""
+    assert isinstance(data.train, LabelledDataset)
+    weights = class_weights(data.train.counts()) if config.method.class_weights == "balanced" else None
+
+    def loss(logits: "Tensor", labels: "Tensor", num_items: Any = None) -> "Tensor":
+        return classification_loss(logits, labels, num_items, weights)
+
+    return loss
+
+
+def class_weights(counts: np.ndarray) -> list[float]:
+    """rows / (classes x rows of the class): every class weighs the same, and a row 1 on average.
+
+    Classes without rows are not counted.
+
+    >>> class_weights(np.array([3, 1, 0]))
+    [0.6666666666666666, 2.0, 0.0]
+    """
+    n_classes = int(np.count_nonzero(counts))
+    return [float(counts.sum() / (n_classes * n)) if n else 0.0 for n in counts]
+
+
+# ---- measured --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,33 +374,18 @@ def _bounds(interval: Interval) -> list[float] | None:
     return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
-def loss_of(config: Config, data: Prepared) -> Loss:
-    """Cross-entropy over rows, with the weights of `class_weights`."""
-    weights = class_weights(data.train.counts()) if config.method.class_weights == "balanced" else None
-
-    def loss(logits: "Tensor", labels: "Tensor", num_items: Any = None) -> "Tensor":
-        return classification_loss(logits, labels, num_items, weights)
-
-    return loss
-
-
-def class_weights(counts: np.ndarray) -> list[float]:
-    """rows / (classes x rows of the class): every class weighs the same, and a row 1 on average.
-
-    Classes without rows are not counted.
-
-    >>> class_weights(np.array([3, 1, 0]))
-    [0.6666666666666666, 2.0, 0.0]
-    """
-    n_classes = int(np.count_nonzero(counts))
-    return [float(counts.sum() / (n_classes * n)) if n else 0.0 for n in counts]
-
-
 TASK = Task(
     name="classification",
-    collate=labelled,
+    forms=("labelled",),
+    encode=encode,
+    views=views,
+    settle=settle,
+    model=CLASSIFIER,
+    collate=collate,
     inputs=lambda model, batch: batch,
     loss=loss_of,
     watch=watch,
     measure=measure,
+    answer=lambda validation, index, tokenizer: validation.names[validation.classes[index]],
+    pipeline_tag="text-classification",
 )

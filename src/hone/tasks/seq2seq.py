@@ -1,4 +1,7 @@
-"""An encoder-decoder on held-out rows: loss of the true targets, and how near its own targets come to them.
+"""Sequence to sequence: rows of a source and a target, an encoder-decoder, and how near its own targets come.
+
+A document of the store is its source (mask 0) and then its target (mask 1), both without special tokens; the data set
+adds those of the tokenizer. A target that was cut has no end token: the model must not learn to stop there.
 
 Loss, perplexity and bits per byte are taken with the true tokens before each one. Then the model writes targets for
 evenly spaced rows, greedily: exact match, chrF and BLEU over all of them (sacrebleu), ROUGE-L. Texts are compared
@@ -7,34 +10,179 @@ without white space around them.
 
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from hone.config.schema import Config
-from hone.data.batches import by_length, pairs
-from hone.data.seq2seq import PairDataset
-from hone.data.special_tokens import padding_id
-from hone.data.tokenizer import token_byte_lengths
-from hone.data.truncate import IGNORE_INDEX
+from hone.data.batches import by_length, padded_texts
+from hone.data.dataset import Dataset, Preview
+from hone.data.encode import ROWS_PER_BATCH, Encoded
+from hone.data.prepare import Examples, Reading
+from hone.data.records import Pair, SourceTarget
+from hone.data.special_tokens import Frame, closed_frame, padding_id
+from hone.data.store import Split, Store
+from hone.data.templates import render
+from hone.data.tokenizer import start_ids, token_byte_lengths
+from hone.data.truncate import IGNORE_INDEX, count_ones
+from hone.errors import HoneError, placed
 from hone.loss import seq2seq_loss
 from hone.metrics.continuations import decode, evenly_spaced, greedy
 from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, summarize
 from hone.models.inspect import vocabulary_size
+from hone.models.kinds import ENCODER_DECODER
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
 from hone.tasks.causal import loss_and_perplexity
 from hone.tasks.task import Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WORD = re.compile(r"[a-z0-9]+")
+
+
+# ---- rows to tokens --------------------------------------------------------------------------------------------------
+
+
+def encode(rows: Examples, reading: Reading) -> Iterator[Encoded]:
+    """Tokenise sources and targets in the order given; what a template puts before the answer is the source."""
+    texts = _texts(rows, reading.template, reading.on_drop)
+    while batch := list(islice(texts, ROWS_PER_BATCH)):
+        ids = start_ids(reading.tokenizer, [text for pair in batch for text in pair], special=False)
+        for source, target in zip(ids[::2], ids[1::2], strict=True):
+            supervised = np.arange(len(source) + len(target)) >= len(source)
+            yield Encoded(np.array(source + target, np.int64), supervised, True)
+
+
+def _texts(rows: Examples, template: str, on_drop: Callable[[str, str], None]) -> Iterator[tuple[str, str]]:
+    for row, example in rows:
+        pair = Pair(example.source, example.target) if isinstance(example, SourceTarget) else example
+        source, target = (segment.text for segment in render(pair, template, None))
+        if target.strip():
+            yield source, target
+        else:
+            on_drop("empty target: nothing to learn", row.where)
+
+
+# ---- the data set ----------------------------------------------------------------------------------------------------
+
+
+class PairItem(TypedDict):
+    """input_ids (S,) int64, the source; labels (T,) int64, the target, not shifted; both with special tokens."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class PairDataset(Dataset):
+    """A source and its target, each between its special tokens. `sizes` are of both as stored: whole, and without.
+
+    n_source: (n,) int64, of these the source's.
+    """
+
+    n_source: np.ndarray
+    frame: Frame
+    max_length: int
+    max_target_length: int
+
+    def __getitem__(self, index: int) -> PairItem:
+        source = self._part(index, source=True)[: self.max_length - self.frame.size]
+        target = self._part(index, source=False)
+        labels = self.frame.around(target[: self.max_target_length])
+        if len(labels) > self.max_target_length:
+            labels = self.frame.around(target, ends=False)[: self.max_target_length]
+        return {"input_ids": self.frame.around(source), "labels": labels}
+
+    def _part(self, index: int, *, source: bool) -> np.ndarray:
+        start, size, n = (int(array[index]) for array in (self.starts, self.sizes, self.n_source))
+        return self.split.tokens[slice(start, start + n) if source else slice(start + n, start + size)].astype(np.int64)
+
+    def reference(self, index: int) -> np.ndarray:
+        """Ids of the whole target, however long, without special tokens."""
+        return self._part(index, source=False)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64: source and target tokens of each row together, as far as they are kept."""
+        source = np.minimum(self.n_source + self.frame.size, self.max_length)
+        total: np.ndarray = source + self.n_supervised()
+        return total
+
+    def n_supervised(self) -> np.ndarray:
+        """(n,) int64: target tokens that count, special tokens included."""
+        return np.minimum(self.sizes - self.n_source + self.frame.size, self.max_target_length)
+
+    def preview(self, index: int) -> Preview:
+        item = self[index]
+        supervised = np.arange(len(item["input_ids"]) + len(item["labels"])) >= len(item["input_ids"])
+        return Preview(np.concatenate([item["input_ids"], item["labels"]]), supervised, "source, then target")
+
+    def described(self) -> str:
+        return f"sources of up to {self.max_length} tokens, targets of up to {self.max_target_length}"
+
+
+def views(config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase") -> tuple[PairDataset, PairDataset]:
+    """Training and validation rows, cut (or dropped) to `max_length` and `max_target_length`."""
+    data, around = config.data, closed_frame(tokenizer)
+    with placed(config.where("max_target_length") or config.where("max_length")):
+        train, validation = (
+            view(split, around, data.max_length, data.max_target_length, drop_long=data.on_long_row == "drop")
+            for split in (store.train, store.val)
+        )
+    return train, validation
+
+
+def view(split: Split, frame: Frame, max_length: int, max_target_length: int, *, drop_long: bool) -> PairDataset:
+    """The rows of a split; a source or target beyond its length is cut, or its row dropped, and counted.
+
+    Raises:
+        HoneError: the special tokens alone fill one of the lengths.
+    """
+    if min(max_length, max_target_length) <= frame.size:
+        raise HoneError(
+            f"max_length {max_length} or max_target_length {max_target_length} leaves no room for a text",
+            fix=f"set both above {frame.size}",
+        )
+    starts, sizes = split.starts[:-1], np.diff(split.starts)
+    n_target = sizes if split.supervised is None else count_ones(split.supervised, starts, split.starts[1:])
+    n_source = sizes - n_target
+    long_source, long_target = n_source > max_length - frame.size, n_target > max_target_length - frame.size
+    left_out = {}
+    for what, limit, long in (("sources", max_length, long_source), ("targets", max_target_length, long_target)):
+        if long.any():
+            left_out[f"{what} longer than {limit} tokens, {'dropped' if drop_long else 'truncated'}"] = int(long.sum())
+    documents = np.arange(len(sizes))
+    rows = PairDataset(
+        split, starts, sizes, documents, n_source, frame, max_length, max_target_length, left_out=left_out
+    )
+    return rows.select(~(long_source | long_target)) if drop_long else rows
+
+
+# ---- batches and loss ------------------------------------------------------------------------------------------------
+
+
+def collate(items: Sequence[PairItem], pad_token_id: int) -> dict[str, "Tensor | int"]:
+    """Sources and targets: input_ids, attention_mask (B, S); labels (B, T), -100 where nothing is to be written."""
+    targets = padded_texts([item["labels"] for item in items], IGNORE_INDEX)
+    return {
+        **padded_texts([item["input_ids"] for item in items], pad_token_id),
+        "labels": targets["input_ids"],
+        "num_tokens": sum(len(item["input_ids"]) + len(item["labels"]) for item in items),
+    }
 
 
 def decoder_inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """A batch with what its decoder reads: the labels shifted right by the model's own rule."""
     shifted = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
     return {**batch, "decoder_input_ids": shifted, "use_cache": False}
+
+
+# ---- measured --------------------------------------------------------------------------------------------------------
 
 
 def losses_of(
@@ -52,7 +200,7 @@ def losses_of(
     model.eval()
     with torch.inference_mode():
         for indices in by_length(dataset.lengths, budget):
-            batch = pairs([dataset[i] for i in indices], pad)
+            batch = collate([dataset[i] for i in indices], pad)
             del batch["num_tokens"]
             labels = torch.as_tensor(batch["labels"])
             inputs = decoder_inputs(model, {k: torch.as_tensor(v).to(model.device) for k, v in batch.items()})
@@ -158,9 +306,15 @@ def _bounds(interval: Interval) -> list[float] | None:
 
 TASK = Task(
     name="seq2seq",
-    collate=pairs,
+    forms=("source_target", "instruction", "pair"),
+    encode=encode,
+    views=views,
+    model=ENCODER_DECODER,
+    collate=collate,
     inputs=decoder_inputs,
     loss=lambda config, data: seq2seq_loss,
     watch=watch,
     measure=measure,
+    answer=lambda validation, index, tokenizer: decode(tokenizer, validation[index]["labels"]),
+    pipeline_tag="text2text-generation",
 )

@@ -1,33 +1,72 @@
 """What a task is: everything in which one differs from another, in one place.
 
-A task is chosen once (`hone.tasks.TASKS[config.method.task]`, or the caller's own) and handed on.
+A task is chosen once, by the config's name for it (`hone.tasks.task_of`) or as an argument of `hone.train`, and handed
+on. Whatever is written against this class trains, measures and compares like the bundled ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hone.config.schema import Config
-from hone.data.prepare import Prepared
+from hone.data.encode import Encoded
+from hone.data.prepare import Examples, Prepared, Reading
+from hone.data.records import Form
+from hone.data.store import Store
+from hone.models.kinds import ModelKind
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 Loss = Callable[["Tensor", "Tensor", Any], "Tensor"]  # logits, labels, items of the whole step
 Measured = tuple[dict[str, Any], dict[str, Any]]  # the numbers, and those of each item
 
 
+def as_it_is(train: Any, validation: Any) -> Any:
+    """The validation data, where nothing of it depends on the training data."""
+    return validation
+
+
+def no_answer(validation: Any, index: int, tokenizer: Any) -> None:
+    """Of items that are nothing but their text."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """collate: rows and a padding id -> a batch; None where examples are rows of tokens that `data.batching` lays out:
-    then the accelerations apply, too. inputs: what the model is given of a batch.
+    """In the order of a run.
 
-    loss: the loss function of a config and its data. watch: numbers during training. measure: eval/*.json.
+    name: as `method.task` says it.
+    forms: of rows that the task can use.
+    encode: rows to tokens.
+    views: config, store and tokenizer to the training and the validation data set (`data.dataset.Dataset`).
+    settle: training and validation data as they will be used, to the validation data as it is measured. Raises a
+        HoneError if nothing can be learned from the training data.
+    model: the kind of models.
+    collate: examples and a padding id to a batch with input_ids, labels and `num_tokens`. None for rows of tokens: then
+        `data.batching` lays them out, long documents may be cut, and the accelerations apply.
+    inputs: model and batch to what the model is called with.
+    loss: config and data to the loss function.
+    watch: numbers during training. measure: eval/<name>.json and its items.
+    answer: what is to be answered to an item, as text; None where the item is all there is.
+    pipeline_tag: what the hub calls it.
     """
 
     name: str
-    collate: Callable[..., dict[str, Any]] | None
+    forms: tuple[Form, ...]
+    encode: Callable[[Examples, Reading], Iterator[Encoded]]
+    views: "Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]"
+    model: ModelKind
     inputs: Callable[[Any, dict[str, Any]], dict[str, Any]]
     loss: Callable[[Config, Prepared], Loss]
     watch: Callable[..., dict[str, float]]
     measure: Callable[[Any, Any, Any, Config, str], Measured]
+    pipeline_tag: str
+    collate: Callable[..., dict[str, Any]] | None = None
+    settle: Callable[[Any, Any], Any] = as_it_is
+    answer: "Callable[[Any, int, PreTrainedTokenizerBase], str | None]" = no_answer
+
+    @property
+    def token_rows(self) -> bool:
+        """Whether examples are rows of tokens, each the label of the one before it."""
+        return self.collate is None

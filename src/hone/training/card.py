@@ -7,19 +7,13 @@ from hone.config.schema import Config
 from hone.evaluation.columns import COLUMNS, changes, code_lines
 from hone.runs import Run
 
-PIPELINES = {
-    "causal": "text-generation",
-    "classification": "text-classification",
-    "seq2seq": "text2text-generation",
-}
 
-
-def model_card(run: Run, config: Config) -> str:
+def model_card(run: Run, config: Config, pipeline_tag: str) -> str:
     """Markdown with the front matter the hub reads; says what was trained on what, and what that changed."""
     base = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
     tuned, compare = run.read_eval("tuned"), run.read_eval("compare")
     front = ["---", "library_name: " + ("peft" if config.method.method == "lora" else "transformers")]
-    front += [f"pipeline_tag: {PIPELINES[config.method.task]}", "tags: [hone]"]
+    front += [f"pipeline_tag: {pipeline_tag}", "tags: [hone]"]
     if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".", NAME)):
         relation = "adapter" if config.method.method == "lora" else "finetune"
         front += [f"base_model: {config.model.model_name_or_path}", f"base_model_relation: {relation}"]

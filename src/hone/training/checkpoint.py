@@ -11,7 +11,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
 from hone.loss import refuse_diverged
 from hone.models.adapter import BASE, base_identity
-from hone.models.classifier_head import CLASSIFIER, LABELS, architecture, class_names
+from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
 from hone.runs import COMPLETE, Run
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def save_model(model: Any, tokenizer: "PreTrainedTokenizerBase", template: str, 
             model.save_pretrained(temporary, safe_serialization=True)
             save_tokenizer(tokenizer, temporary)
             write_json_atomic(temporary / "template.json", {"template": template})
-            if architecture(model).endswith(CLASSIFIER):
+            if architecture(model).endswith(CLASSIFIES):
                 about = {"labels": class_names(model), "pad_token_id": model.config.pad_token_id}
                 write_json_atomic(temporary / LABELS, about)
             if hasattr(model, "peft_config"):

@@ -16,7 +16,7 @@ from hone.errors import HoneError
 from hone.hardware import matmul_gflops, peak_memory_bytes
 from hone.models.inspect import flops_per_token
 from hone.runs import Run
-from hone.tasks import TASKS
+from hone.tasks.task import Task
 from hone.training.arguments import training_arguments
 from hone.training.callbacks import MetricsLog, Stopper, StopRequest
 from hone.training.muon import muon
@@ -28,6 +28,7 @@ log = logging.getLogger("hone")
 def build_trainer(
     run: Run,
     config: Config,
+    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     data: Prepared,
@@ -37,7 +38,7 @@ def build_trainer(
     args = training_arguments(config, run, has_validation=len(data.validation) > 0)
     dtype, size = mixed_precision(args) or model.dtype, 1024 if args.device.type == "cpu" else 8192
     rate = matmul_gflops(dtype, str(args.device), size)
-    trainer = build_engine(run, config, args, tokenizer, model, data)
+    trainer = build_engine(run, config, task, args, tokenizer, model, data)
     log.info("accelerations: %s", "; ".join(trainer.attached.notes) or "none")
     stopper = Stopper(request, config.train.max_train_seconds)
     trainer.add_callback(stopper)
@@ -54,13 +55,13 @@ def build_trainer(
 def build_engine(
     run: Run,
     config: Config,
+    task: Task,
     args: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
     data: Prepared,
 ) -> HoneTrainer:
     """The engine as it computes a step, without anything that watches it; a model without weights will do."""
-    task = TASKS[config.method.task]
     collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
     options = attach_options(config, args, tokenizer)
     trainer = HoneTrainer(

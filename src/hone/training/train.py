@@ -34,6 +34,8 @@ from hone.models.fallback import reachable_or_spare
 from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
+from hone.tasks import chosen
+from hone.tasks.task import Task
 from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
@@ -44,17 +46,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("hone")
 
 
-def train(config: Config) -> Run:
+def train(config: Config, task: Task | None = None) -> Run:
     """Train as the config says, measure before and after, and leave everything in its run folder.
+
+    Args:
+        task: one of your own, in the place of the one that the config names.
 
     Raises:
         HoneError: a mistake the user can repair; nothing half-written is left.
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
+    config, task = chosen(config, task)
     require_training(config)
     config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
-        _rehearse(config)
+        _rehearse(config, task)
     run = open_run(config)
     if run.status.get("stage") == "finished":
         log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
@@ -65,7 +71,7 @@ def train(config: Config) -> Run:
         refuse_missing_trackers(config)
         tasks = tasks_of(config)
         tokenizer = tokenizer_of(config.model)
-        data = prepare(config, tokenizer)
+        data = prepare(config, task, tokenizer)
         _remember_inputs(run, config, data)
         for line in describe(data, config.data.batching):
             log.info("%s", line)
@@ -75,14 +81,14 @@ def train(config: Config) -> Run:
                 "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
             )
         if run.status.get("stage") != "saved":
-            model = _build(config, tokenizer, data)
+            model = _build(config, task, tokenizer, data)
             refuse_foreign_ids(config, model, data)
-            log.info("%s", describe_model(config, model))
+            log.info("%s", describe_model(config.model, config.method.method, model))
             if config.eval.eval_base:
-                measure(run, "base", model, tokenizer, data.validation, config)
-                memorization.write_texts(run, "base", model, tokenizer, data, config)
+                measure(run, "base", model, task, tokenizer, data.validation, config)
+                memorization.write_texts(run, "base", model, task, tokenizer, data, config)
                 code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
-            model, stop = _fit(run, config, tokenizer, model, data, checkpoint)
+            model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved")
             log.info("saved the model to %s", run.folder)
@@ -92,14 +98,14 @@ def train(config: Config) -> Run:
             give_back_freed_memory()
         if data.overlap is not None:
             run.write_eval("overlap", data.overlap)
-        tuned = load_finished(str(run.folder))
-        measure(run, "tuned", tuned, tokenizer, data.validation, config)
-        memorization.write_texts(run, "tuned", tuned, tokenizer, data, config)
+        tuned = load_finished(str(run.folder), task.model)
+        measure(run, "tuned", tuned, task, tokenizer, data.validation, config)
+        memorization.write_texts(run, "tuned", tuned, task, tokenizer, data, config)
         memorization.compare_copies(run, tokenizer, data, config)
         code_eval.measure(run, "tuned", tuned, tokenizer, tasks, data.template, config)
         compare(run, config)
         code_eval.compare(run, config)
-        write_text_atomic(run.folder / "README.md", model_card(run, config))
+        write_text_atomic(run.folder / "README.md", model_card(run, config, task.pipeline_tag))
         run.update(stage="finished", status="finished")
     write_report_or_say(run.folder)
     return run
@@ -108,20 +114,19 @@ def train(config: Config) -> Run:
 # ---- the pieces of the story, in its order ------------------------------------------------------------------------
 
 
-def _rehearse(config: Config) -> None:
+def _rehearse(config: Config, task: Task) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     quiet_libraries()
     tasks_of(config)
     tokenizer = tokenizer_of(config.model)
-    _build(config, tokenizer, prepare(config, tokenizer))
+    _build(config, task, tokenizer, prepare(config, task, tokenizer))
 
 
-def _build(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared) -> "PreTrainedModel":
+def _build(config: Config, task: Task, tokenizer: "PreTrainedTokenizerBase", data: Prepared) -> "PreTrainedModel":
     """The model for this data; where it pads, the tokenizer saved with it pads alike."""
-    if config.method.task == "causal":
-        return build_model(config, tokenizer)
-    tokenizer.pad_token_id, tokenizer.padding_side = padding_id(tokenizer), "right"
-    return build_model(config, tokenizer, data.labels, padding_id(tokenizer))
+    if not task.model.continues:
+        tokenizer.pad_token_id, tokenizer.padding_side = padding_id(tokenizer), "right"
+    return build_model(config, task.model, tokenizer, data.train.outputs)
 
 
 @contextmanager
@@ -199,6 +204,7 @@ def _remember_inputs(run: Run, config: Config, data: Prepared) -> None:
 def _fit(
     run: Run,
     config: Config,
+    task: Task,
     tokenizer: "PreTrainedTokenizerBase",
     model: "PreTrainedModel",
     data: Prepared,
@@ -208,7 +214,7 @@ def _fit(
     from hone.training.callbacks import stop_on_signals
 
     with stop_on_signals() as request:
-        trainer, stopper = build_trainer(run, config, tokenizer, model, data, request)
+        trainer, stopper = build_trainer(run, config, task, tokenizer, model, data, request)
         if checkpoint is not None:
             restore(run, checkpoint, trainer.progress)
             log.info("resuming from %s", checkpoint.name)

@@ -1,0 +1,81 @@
+"""The data a config names, as it lies there: its files or its hub data set, their rows, and what they are by content.
+
+>>> fingerprints(config.data)                                                      # doctest: +SKIP
+{'train': [{'file': 'train.jsonl', 'bytes': 5120, 'sha256': '…'}]}
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from hone.config.fields import as_paths
+from hone.config.sections.data import DataSection
+from hone.data.sources import Row, expand, read_hub_rows, read_rows
+from hone.data.store import open_bin
+
+Side = Literal["train", "validation"]
+
+
+def files_of(section: DataSection, side: Side) -> list[Path]:
+    """The files and folders of one side."""
+    return as_paths(section.train_file if side == "train" else section.validation_file)
+
+
+def is_bin(paths: list[Path]) -> bool:
+    """Whether there are token files of another tool among them."""
+    return any(path.suffix == ".bin" for path in paths)
+
+
+def rows_of(section: DataSection, side: Side, on_skip: Callable[[str, str], None]) -> Iterator[Row]:
+    """The rows of one side; `on_skip` is called with (reason, where) for each that cannot be read and is left out."""
+    if section.dataset_name:
+        split = section.dataset_train_split if side == "train" else section.dataset_validation_split
+        return read_hub_rows(section.dataset_name, section.dataset_config_name, str(split))
+    return read_rows(files_of(section, side), on_bad_row=section.on_bad_row, on_skip=on_skip)
+
+
+def fingerprints(section: DataSection) -> dict[str, Any]:
+    """What the data is, by content: SHA-256 of every file, or the hub data set's name and commit."""
+    if section.dataset_name:
+        return {
+            "dataset": section.dataset_name,
+            "config": section.dataset_config_name,
+            "splits": [section.dataset_train_split, section.dataset_validation_split],
+            "commit": _hub_commit(section.dataset_name),
+        }
+    sides: tuple[Side, ...] = ("train", "validation")
+    return {
+        side: [
+            {"file": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+            for path in (paths if is_bin(paths) else expand(paths))
+        ]
+        for side in sides
+        if (paths := files_of(section, side))
+    }
+
+
+def _hub_commit(name: str) -> str | None:
+    """The data set's current commit; None when it is a local folder or the hub does not answer."""
+    if Path(name).is_dir():
+        return None
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # offline or unknown: reading the rows will say which, in full
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(section: DataSection) -> None:
+    """Refuse missing, empty or unreadable data files without reading their rows."""
+    for path in files_of(section, "train") + files_of(section, "validation"):
+        if path.suffix == ".bin":
+            open_bin(path, section.bin_dtype, None)
+        else:
+            expand([path])

@@ -1,0 +1,116 @@
+"""What lies behind a model's name: a folder with weights, an adapter and the base it names, or a hub name.
+
+Only names and small files are looked at, no weights; nothing heavy is imported.
+
+>>> check_source("runs/light-lab")                            # doctest: +SKIP
+>>> base_of(Path("runs/lora"))                                # doctest: +SKIP
+'distilgpt2'
+"""
+
+from pathlib import Path
+
+from hone.bundled import named
+from hone.errors import HoneError
+from hone.files import read_json
+from hone.hub import WEIGHTS
+
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+COPY_AGAIN = "the file is damaged or was not copied whole: copy the adapter again"
+BASE_FIX = (
+    "put back the base that it was trained on; or name it: hone merge RUN OUT --base BASE makes one model of both"
+)
+
+
+def check_source(name: str) -> None:
+    """Refuse a name that is no model folder and cannot be a hub name either; reads no weights.
+
+    Raises:
+        HoneError: no such folder, a file, or a folder without config or weights.
+    """
+    folder = Path(named(name))
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.is_file():
+        raise HoneError("a model is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise HoneError("no such model folder", where=name, fix=f"looked from {Path.cwd()}")
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / ADAPTER).is_file():
+        base = check_adapter(folder)
+        try:
+            check_source(base)
+        except HoneError as error:
+            raise HoneError(f"its base {base} is missing: {error.what}", where=str(folder), fix=BASE_FIX) from error
+        return
+    if not (folder / "config.json").is_file():
+        if (folder / "status.json").is_file():
+            what = "this run has no model yet: it has not been trained to its end"
+            fix = "finish it with the `hone train` it was begun with, or name one of its checkpoint-N folders"
+        elif (folder / "hparams.json").is_file():
+            what = "these are OpenAI's raw GPT-2 files, not a model folder"
+            fix = f"convert them once: hone convert {folder} {folder}-hf"
+        else:
+            what, fix = "not a model folder: it has no config.json", "name a run folder, a model folder or a hub name"
+        raise HoneError(what, where=str(folder), fix=fix)
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        raise HoneError(
+            f"the model folder has no weights: expected {WEIGHTS[0]}",
+            where=str(folder),
+            fix=f"found {', '.join(pickled)}: convert it to safetensors first (pickle is never loaded)"
+            if pickled
+            else "copy the weights there, or name another folder",
+        )
+
+
+# ---- adapters ------------------------------------------------------------------------------------------------------
+
+
+def base_of(folder: Path) -> str | None:
+    """The base that an adapter says it is for: a folder or a hub name; None where it says nothing.
+
+    Raises:
+        HoneError: adapter_config.json is damaged.
+    """
+    about = read_json(folder / ADAPTER, COPY_AGAIN)
+    if not isinstance(about, dict):
+        raise HoneError("is no adapter's: it is damaged", where=str(folder / ADAPTER), fix=COPY_AGAIN)
+    return about.get("base_model_name_or_path") or None
+
+
+def check_adapter(folder: Path) -> str:
+    """The base of an adapter that has its files.
+
+    Raises:
+        HoneError: it has no weights, or names no base.
+    """
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        pickled = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
+        raise HoneError(
+            f"the adapter has no weights: expected {ADAPTER_WEIGHTS}",
+            where=str(folder),
+            fix=f"found {pickled}: convert it to safetensors first (pickle is never loaded)"
+            if pickled
+            else "copy the weights there, or name another folder",
+        )
+    base = base_of(folder)
+    if base is None:
+        raise HoneError(
+            "names no base model: it is damaged, or no adapter's",
+            where=str(folder / ADAPTER),
+            fix=COPY_AGAIN,
+        )
+    return base
+
+
+def refuse_adapter(name: str) -> None:
+    """Raise a HoneError if `name` is an adapter's folder: training starts from whole models."""
+    folder = Path(name)
+    if (folder / ADAPTER).is_file():
+        raise HoneError(
+            f"this is an adapter for {base_of(folder)}: it cannot be trained further as it is",
+            where=name,
+            fix=f"make one model of both, `hone merge {name} {name}-merged`, and train that; or train the base",
+        )
