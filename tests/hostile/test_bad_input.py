@@ -279,7 +279,7 @@ def test_max_length_beyond_the_positions(project: Path, hone: Hone, refused: Ref
         (["config_overrides={n_layer: 1, n_embd: 17, n_head: 2}"], ("cannot build a gpt2 model", "divisible")),
         (["config_overrides={n_layer: 1, vocab_size: 9}"], ("embedding only 9 rows", "remove vocab_size")),
         (["model_type=gtp2"], ("unknown model_type 'gtp2'", "did you mean 'gpt2'?")),
-        (["model_type=t5"], ("'t5' is no decoder", "gpt2")),
+        (["model_type=t5"], ("'t5' is not a decoder", "gpt2")),
     ],
     ids=["unknown-override", "wrong-type", "negative", "indivisible", "vocabulary", "unknown-type", "encoder"],
 )

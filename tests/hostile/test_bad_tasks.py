@@ -53,14 +53,14 @@ def test_a_label_the_model_does_not_know_at_eval(project: Path, hone: Any, refus
     write_lines(project / "other.jsonl", [{**row, "label": row["label"].upper()} for row in labelled_rows(20)])
     refused(hone("eval", "out", "train_file=other.jsonl"), "does not know the class", "bad, good")
     refused(hone("eval", "out", "task=causal", "train_file=other.jsonl", "column_mapping={text: text}"), "Labelled row")
-    refused(hone("eval", "model", "cfg.yaml", *CLASSIFY), "task: classification, and this model of causal")
+    refused(hone("eval", "model", "cfg.yaml", *CLASSIFY), "is a decoder", "needs a model that can classify")
 
 
 def test_a_model_that_cannot_do_the_task(project: Path, hone: Any, refused: Any) -> None:
     write_lines(project / "train.jsonl", pair_rows(20))
-    refused(hone("train", "cfg.yaml", "task=seq2seq"), "for task: seq2seq", "encoder-decoder, such as t5")
+    refused(hone("train", "cfg.yaml", "task=seq2seq"), "an encoder-decoder, such as t5")
     scratch = ("model_name_or_path=null", "tokenizer_name_or_path=./model")
-    refused(hone("train", "cfg.yaml", "task=seq2seq", "model_type=gpt2", *scratch), "'gpt2' is no encoder-decoder")
+    refused(hone("train", "cfg.yaml", "task=seq2seq", "model_type=gpt2", *scratch), "'gpt2' is not an encoder-decoder")
     refused(hone("predict", "model", "--text", "x"), "GPT2LMHeadModel is no classifier", "hone generate")
     assert not (project / "out").exists()
 
