@@ -93,8 +93,7 @@ def in_batches(model: Any, prompts: Ids, rooms: list[int], size: int) -> Ids:
 def with_hone(model: Any, prompts: Ids, rooms: list[int], *, one_by_one: bool = False) -> Ids:
     """hone's own order and batches, as `generate_texts` makes them."""
     from hone.config.sections.generate import GenerateSection
-    from hone.inference.decoding import decode
-    from hone.inference.generate import batches
+    from hone.inference.decoding import batches, decode
     from hone.inference.stream import Answer, AnswerRule
 
     settings = GenerateSection(max_new_tokens=max(rooms), temperature=0.0)

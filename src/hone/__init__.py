@@ -7,9 +7,9 @@ The command line is a thin skin over these functions; each imports what it needs
 >>> model, tokenizer = hone.load(run)                                      # doctest: +SKIP
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hone.config.schema import Config
     from hone.convert.merge import Merged
     from hone.data.prepare import Prepared
+    from hone.data.records import Example
+    from hone.inference.generate import SamplingOptions
+    from hone.inference.prompts import Prompt
     from hone.planning.plan import Plan
     from hone.runs import Run
     from hone.tasks.task import Task
@@ -27,6 +30,7 @@ __all__ = [
     "evaluate",
     "flat_collator",
     "generate",
+    "generate_many",
     "load",
     "load_config",
     "merge",
@@ -144,35 +148,32 @@ def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, A
 
 
 def generate(
-    model: "Run | str | Path",
-    prompt: str,
-    *,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    n: int | None = None,
-    seed: int | None = None,
-    stop: Sequence[str] | None = None,
-    template: str | None = None,
+    model: "Run | str | Path", prompt: str, *, template: str | None = None, **options: Unpack["SamplingOptions"]
 ) -> list[str]:
-    """Continue a prompt n times with the template the model was trained with (or the one given).
+    """Continue a prompt with the template the model was trained with (or the one given).
 
-    What is None is as in the section `generate` of the run's configuration; its defaults for any other model.
+    Args:
+        options: max_new_tokens, temperature, top_k, top_p, n (how many answers), seed, stop (texts that end one).
+            What is not given is as in the section `generate` of the run's configuration; its defaults for any other
+            model.
     """
+    return next(generate_many(model, [prompt], template=template, **options))
+
+
+def generate_many(
+    model: "Run | str | Path",
+    prompts: "Sequence[Prompt | Example | str]",
+    *,
+    template: str | None = None,
+    **options: Unpack["SamplingOptions"],
+) -> Iterator[list[str]]:
+    """As `generate`, the answers to each of many prompts, decoded together; see `hone.inference.generate`."""
     from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
 
     name = _name(model)
-    given: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
-    given |= {"num_return_sequences": n, "sampling_seed": seed, "stop": None if stop is None else list(stop)}
-    settings = chosen_settings(name, given)
+    settings = chosen_settings(name, options)
     loaded, tokenizer = ready_model(name)
-    return next(generate_texts(loaded, tokenizer, [prompt], settings, chosen_template(name, template, tokenizer)))
+    return generate_texts(loaded, tokenizer, prompts, settings, chosen_template(name, template, tokenizer))
 
 
 def _name(model: "Run | str | Path") -> str:

@@ -18,7 +18,7 @@ from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.inference.decoding import decode_in_batches
 from hone.inference.generate import chosen_settings, generate_texts, special_ends
-from hone.inference.prompts import prompt_ids, read_prompts, turn_end
+from hone.inference.prompts import Prompt, prompt_ids, read_prompts, turn_end
 from hone.inference.stream import Answer, AnswerRule
 
 pytest_plugins = ["talking"]
@@ -203,7 +203,7 @@ def test_a_long_prompt_beside_short_ones_keeps_to_the_window(tiny_model: Callabl
     assert found == [texts(model, tokenizer, [prompt], max_new_tokens=30)[0] for prompt in ("x", long, "y")]
     assert 0 < len(tokenizer.encode(found[1][0])) <= 256 - len(tokenizer.encode(long))
     with pytest.raises(HoneError, match=r"rows.jsonl:2.*window 256"):
-        list(generate_texts(model, tokenizer, ["x", long * 2], settings(), "plain", ["rows.jsonl:1", "rows.jsonl:2"]))
+        texts(model, tokenizer, ["x", Prompt(long * 2, {}, "rows.jsonl:2")])
 
 
 # ---- prompts as in training ---------------------------------------------------------------------------------------

@@ -57,10 +57,10 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def replace(answer: Callable[[Any], list[str]]) -> list[Any]:
         asked: list[Any] = []
 
-        def generate(model: Any, tokenizer: Any, prompts: Any, settings: Any, template: str, places: Any) -> Any:
+        def generate(model: Any, tokenizer: Any, prompts: Any, settings: Any, template: str) -> Any:
             for prompt in prompts:
-                asked.append((prompt, settings.stop))
-                yield answer(prompt)
+                asked.append((prompt.example, settings.stop))
+                yield answer(prompt.example)
 
         monkeypatch.setattr(solve, "generate_texts", generate)
         return asked

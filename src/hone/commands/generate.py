@@ -1,10 +1,12 @@
 """Commands that let a model answer: generate, chat, predict."""
 
+import functools
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,28 +14,52 @@ import hone
 from hone.commands.shared import AsJson, check_output
 from hone.errors import HoneError
 
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, help="At most this many new tokens [128, or as the run has it].")
-]
+if TYPE_CHECKING:
+    from hone.inference.generate import SamplingOptions
 
-Temperature = Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; higher is more varied [0].")]
-
-
-TopK = Annotated[int | None, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all [0].")]
-
-
-TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this mass [1].")]
-
-
-Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text [0].")]
-
-
-Stop = Annotated[list[str] | None, typer.Option(help="End before this text (may be repeated).")]
-
-
+SAMPLING: dict[str, Any] = {  # as `hone.generate` takes them, and what typer is to know of each
+    "max_new_tokens": Annotated[
+        int | None, typer.Option(min=1, help="At most this many new tokens [128, or as the run has it].")
+    ],
+    "temperature": Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; higher is more varied [0].")],
+    "top_k": Annotated[int | None, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all [0].")],
+    "top_p": Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Keep the likeliest tokens up to this mass [1].")
+    ],
+    "n": Annotated[int | None, typer.Option("-n", min=1, help="How many answers [1].")],
+    "seed": Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same text [0].")],
+    "stop": Annotated[list[str] | None, typer.Option(help="End before this text (may be repeated).")],
+}
 Template = Annotated[str | None, typer.Option(help="plain, instruction or chat [as trained].")]
 
 
+def with_sampling(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options in place of its parameter `sampling`, which holds those that are given.
+
+    typer makes the options of a command from its signature, one a parameter; so the signature is what is changed.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            values = {name: arguments.pop(name) for name in names}
+            sampling = {name: value for name, value in values.items() if value not in (None, [])}
+            command(**arguments, sampling=sampling)
+
+        parameters: list[inspect.Parameter] = []
+        for own in inspect.signature(command).parameters.values():
+            if own.name == "sampling":
+                parameters += [own.replace(name=name, annotation=SAMPLING[name], default=None) for name in names]
+            else:
+                parameters.append(own)
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+@with_sampling(*SAMPLING)
 def generate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     prompt: Annotated[
@@ -46,30 +72,18 @@ def generate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write JSON lines to this file: each row and its answers.")
     ] = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="How many answers [1].")] = None,
-    seed: Seed = None,
-    stop: Stop = None,
+    *,
+    sampling: "SamplingOptions",
     template: Template = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, or each one of a file, with a model; spelled as in its training."""
     if prompts and prompt is not None:
         raise HoneError("both --prompt and --prompts are given", fix="give one of them")
-    from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
+    from hone.inference.generate import chosen_settings
     from hone.inference.prompts import Prompt, read_prompts
 
-    given: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
-    given |= {"num_return_sequences": n, "sampling_seed": seed, "stop": stop or None}
-    settings = chosen_settings(model, given)
+    chosen_settings(model, sampling)  # a mistake in them is better known before a prompt is typed than after it
     if output is not None:
         check_output(output, prompts)
     if prompts:
@@ -77,11 +91,7 @@ def generate(
     else:
         text = _prompt_text(prompt)
         asked = [Prompt(text, {"prompt": text}, None)]
-    loaded, tokenizer = ready_model(model)
-    spelled = chosen_template(model, template, tokenizer)
-    answers = generate_texts(
-        loaded, tokenizer, [one.example for one in asked], settings, spelled, [one.where for one in asked]
-    )
+    answers = hone.generate_many(model, asked, template=template, **sampling)
     rows = ({**one.columns, "answers": texts} for one, texts in zip(asked, answers))
     if output is not None:
         lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
@@ -120,15 +130,12 @@ def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_
         typer.echo(printable(text) if sys.stdout.isatty() else text)
 
 
+@with_sampling(*(name for name in SAMPLING if name != "n"))
 def chat(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     system: Annotated[str | None, typer.Option(help="The system message, for models with a chat template.")] = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
-    stop: Stop = None,
+    *,
+    sampling: "SamplingOptions",
     template: Template = None,
 ) -> None:
     """Talk with a model: answers as they grow, /help for the commands. Reads a pipe too, one message a line."""
@@ -136,15 +143,8 @@ def chat(
     from hone.inference.terminal import at_terminal, line_reader, piece_writer
     from hone.show import printable
 
-    given: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
-    given |= {"sampling_seed": seed, "stop": stop or None}
     talk(
-        open_conversation(model, given, system=system, template=template),
+        open_conversation(model, sampling, system=system, template=template),
         read=line_reader(),
         write=piece_writer(printable),
         note=lambda text: typer.echo(printable(text), err=True),

@@ -31,7 +31,7 @@ from hone.grading.extract import STOP_STRINGS
 from hone.grading.tasks import Task
 from hone.inference.decoding import reads_source
 from hone.inference.generate import generate_texts, special_ends
-from hone.inference.prompts import prompt_ids
+from hone.inference.prompts import Prompt, prompt_ids
 from hone.models.inspect import max_positions
 
 log = logging.getLogger("hone")
@@ -122,8 +122,8 @@ def _generate(
     """Answer what is missing of `n_prompts`, those of like length together, each kept as soon as it is there."""
     order = sorted(missing, key=lambda key: len(missing[key][2]))
     log.info("code tasks: %d prompts to answer, %d answered before", len(order), n_prompts - len(order))
-    prompts, places = [missing[key][1] for key in order], [missing[key][0].where for key in order]
-    texts = generate_texts(model, tokenizer, prompts, settings, template, places)
+    prompts = [Prompt(missing[key][1], {}, missing[key][0].where) for key in order]
+    texts = generate_texts(model, tokenizer, prompts, settings, template)
     for i, (key, found) in enumerate(zip(order, texts), 1):
         kept.add(key, found)
         if i % 20 == 0:

@@ -11,9 +11,8 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +21,14 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Example, Message
 from hone.errors import HoneError
 from hone.inference.decoding import Past, decode, reads_source
-from hone.inference.generate import answer_rule, chosen_settings, chosen_template, fitting_ids, ready_model
+from hone.inference.generate import (
+    SamplingOptions,
+    answer_rule,
+    chosen_settings,
+    chosen_template,
+    fitting_ids,
+    ready_model,
+)
 from hone.inference.prompts import prompt_ids
 from hone.inference.stream import Answer
 from hone.models.inspect import max_positions
@@ -67,14 +73,14 @@ class Reply:
 
 
 def open_conversation(
-    model: str, given: Mapping[str, Any], *, system: str | None = None, template: str | None = None
+    model: str, options: SamplingOptions, *, system: str | None = None, template: str | None = None
 ) -> Conversation:
     """Load a model to talk with; settings and template as for `generate`, but "chat" wherever the model has a format.
 
     Raises:
         HoneError: as `ready_model`, `chosen_settings`, `chosen_template` and `check_system`.
     """
-    settings = chosen_settings(model, given)
+    settings = chosen_settings(model, options)
     loaded, tokenizer = ready_model(model)
     spelled = chosen_template(model, template, tokenizer, talking=True)
     conversation = Conversation(loaded, tokenizer, spelled, settings, system or None)

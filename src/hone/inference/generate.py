@@ -8,9 +8,9 @@ count; a sampling habit in the model's own generation_config.json, such as a rep
 >>> for texts in generate_texts(model, tokenizer, ["def add(a, b):"], settings, "plain"): print(texts)  # doctest: +SKIP
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +22,7 @@ from hone.errors import HoneError, placed
 from hone.files import read_json
 from hone.hardware import best_device
 from hone.inference.decoding import decode_in_batches, first_tokens, reads_source
-from hone.inference.prompts import prompt_ids, turn_end
+from hone.inference.prompts import Prompt, prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
 from hone.models.inspect import check_vocabulary, max_positions
 from hone.models.load import load_finished, quiet_libraries
@@ -30,6 +30,21 @@ from hone.models.source import check_source
 from hone.runs import RESOLVED
 
 PROMPTS_AT_ONCE = 512  # are sorted by length before they are cut into batches; answers come in the order asked
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How answers are drawn, as `hone.generate` and the command line take it; None is as good as not given.
+
+    n answers to each prompt, a seed, and otherwise the keys of the section `generate`: `hone explain temperature`.
+    """
+
+    max_new_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    n: int | None
+    seed: int | None
+    stop: Sequence[str] | None
 
 
 def trained_template(model: str | Path) -> str | None:
@@ -72,15 +87,14 @@ def chosen_template(
     return template
 
 
-def chosen_settings(model: str | Path, given: Mapping[str, Any]) -> GenerateSection:
-    """The section `generate` of a run's configuration (the defaults for any other model), with `given` values over it.
-
-    A given None is as good as not given.
+def chosen_settings(model: str | Path, options: SamplingOptions) -> GenerateSection:
+    """The section `generate` of a run's configuration (the defaults for any other model), with `options` over it.
 
     Raises:
-        HoneError: a value is out of its bounds, or two contradict each other.
+        HoneError: no such option, a value is out of its bounds, or two contradict each other.
     """
-    chosen = {key: value for key, value in given.items() if value is not None}
+    keys = {"n": "num_return_sequences", "seed": "sampling_seed"}
+    chosen = {keys.get(name, name): value for name, value in options.items() if value is not None}
     folder = Path(model)
     own = next((path for path in (folder / RESOLVED, folder.parent / RESOLVED) if path.is_file()), None)
     section = load_config(own).generate if own and trained_template(model) else GenerateSection()
@@ -90,23 +104,21 @@ def chosen_settings(model: str | Path, given: Mapping[str, Any]) -> GenerateSect
 def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Example | str],
+    prompts: Sequence[Prompt | Example | str],
     settings: GenerateSection,
     template: str,
-    places: Sequence[str | None] | None = None,
 ) -> Iterator[list[str]]:
     """The answers to each prompt, `num_return_sequences` of them, in the order given.
 
-    Args:
-        places: names the prompts in messages, e.g. `prompts.jsonl:3`.
-
     Raises:
-        HoneError: a prompt cannot be spelled or fills the model's window; before anything is generated.
+        HoneError: a prompt cannot be formatted or fills the model's window; before anything is generated, with the
+            place of a `Prompt`.
     """
     ids: list[list[int]] = []
-    for prompt, where in zip(prompts, places or [None] * len(prompts), strict=True):
+    for prompt in prompts:
+        example, where = (prompt.example, prompt.where) if isinstance(prompt, Prompt) else (prompt, None)
         with placed(where):
-            ids.append(fitting_ids(model, tokenizer, prompt, template))
+            ids.append(fitting_ids(model, tokenizer, example, template))
     rules = [answer_rule(model, tokenizer, template, settings, len(row)) for row in ids]
     n, copies = settings.num_return_sequences, 1
     if settings.temperature == 0:
