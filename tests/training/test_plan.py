@@ -17,10 +17,11 @@ from hone.errors import HoneError
 from hone.models.build import build_model
 from hone.models.freeze import count_trainable, groups
 from hone.models.kinds import DECODER
-from hone.planning import footprint, plan
-from hone.planning.lengths import counted_lengths, estimate_lengths
+from hone.planning import lengths, memory, plan
+from hone.planning.lengths import estimated_data
 from hone.planning.plan import make_plan
 from hone.tables import plan_text
+from hone.tasks import task_of
 from tiny_tasks import BART, BERT, GPT2, QUIET, T5, bert_tokenizer, labelled_rows, pair_rows
 
 PLANS = {**QUIET, "bf16": False}
@@ -152,30 +153,45 @@ def test_the_other_tasks(
 def test_estimated_lengths_are_near_the_counted_ones(config: Any) -> None:
     chosen = config()
     tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)
-    estimated, counted = estimate_lengths(chosen, tokenizer), counted_lengths(hone.prepare(chosen))
-    assert (estimated.exact, counted.exact) == (False, True)
+    (estimated, how), counted = estimated_data(chosen, task_of(chosen), tokenizer), hone.prepare(chosen)
+    assert how == "estimated from 40 tokenised rows"
     assert len(estimated.train) == len(counted.train)
     assert len(estimated.validation) == len(counted.validation)
-    assert estimated.train.sum() == pytest.approx(counted.train.sum(), rel=0.05)
-    assert estimated.supervised.sum() == pytest.approx(counted.supervised.sum(), rel=0.2)
-    assert np.sort(estimated.train) == pytest.approx(np.sort(counted.train), abs=4)
+    assert estimated.train.n_tokens == pytest.approx(counted.train.n_tokens, rel=0.05)
+    assert estimated.train.n_supervised().sum() == pytest.approx(counted.train.n_supervised().sum(), rel=0.2)
+    assert np.sort(estimated.train.lengths) == pytest.approx(np.sort(counted.train.lengths), abs=4)
     assert "about 36 examples" in plan_text(make_plan(config(seed=3))) or make_plan(chosen).schedule.exact
+
+
+def test_estimates_are_split_as_the_store_splits(config: Any, write_rows: Callable[..., Path]) -> None:
+    """Copies on one side, and only once where they are to go; one text is cut at its end."""
+    copied = str(write_rows("copied.jsonl", pairs(10) * 3))
+    one = write_rows("one.jsonl", []).with_suffix(".txt")
+    one.write_text("def add(a, b):\n    return a + b\n" * 60)
+    for settings in (
+        {"train_file": copied},
+        {"train_file": copied, "deduplicate": True},
+        {"train_file": copied, "validation_file": str(write_rows("held.jsonl", pairs(3)))},
+        {"train_file": str(one), "batching": "windows", "max_length": 16},
+    ):
+        chosen = config(**settings)
+        tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)
+        (estimated, _), counted = estimated_data(chosen, task_of(chosen), tokenizer), hone.prepare(chosen)
+        assert len(estimated.train) == pytest.approx(len(counted.train), abs=1), settings
+        assert len(estimated.validation) == pytest.approx(len(counted.validation), abs=1), settings
 
 
 def test_a_sample_stands_for_a_long_file(
     config: Any, write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hone.planning import lengths as estimate
-
     chosen = config(train_file=str(write_rows("many.jsonl", pairs(600))))
     tokenizer = load_tokenizer(chosen.model.tokenizer_name_or_path)
-    monkeypatch.setattr(estimate, "SAMPLE_ROWS", 50)
-    found = estimate_lengths(chosen, tokenizer)
-    assert found.how == "estimated from 50 tokenised rows"
-    monkeypatch.setattr(estimate, "READ_SECONDS", 0.0)
-    assert "at least so many: reading was stopped" in estimate_lengths(chosen, tokenizer).how
-    counted = counted_lengths(hone.prepare(chosen))
-    assert found.train.sum() == pytest.approx(counted.train.sum(), rel=0.1)
+    monkeypatch.setattr(lengths, "SAMPLE_ROWS", 50)
+    found, how = estimated_data(chosen, task_of(chosen), tokenizer)
+    assert how == "estimated from 50 tokenised rows"
+    monkeypatch.setattr(lengths, "READ_SECONDS", 0.0)
+    assert "at least so many: reading was stopped" in estimated_data(chosen, task_of(chosen), tokenizer)[1]
+    assert found.train.n_tokens == pytest.approx(hone.prepare(chosen).train.n_tokens, rel=0.1)
 
 
 # ---- what is measured, printed and left behind -----------------------------------------------------------------------
@@ -218,7 +234,7 @@ def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.Mo
     assert {group["trains"] for group in told["groups"]} == {True}
     done = CliRunner().invoke(app, ["plan", *keys])
     assert done.exit_code == 0 and "it fits" in done.stdout and "parameters train" in done.stdout
-    monkeypatch.setattr(footprint, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     done = CliRunner().invoke(app, ["plan", *keys])
     assert done.exit_code == 3, done.output
     assert "IT DOES NOT FIT" in done.stdout and "no setting makes it fit here" in done.stdout
@@ -234,7 +250,7 @@ def test_what_to_lower_is_named_and_suffices(config: Any, monkeypatch: pytest.Mo
     assert whole.fits and not whole.changes
     small = make_plan(config(per_device_train_batch_size=1, gradient_accumulation_steps=16, batching="padded"))
     assert small.memory.total < whole.memory.total
-    monkeypatch.setattr(footprint, "free_memory", lambda device: small.memory.total)
+    monkeypatch.setattr(memory, "free_memory", lambda device: small.memory.total)
     found = make_plan(chosen)
     assert not found.fits
     *tried, last = found.changes
@@ -282,7 +298,7 @@ def test_the_disk_holds_what_was_planned(config: Any) -> None:
         ({"method": "lora", "lora_target_modules": ["q_proj"]}, "no linear layer 'q_proj'"),
         ({"task": "seq2seq"}, "encoder-decoder, such as t5 or bart"),
         ({**SCRATCH_GPT2, "config_overrides": {"n_layr": 2}}, "did you mean 'n_layer'"),
-        ({"batching": "windows", "max_length": 200}, "no example would be left to train on"),
+        ({"batching": "windows", "max_length": 200}, "no example is left to train on"),
         ({"report_to": "nonsense"}, "tracker 'nonsense'"),
     ],
 )

@@ -84,6 +84,7 @@ class Attached:
     """How the training step of a model will be computed.
 
     dataset, collate: what the data loader reads, and how it lays a batch out (input_ids, labels, num_tokens, …).
+    layout: flat, packed or padded.
     loss: of what the model returns within `forward`, its labels, and the supervised items of the whole step.
     scored_only: logits only where a label follows. fused, cache, micro_batch_tokens: None where there is none.
     notes: what was done, what was left out and why, in words.
@@ -92,6 +93,7 @@ class Attached:
     dataset: Any
     collate: Collate
     loss: Loss
+    layout: str = "padded"
     scored_only: bool = False
     fused: FusedCrossEntropy | None = None
     cache: FrozenCache | None = None
@@ -101,6 +103,11 @@ class Attached:
     def pieces(self, batch: Batch) -> list[Batch]:
         """What of a micro-batch goes forward and backward at once."""
         return [batch] if self.micro_batch_tokens is None else cut(batch, self.micro_batch_tokens)
+
+    def n_tokens(self, rows: Sequence[int]) -> int:
+        """Tokens of the micro-batch of these rows of the data set, padding included."""
+        lengths = self.dataset.lengths[rows]
+        return int(lengths.sum() if self.layout == "flat" else lengths.max() * len(rows))
 
     @contextlib.contextmanager
     def forward(self, inputs: Batch) -> Iterator[Batch]:
@@ -142,7 +149,8 @@ def attach(
         notes.append(f"{n} fused GELUs")
     if collate is not None:
         return Attached(dataset, collate, loss, notes=notes)
-    rows, collate, cache = _layout(model, dataset, options, notes)
+    layout = _layout(model, dataset, options, notes)
+    rows, collate, cache = _rows(model, dataset, layout, options, notes)
     scored = speed.scored_rows_only and heeds_logits_to_keep(model, dataset)
     if scored:
         notes.append("logits of scored positions only")
@@ -154,27 +162,35 @@ def attach(
     if not has_numbers(model):
         notes.append(NOT_COMPARED)
     loss = fused.loss if fused else loss
-    return Attached(rows, collate, loss, scored, fused, cache, speed.micro_batch_tokens, notes)
+    return Attached(rows, collate, loss, layout, scored, fused, cache, speed.micro_batch_tokens, notes)
 
 
-def _layout(
-    model: PreTrainedModel, dataset: Any, options: Options, notes: list[str]
+def _layout(model: PreTrainedModel, dataset: Examples, options: Options, notes: list[str]) -> str:
+    """The layout of `batching`; flat and packed step aside where the model would mix the examples of a row."""
+    if options.batching not in ("flat", "packed"):
+        return "padded"
+    if _keeps_apart(model, dataset, options, notes):
+        return options.batching
+    why = f"{type(model).__name__} lets examples of one row see each other"
+    notes.append(f"batching padded instead of {options.batching}: {why}")
+    return "padded"
+
+
+def _rows(
+    model: PreTrainedModel, dataset: Any, layout: str, options: Options, notes: list[str]
 ) -> tuple[Any, Collate, FrozenCache | None]:
-    """Dataset and collator of `batching`, and the frozen cache; flat and packed step aside where examples would mix."""
-    batching, pad, length = options.batching, options.pad_token_id, options.max_length
-    if batching in ("flat", "packed") and not _keeps_apart(model, dataset, options, notes):
-        why = f"{type(model).__name__} lets examples of one row see each other"
-        notes.append(f"batching padded instead of {batching}: {why}")
-        batching = "padded"
-    if batching == "packed":
-        return PackedDataset(dataset, length), functools.partial(packed, max_length=length, pad_token_id=pad), None
-    if batching != "flat":
+    """What the data loader reads of a layout, how it is collated, and the frozen cache of flat rows."""
+    pad, length = options.pad_token_id, options.max_length
+    if layout == "packed":
+        collate = functools.partial(packed, max_length=length, pad_token_id=pad)
+        return PackedDataset(dataset, length), collate, None
+    if layout == "padded":
         return dataset, functools.partial(padded, pad_token_id=pad), None
-    collate = functools.partial(flat, size=filled)
+    in_a_row = functools.partial(flat, size=filled)
     cache = _frozen_cache(model, dataset, options, notes)
     if cache is None:
-        return dataset, collate, None
-    return Numbered(dataset), functools.partial(numbered, collate=collate), cache
+        return dataset, in_a_row, None
+    return Numbered(dataset), functools.partial(numbered, collate=in_a_row), cache
 
 
 def _keeps_apart(model: PreTrainedModel, dataset: Examples, options: Options, notes: list[str]) -> bool:

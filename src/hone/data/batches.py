@@ -149,12 +149,15 @@ def padded_texts(rows: Sequence[np.ndarray], pad_token_id: int) -> dict[str, "to
 class PackedDataset:
     """Whole examples packed into rows of at most `max_length` tokens; `packed[i]` is the list of examples of row i.
 
+    lengths: (rows,) tokens of each.
+
     Best-fit decreasing: the longest example first, each into the fullest row that still holds it.
     """
 
     def __init__(self, dataset: Dataset, max_length: int) -> None:
         self.dataset, self.max_length = dataset, max_length
         self.rows = pack(dataset.lengths, max_length)
+        self.lengths = np.array([int(dataset.lengths[row].sum()) for row in self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)

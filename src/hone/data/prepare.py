@@ -128,13 +128,13 @@ def prepare(config: Config, task: TaskData, tokenizer: "PreTrainedTokenizerBase"
                 where=where("overlap"),
                 fix="give other validation rows, or set overlap: flag",
             )
-    _refuse_empty(data, store, train, validation, where)
+    refuse_empty(data, store, train, validation, where)
     with placed(where("train_file") or where("dataset_name")):
         validation = task.settle(train, validation)
     return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began, overlap)
 
 
-def _refuse_empty(data: DataSection, store: Store, train: Dataset, validation: Dataset, where: Where) -> None:
+def refuse_empty(data: DataSection, store: Store, train: Dataset, validation: Dataset, where: Where) -> None:
     """Raise a HoneError, with all reasons, if one side that was asked for has no example."""
     if not len(train):
         raise HoneError(
@@ -221,16 +221,15 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _encoded(
+def examples_of(
     data: DataSection,
     task: TaskData,
     side: Side,
     tokenizer: "PreTrainedTokenizerBase",
     dropped: Dropped,
-    names: list[str],
     where: Where,
-) -> tuple[str, str, Iterator[Encoded]]:
-    """The form of one side's rows, the template they resolve to, and the encoded rows (read as they are consumed)."""
+) -> tuple[str, str, Iterator[tuple[Row, Example]]]:
+    """The form of one side's rows, the template they resolve to, and the examples (read as they are consumed)."""
     found = examples(
         rows_of(data, side, dropped.add),
         column_mapping=data.column_mapping,
@@ -246,8 +245,22 @@ def _encoded(
     if task.token_rows or data.template != "auto":
         with placed(where("template")):
             template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    return form, template, itertools.chain([first], found)
+
+
+def _encoded(
+    data: DataSection,
+    task: TaskData,
+    side: Side,
+    tokenizer: "PreTrainedTokenizerBase",
+    dropped: Dropped,
+    names: list[str],
+    where: Where,
+) -> tuple[str, str, Iterator[Encoded]]:
+    """As `examples_of`, encoded."""
+    form, template, found = examples_of(data, task, side, tokenizer, dropped, where)
     reading = Reading(data, tokenizer, template, dropped.add, names, names_are_fixed=side == "validation")
-    return form, template, task.encode(itertools.chain([first], found), reading)
+    return form, template, task.encode(found, reading)
 
 
 def _from_bin(

@@ -272,7 +272,9 @@ def _write_splits(
     for row in validation_rows or ():
         val.add(row)
     val.flush()
-    starts, sides = _assign(everything, val, validation_rows is None, rule, dropped)
+    starts, digests = np.frombuffer(everything.starts, np.int64), np.frombuffer(everything.digests, np.uint64)
+    held = None if validation_rows is None else np.array(val.digests)
+    starts, sides = assign_sides(starts, digests, held, rule, dropped)
     _copy(everything, starts, sides, train, val)
     everything.discard()
     for writer in (train, val):
@@ -283,11 +285,15 @@ def _write_splits(
     }
 
 
-def _assign(
-    everything: TokenWriter, val: TokenWriter, hold_out: bool, rule: SplitRule, dropped: Dropped
+def assign_sides(
+    starts: np.ndarray, digests: np.ndarray, held: np.ndarray | None, rule: SplitRule, dropped: Dropped
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Document borders (n + 1,) and the side of each document (n,): TRAIN, VAL or NEITHER."""
-    starts, digests = np.frombuffer(everything.starts, np.int64), np.frombuffer(everything.digests, np.uint64)
+    """Document borders (n + 1,) and the side of each document (n,): TRAIN, VAL or NEITHER.
+
+    Args:
+        starts: (n + 1,) borders as read. digests: (n,) uint64, equal for equal documents.
+        held: digests of the validation documents that were given; None to hold some of these out.
+    """
     sides = np.full(len(digests), TRAIN, dtype=np.int8)
     if rule.deduplicate:
         _, first = np.unique(digests, return_index=True)
@@ -295,8 +301,8 @@ def _assign(
         copies[first] = False
         sides[copies] = NEITHER
         dropped.add_many("exact duplicate of an earlier row", int(copies.sum()))
-    if not hold_out:
-        shared = np.isin(digests, np.array(val.digests)) & (sides == TRAIN)
+    if held is not None:
+        shared = np.isin(digests, held) & (sides == TRAIN)
         sides[shared] = NEITHER
         dropped.add_many("also in the validation data (left out of training)", int(shared.sum()))
     elif len(digests) > 1:

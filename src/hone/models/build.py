@@ -23,11 +23,17 @@ log = logging.getLogger("hone")
 
 
 def build_model(
-    config: Config, kind: ModelKind, tokenizer: PreTrainedTokenizerBase, outputs: Sequence[str] = ()
+    config: Config,
+    kind: ModelKind,
+    tokenizer: PreTrainedTokenizerBase,
+    outputs: Sequence[str] = (),
+    *,
+    weights: bool = True,
 ) -> PreTrainedModel:
     """The model of a config, with exactly the parameters of its method set to train.
 
     Args:
+        weights: False reads none: for the shapes alone, within `torch.device("meta")`.
         outputs: names of what a new head scores (`Dataset.outputs`).
 
     Raises:
@@ -41,6 +47,7 @@ def build_model(
         where=config.where,
         outputs=outputs,
         pad_token_id=None if kind.continues else padding_id(tokenizer),
+        weights=weights,
     )
     set_seed(config.train.seed)  # the adapter's initial weights
     return apply_method(config, kind, model)

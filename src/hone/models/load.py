@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as transformers_logging
@@ -44,10 +45,12 @@ def load_model(
     where: Where = lambda key: None,
     outputs: Sequence[str] = (),
     pad_token_id: int | None = None,
+    weights: bool = True,
 ) -> PreTrainedModel:
     """The model that training starts from, on the CPU, in evaluation mode.
 
     Args:
+        weights: False reads none: for the shapes alone, within `torch.device("meta")`.
         outputs: names of what a new head scores. pad_token_id: for kinds of models that have to know it.
         seed: initial weights of a from-scratch model are a pure function of its config and this seed.
         where: names the line of a key in messages (`Config.where`).
@@ -66,6 +69,7 @@ def load_model(
             trust_remote_code=section.trust_remote_code,
             outputs=outputs,
             seed=seed,
+            weights=weights,
         )
     else:
         model = from_scratch(
@@ -165,6 +169,7 @@ def _load_pretrained(
     attn_implementation: str | None = None,
     outputs: Sequence[str] = (),
     seed: int = 0,
+    weights: bool = True,
 ) -> PreTrainedModel:
     check_source(name)
     extra = label_maps(outputs) if outputs else {}
@@ -173,6 +178,12 @@ def _load_pretrained(
         set_seed(seed)
     try:
         with no_retries(named(name)):
+            if not weights:
+                remote = {"trust_remote_code": trust_remote_code}
+                config = AutoConfig.from_pretrained(named(name), revision=revision or "main", **remote, **extra)
+                kept = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+                shapes: PreTrainedModel = kind.auto.from_config(config, **kept, **remote)
+                return shapes
             model, report = kind.auto.from_pretrained(
                 named(name),
                 revision=revision or "main",

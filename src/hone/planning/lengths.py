@@ -1,154 +1,122 @@
 """How long a corpus will be in tokens, before it is tokenised: every row is read, a sample of rows is tokenised.
 
 Characters are counted for every document; the sample says how many tokens a character makes, and which share of them
-is supervised. Reading stops after a while: then there is at least as much as is said.
+is supervised. The result is the data that `prepare` would make, by the rules of the store, with every id 0. Reading
+stops after a while: then there is at least as much as is said.
 
->>> lengths = estimate_lengths(config, tokenizer)           # doctest: +SKIP
->>> lengths.train.sum(), lengths.how                        # doctest: +SKIP
+>>> data, how = estimated_data(config, task, tokenizer)           # doctest: +SKIP
+>>> data.train.lengths.sum(), how                                 # doctest: +SKIP
 """
 
-import itertools
+import hashlib
 import random
 import time
+from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from hone.config.schema import Config
-from hone.data.encode import EncodeRule, encode
-from hone.data.inputs import Side, rows_of
-from hone.data.prepare import Prepared
-from hone.data.records import BadRow, Example, detect_form, examples
+from hone.data.inputs import Side
+from hone.data.prepare import Prepared, Reading, examples_of, refuse_empty
+from hone.data.records import BadRow, Example
 from hone.data.sources import Row
-from hone.data.store import Split
-from hone.data.templates import render, resolve_template
-from hone.data.truncate import LongRow, view
-from hone.errors import HoneError, placed
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from hone.data.store import TRAIN, VAL, Dropped, Split, SplitRule, Store, assign_sides, empty_split
+from hone.data.templates import render
+from hone.errors import HoneError
+from hone.tasks.task import Task
 
 SAMPLE_ROWS = 1000
 READ_SECONDS = 10.0  # reading stops then; about half a gigabyte of JSON lines
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens of each example. train, supervised: (n,) of the training data, all tokens and those that count in the
-    loss. validation: (m,). how: where the numbers come from, in words. exact: whether they were counted."""
+class Estimate:
+    """Documents of one side. starts: (n + 1,) where each would start in a token file. digests: (n,) of their texts.
 
-    train: np.ndarray
-    supervised: np.ndarray
-    validation: np.ndarray
-    how: str
-    exact: bool
+    supervised_share: of the tokens. n_rows: read. complete: whether all were.
+    """
 
-
-def counted_lengths(data: Prepared) -> Lengths:
-    """Lengths of data that is tokenised already."""
-    return Lengths(data.train.lengths, data.train.n_supervised(), data.validation.lengths, "counted in the data", True)
-
-
-@dataclass(frozen=True)
-class _Side:
-    """Documents of one side: characters of each, (n,), tokens a character, supervised share of the tokens."""
-
-    characters: np.ndarray
-    tokens_per_character: float
+    starts: np.ndarray
+    digests: np.ndarray
     supervised_share: float
+    template: str
+    n_rows: int
     complete: bool
 
-    def starts(self) -> np.ndarray:
-        """(n + 1,) where each document would start in a token file."""
-        tokens = np.maximum(1, np.round(self.characters * self.tokens_per_character)).astype(np.int64)
-        return np.concatenate([[0], np.cumsum(tokens)])
 
-
-def estimate_lengths(config: Config, tokenizer: "PreTrainedTokenizerBase") -> Lengths:
-    """Lengths of the training and validation examples of rows for `task: causal`, by a sample.
+def estimated_data(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase) -> tuple[Prepared, str]:
+    """The data of a task whose examples are rows of tokens, as a sample lets it expect; and where the lengths are from.
 
     Raises:
-        HoneError: no rows, or rows of no known form.
+        HoneError: no rows, rows of no known form, or no example long enough.
     """
-    data = config.data
-    rule: LongRow = "windows" if data.batching == "windows" else data.on_long_row
-    side = _read(config, "train", tokenizer)
-    train, validation = side.starts(), np.zeros(1, np.int64)
+    data, dropped = config.data, Dropped()
+    train = _read(config, task, "train", tokenizer, dropped)
+    held = None
     if data.validation_file or data.dataset_validation_split:
-        validation = _read(config, "validation", tokenizer).starts()
-    elif data.validation_split_percentage > 0:
-        train, validation = _split(train, data.validation_split_percentage, data.split_seed)
-    cut = view(_bare(train), data.max_length, rule).head(data.max_train_samples)
-    held = view(_bare(validation), data.max_length, "split").head(data.max_eval_samples)
-    if not len(cut):
-        raise HoneError(
-            f"no example would be left to train on with max_length {data.max_length}",
-            where=config.where("max_length"),
-            fix="lower max_length, or set batching: flat" if rule == "windows" else "raise max_length",
-        )
-    how = f"estimated from {min(SAMPLE_ROWS, len(side.characters)):,} tokenised rows"
-    how += "" if side.complete else f"; at least so many: reading was stopped after {READ_SECONDS:.0f} s"
-    supervised = np.clip(np.round(cut.lengths * side.supervised_share), 1, np.maximum(cut.lengths - 1, 1))
-    return Lengths(cut.lengths, supervised.astype(np.int64), held.lengths, how, False)
+        held = _read(config, task, "validation", tokenizer, dropped)
+    rule = SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate)
+    starts, sides = assign_sides(train.starts, train.digests, None if held is None else held.digests, rule, dropped)
+    sizes = np.diff(starts)
+    val = _split(sizes[sides == VAL], train.supervised_share)
+    if held is not None:
+        val = _split(np.diff(held.starts), held.supervised_share)
+    store = Store(None, _split(sizes[sides == TRAIN], train.supervised_share), val, {"dropped": []})
+    trained, validation = task.views(config, store, tokenizer)
+    trained, validation = trained.head(data.max_train_samples), validation.head(data.max_eval_samples)
+    refuse_empty(data, store, trained, validation, config.where)
+    how = f"estimated from {min(SAMPLE_ROWS, train.n_rows):,} tokenised rows"
+    how += "" if train.complete else f"; at least so many: reading was stopped after {READ_SECONDS:.0f} s"
+    return Prepared(store, trained, validation, train.template, cached=False, seconds=0.0), how
 
 
-def _read(config: Config, side: Side, tokenizer: "PreTrainedTokenizerBase") -> _Side:
+def _read(config: Config, task: Task, side: Side, tokenizer: PreTrainedTokenizerBase, dropped: Dropped) -> Estimate:
     """Count the characters of every document, and tokenise a uniform sample of the rows."""
     data = config.data
-    found = examples(
-        rows_of(data, side, lambda *_: None),
-        column_mapping=data.column_mapping,
-        on_bad_row=data.on_bad_row,
-        on_skip=lambda *_: None,
-    )
-    first = next(found, None)
-    if first is None:
-        raise HoneError(f"no {side} rows", where=config.where(f"{side}_file"))
-    with placed(config.where("template")):
-        form = detect_form(first[0].columns, data.column_mapping)
-        template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    _, template, found = examples_of(data, task, side, tokenizer, dropped, config.where)
     chance, stop = random.Random(data.split_seed), time.monotonic() + READ_SECONDS
-    characters = [0]
+    sizes, digests, seen = array("q", [0]), array("Q"), hashlib.blake2b(digest_size=8)  # of documents; the last is open
     sample: list[tuple[Row, Example]] = []
-    complete = True
-    for n, (row, example) in enumerate(itertools.chain([first], found), 1):
+    sampled: list[int] = []  # characters of each row of the sample
+    n, complete = 0, True
+    for n, (row, example) in enumerate(found, 1):
         try:
-            characters[-1] += sum(len(segment.text) for segment in render(example, template, tokenizer))
+            text = "".join(segment.text for segment in render(example, template, tokenizer))
         except BadRow:
             continue
-        if row.ends:
-            characters.append(0)
+        sizes[-1] += len(text)
+        seen.update(text.encode())
+        if row.ends and sizes[-1]:
+            digests.append(int.from_bytes(seen.digest(), "little"))
+            sizes.append(0)
+            seen = hashlib.blake2b(digest_size=8)
         place = n - 1 if n <= SAMPLE_ROWS else chance.randrange(n)  # every row is as likely to be kept
         if place < SAMPLE_ROWS:
-            sample[place : place + 1] = [(row, example)]
+            sample[place : place + 1], sampled[place : place + 1] = [(row, example)], [len(text)]
         if time.monotonic() > stop:
             complete = False
             break
-    rule = EncodeRule(template, data.completion_only_loss, data.append_eos)
-    n_characters = sum(len(s.text) for _, example in sample for s in render(example, template, tokenizer))
-    encoded = list(encode(sample, tokenizer, rule, on_drop=lambda *_: None, on_bad_row="skip"))
+    if sizes[-1]:
+        digests.append(int.from_bytes(seen.digest(), "little"))
+    reading = Reading(data, tokenizer, template, dropped.add, [], names_are_fixed=False)
+    encoded = list(task.encode(sample, reading))
     n_tokens = sum(len(row.ids) for row in encoded)
-    if not n_tokens or not n_characters:
+    if not n_tokens or not sum(sampled):
         raise HoneError(f"no {side} rows are left: they are all empty", where=config.where(f"{side}_file"))
+    tokens = np.maximum(1, np.round(np.array(sizes[: len(digests)]) * (n_tokens / sum(sampled)))).astype(np.int64)
     share = sum(int(row.supervised.sum()) for row in encoded) / n_tokens
-    lengths = np.array(characters if characters[-1] else characters[:-1], dtype=np.int64)
-    return _Side(lengths[lengths > 0], n_tokens / n_characters, share, complete)
+    starts = np.concatenate([[0], np.cumsum(tokens)])
+    return Estimate(starts, np.array(digests, np.uint64), share, template, n, complete)
 
 
-def _split(starts: np.ndarray, percentage: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Starts of the documents that are trained on and of those held out; of a single document, its end."""
-    sizes = np.diff(starts)
-    if len(sizes) == 1:
-        cut = sizes[0] - round(int(sizes[0]) * percentage / 100)
-        return np.array([0, cut]), np.array([0, sizes[0] - cut])
-    n_held = min(max(1, round(len(sizes) * percentage / 100)), len(sizes) - 1)
-    held = np.zeros(len(sizes), dtype=bool)
-    held[np.random.default_rng(seed).permutation(len(sizes))[:n_held]] = True
-    train, validation = (np.concatenate([[0], np.cumsum(sizes[keep])]) for keep in (~held, held))
-    return train, validation
-
-
-def _bare(starts: np.ndarray) -> Split:
-    """A split whose documents have a length and no tokens."""
-    return Split(np.zeros(0, np.uint16), None, starts)
+def _split(sizes: np.ndarray, supervised_share: float) -> Split:
+    """Documents of these lengths (n,) whose ids are all 0, the end of each supervised."""
+    if not len(sizes):
+        return empty_split()
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    trained = np.clip(np.round(sizes * supervised_share), 1, sizes).astype(np.int64)
+    runs = np.stack([sizes - trained, trained], axis=1).reshape(-1)  # (2 n,): prompt, completion, prompt, …
+    mask = None if supervised_share == 1 else np.repeat(np.tile(np.array([0, 1], np.uint8), len(sizes)), runs)
+    return Split(np.broadcast_to(np.uint16(0), starts[-1:]), mask, starts)

@@ -1,34 +1,194 @@
-"""What a training step holds in memory at its fullest, found by running the step without its numbers.
+"""Peak memory of a training, found by taking its steps without numbers: the real engine on fake tensors.
 
-The model is made of fake tensors, which have a shape, a dtype and a device but no memory, and the real forward pass,
-loss and backward pass run over them: every temporary that PyTorch would hold is counted while it would be held, for any
-architecture, with autocast, adapters or recomputed activations. Only whole numbers (ids, positions, masks) are computed
-for real, because models look at them. With a `Heap`, the gaps between blocks are counted as well. Not counted: the
-interpreter and its libraries, and scratch space inside a kernel.
+The config's model is built without weights and gets the accelerations, collator, loss and optimizer of the run
+(`training.setup.build_engine`). Fake tensors have a shape, a dtype and a device but no memory; every temporary that
+PyTorch would hold is counted while it would be held, for any architecture, with autocast, adapters or recomputed
+activations. Only whole numbers (ids, positions, masks) are computed for real, because models look at them. Not counted:
+the interpreter and its libraries, and scratch space inside a kernel.
 
->>> with torch.device("meta"):                                 # doctest: +SKIP
-...     model = build()
->>> fakes = without_memory(model, "cpu")                       # doctest: +SKIP
->>> counted = weights_of(fakes, model)                         # doctest: +SKIP
->>> step_memory(counted, model, batches, forward, loss, optimizer=0, accumulates=False).peak    # doctest: +SKIP
-2464100352
+>>> engine = engine_without_weights(config, task, tokenizer, data)               # doctest: +SKIP
+>>> footprint(engine, config, task, data).total                                  # doctest: +SKIP
+3120562176
 """
 
+import math
+import tempfile
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from transformers import PreTrainedTokenizerBase
+from transformers.training_args import OptimizerNames
 
-from hone.planning.heap import Heap
+from hone.accelerations.attach import Attached
+from hone.config.schema import Config
+from hone.data.batches import EpochBatches, by_length, padded
+from hone.data.prepare import Prepared
+from hone.errors import first_line
+from hone.hardware import read_cgroup, read_memory
+from hone.metrics.losses import LOGIT_ELEMENTS
+from hone.models.build import build_model
+from hone.runs import Run
+from hone.tasks.task import Task
+from hone.training.arguments import training_arguments
+from hone.training.setup import build_engine
+from hone.training.trainer import HoneTrainer
 
 INDEXED = [getattr(torch.ops.aten, name) for name in ("index", "index_put", "index_put_", "_index_put_impl_")]
-SMALLEST = 1024  # bytes of a block that a heap is asked for; smaller ones have pools of their own
 REAL_ELEMENTS = 1 << 24  # whole numbers are computed for real up to this many at once
+GAPS = 0.25  # what an allocator keeps on top of the blocks that come and go, measured (`benchmarks/plan_accuracy.py`)
+EPOCHS_LOOKED_AT = 8  # for the fullest micro-batch: later epochs draw from the same examples
+# Bytes for each trained number of the optimizers whose kernels (bitsandbytes) know no fake tensors.
+STATE_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "paged_adamw_32bit": 8, "lion_8bit": 1, "lion_32bit": 4}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes. The parts are those at their largest; `training`, `evaluation` and `loading` are what there is at once,
+    and `total` is the most of them with the gaps, on top of what the process holds anyway.
+
+    trained: of the weights, those that train. activations, logits: None where the step could not be followed.
+    untraced: why, then. gaps: what the allocator keeps between the blocks.
+    free: what this machine has free now, for this process.
+    """
+
+    weights: int
+    trained: int
+    gradients: int
+    optimizer: int
+    activations: int | None
+    logits: int | None
+    training: int
+    evaluation: int
+    loading: int
+    gaps: int
+    total: int
+    free: int
+    process: int
+    untraced: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.free
+
+    @property
+    def fullest(self) -> str:
+        """When the most is held: training, evaluation or loading."""
+        return max(("training", "evaluation", "loading"), key=lambda name: getattr(self, name))
+
+
+def engine_without_weights(
+    config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data: Prepared
+) -> HoneTrainer:
+    """The engine of a run, on a model of fake tensors; nothing of the model is read but its config.
+
+    Raises:
+        HoneError: the model's config cannot be read, or the method does not fit the model.
+    """
+    train = config.train.model_copy(update={"report_to": "none", "torch_compile": False})
+    config = config.model_copy(update={"train": train})
+    with torch.device("meta"):
+        model = build_model(config, task.model, tokenizer, data.train.outputs, weights=False)
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer makes its output folder
+        run = Run(Path(folder))
+        args = training_arguments(config, run, has_validation=len(data.validation) > 0)
+        without_memory(model, args.device.type)
+        return build_engine(run, config, task, args, tokenizer, model, data)
+
+
+def footprint(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -> Footprint:
+    """Memory of the training that `engine` (`engine_without_weights`) would do."""
+    model: Any = engine.model
+    device = engine.args.device.type
+    weights = sum(_bytes(t) for t in {id(t): t for t in [*model.parameters(), *model.buffers()]}.values())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = sum(map(_bytes, trained))
+    step, untraced, evaluation = None, None, 0
+    try:
+        counted = LiveBytes(model)
+        measure = _evaluation(engine, config, task, data) if len(data.validation) else None
+        if measure is not None and config.eval.eval_base:
+            evaluation = counted.now + pass_memory(counted, model, measure)
+        attached, train = engine.attached, config.train
+        batches = fullest_batches(attached, train.per_device_train_batch_size, train.seed, train.num_train_epochs)
+        step = step_memory(counted, engine, [attached.collate([attached.dataset[i] for i in rows]) for rows in batches])
+        if measure is not None:  # with the optimizer, as in the middle of a training
+            evaluation = weights + step.optimizer + pass_memory(counted, model, measure)
+    except Exception as error:  # data decides the shapes of some architectures (experts): they cannot be followed
+        untraced = first_line(error)
+    optimizer = step.optimizer if step else 2 * gradients
+    training = max(weights + optimizer + gradients, step.peak if step else 0)
+    loading = weights if config.model.model_type else 2 * weights  # the file's pages are held while they are copied
+    live = max(training, evaluation, loading)
+    gaps = int(GAPS * (live - weights - optimizer)) if device == "cpu" and step else 0
+    return Footprint(
+        weights=weights,
+        trained=gradients,
+        gradients=step.gradients if step else gradients,
+        optimizer=optimizer,
+        activations=step.activations if step else None,
+        logits=step.logits if step else None,
+        training=training,
+        evaluation=evaluation,
+        loading=loading,
+        gaps=gaps,
+        total=live + gaps,
+        free=free_memory(device),
+        process=psutil.Process().memory_info().rss,
+        untraced=untraced,
+    )
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on the GPU, or for this process on the machine and in its control group."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    free, limit = read_memory()[1], read_cgroup().memory_free_bytes
+    return free if limit is None else min(free, limit)
+
+
+def fullest_batches(attached: Attached, size: int, seed: int, epochs: float) -> list[list[int]]:
+    """Rows of the first micro-batch that will be drawn, and of the one with the most tokens.
+
+    The sampler is a function of seed and epoch, so these are the very batches of the run.
+    """
+    batches = EpochBatches(len(attached.dataset), size, seed)
+    first = fullest = next(iter(batches))
+    for epoch in range(min(EPOCHS_LOOKED_AT, math.ceil(epochs))):
+        batches.set_epoch(epoch)
+        fullest = max([fullest, *batches], key=attached.n_tokens)
+    return [first, fullest]
+
+
+def _evaluation(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -> Callable[[Any], Any]:
+    """What measures the largest batch of validation items. Generated samples are not looked at."""
+    model, lengths = engine.model, data.validation.lengths
+    budget = config.eval.eval_tokens_per_batch
+    if model.get_output_embeddings() is not None:  # there the vocabulary's logits fill the memory first
+        budget = min(budget, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
+    chosen = max(by_length(lengths, budget), key=lambda rows: len(rows) * int(lengths[rows[0]]))
+    items, loss = [data.validation[int(i)] for i in chosen], task.loss(config, data)
+    batch = padded(items, pad_token_id=0) if task.token_rows else engine.attached.collate(items)
+    del batch["num_tokens"]
+    if task.token_rows:
+        batch.pop("attention_mask", None)  # a causal model never looks right
+
+    def measure(model: Any) -> Any:
+        inputs = task.inputs(model, dict(batch))
+        labels = inputs.pop("labels")
+        return loss(model(**inputs).logits, labels, 1)
+
+    return measure
+
+
+# ---- a step, without numbers ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -36,96 +196,85 @@ class StepMemory:
     """Bytes of one micro-batch. The parts are not all there at once: `peak` is less than their sum.
 
     gradients: of the trained weights. activations: kept by the forward pass for the backward pass. logits: the model's
-    output and what the loss makes of it. peak: the most there was at one time, with weights, gradients and optimizer.
+    output and what the loss makes of it. optimizer: its state. peak: the most there was at one time, with the weights.
     """
 
     gradients: int
     activations: int
     logits: int
+    optimizer: int
     peak: int
 
 
-def without_memory(model: torch.nn.Module, device: str) -> FakeTensorMode:
-    """Give a model that was made on the meta device fake tensors on `device` instead; ties between them stay.
-
-    Returns the mode in which its tensors live.
-    """
-    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+def without_memory(model: torch.nn.Module, device: str) -> None:
+    """Give a model that was made on the meta device fake tensors on `device` instead; ties between them stay."""
     made: dict[int, torch.Tensor] = {}
-    with fakes:
+    with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():
             for store in (module._parameters, module._buffers):
                 for name, tensor in store.items():
                     if tensor is None:
                         continue
                     if id(tensor) not in made:
-                        made[id(tensor)] = _fake_like(tensor, device)
+                        fake = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                        is_weight = isinstance(tensor, torch.nn.Parameter)
+                        made[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
                     store[name] = made[id(tensor)]  # type: ignore[assignment]
-    return fakes
 
 
-def _fake_like(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-    if isinstance(tensor, torch.nn.Parameter):
-        return torch.nn.Parameter(fake, requires_grad=tensor.requires_grad)
-    return fake
+def step_memory(counted: "LiveBytes", engine: HoneTrainer, batches: list[dict[str, Any]]) -> StepMemory:
+    """Train on micro-batches one after another, as the engine does, and step the optimizer after each.
 
-
-def weights_of(fakes: FakeTensorMode, model: torch.nn.Module, heap: Heap | None = None) -> "LiveBytes":
-    """A count that begins with a model's weights and buffers."""
-    counted = LiveBytes(fakes, heap)
-    for tensor in [*model.parameters(), *model.buffers()]:
-        counted.add(tensor)
-    return counted
-
-
-def step_memory(
-    counted: "LiveBytes",
-    model: Any,
-    batches: list[dict[str, Any]],
-    forward: Callable[[Any, dict[str, Any]], torch.Tensor],
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    *,
-    optimizer: int,
-    accumulates: bool,
-) -> StepMemory:
-    """Run forward and backward over micro-batches one after another; the first one's step makes the optimizer's state.
+    Of a micro-batch that goes forward in pieces, the largest is looked at; where gradients are accumulated, it meets
+    those of the batch before.
 
     Args:
-        counted: of the model's weights (`weights_of`); the optimizer's state stays counted.
-        model: with the tensors of `without_memory`, in training mode.
-        batches: with real whole numbers, `labels` among them.
-        forward: model and inputs -> logits. loss: logits and labels -> the sum to differentiate.
-        optimizer: bytes. accumulates: whether a micro-batch meets the gradients of the one before.
+        counted: of the engine's model (`without_memory`). batches: as collated.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    n_trained = sum(parameter.numel() for parameter in trained)
-    activations = logits_bytes = gradients = 0
+    model: Any = engine.accelerator.prepare_model(engine.model, device_placement=False)  # mixed precision
+    if engine.args.gradient_checkpointing:
+        engine.model.gradient_checkpointing_enable(engine.args.gradient_checkpointing_kwargs)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    pieces = [engine.attached.pieces({k: v for k, v in batch.items() if k != "num_tokens"}) for batch in batches]
+    accumulates = engine.args.gradient_accumulation_steps > 1 or any(len(parts) > 1 for parts in pieces)
+    activations = logits = gradients = start = 0
+    plain: Any = engine.compute_loss_func
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        nonlocal activations, logits
+        own, before = outputs.logits.untyped_storage().nbytes(), counted.now
+        activations = max(activations, before - start - own)
+        value: torch.Tensor = plain(outputs, labels, num_items_in_batch)
+        logits = max(logits, own + counted.now - before)
+        return value
+
+    engine.compute_loss_func = loss
     counted.peak = counted.now
+    per_number = STATE_BYTES.get(OptimizerNames(engine.args.optim).value)
+    state = 0 if per_number is None else per_number * sum(p.numel() for p in trained)
     with counted.fakes, counted:
-        for number, batch in enumerate(batches):
+        optimizer = engine.create_optimizer() if per_number is None else None
+        for number, parts in enumerate(pieces):
             start = counted.now
-            logits = forward(model, batch)
-            own = logits.untyped_storage().nbytes()
-            activations = max(activations, counted.now - start - own)
-            before = counted.now
-            value = loss(logits, batch["labels"])
-            logits_bytes = max(logits_bytes, own + counted.now - before)
-            del logits
-            value.backward()
-            del value
+            engine.training_step(model, max(parts, key=lambda part: int(part["input_ids"].numel())), 1)
             gradients = sum(p.grad.untyped_storage().nbytes() for p in trained if p.grad is not None)
-            if number == 0:
-                for parameter in trained:
-                    counted.hold(optimizer * parameter.numel() // n_trained)
+            if engine.args.max_grad_norm > 0:
+                engine.accelerator.clip_grad_norm_(model.parameters(), engine.args.max_grad_norm)
+            if optimizer is not None:
+                optimizer.step()
+            elif number == 0:
+                counted.hold(state)
             if not accumulates:
-                model.zero_grad(set_to_none=True)
-    model.zero_grad(set_to_none=True)
-    return StepMemory(gradients, activations, logits_bytes, counted.peak)
+                model.zero_grad()
+    model.zero_grad()
+    if optimizer is not None:  # without the counters of steps
+        kept = [t for of_one in optimizer.state.values() for t in of_one.values()]
+        state = sum(_bytes(t) for t in kept if isinstance(t, torch.Tensor) and t.dim())
+    return StepMemory(gradients, activations, logits, state, counted.peak)
 
 
 def pass_memory(counted: "LiveBytes", model: Any, measure: Callable[[Any], Any]) -> int:
-    """Bytes that `measure(model)` holds at its fullest beside what is there already, without gradients."""
+    """Bytes that `measure(model)` holds at its fullest on top of what is there already, without gradients."""
     before = counted.peak = counted.now
     training = model.training
     model.eval()
@@ -140,16 +289,19 @@ def pass_memory(counted: "LiveBytes", model: Any, measure: Callable[[Any], Any])
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all tensors made while it is active, for as long as anything refers to them.
 
-    Whole numbers stay real (see the module); where they meet fake tensors, they are taken for fake ones, except masks
-    that choose elements, which are turned into the positions they choose.
+    It begins with the weights and buffers of a model of fake tensors. Whole numbers stay real (see the module); where
+    they meet fake tensors, they are taken for fake ones, except masks that choose elements, which are turned into the
+    positions they choose.
     """
 
-    def __init__(self, fakes: FakeTensorMode, heap: Heap | None = None) -> None:
+    def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        self.fakes, self.heap = fakes, heap
+        held: list[Any] = [*model.parameters(), *model.buffers()]
+        self.fakes: FakeTensorMode = held[0].fake_mode
         self.sizes: dict[int, int] = {}  # storage -> bytes
-        self.places: dict[int, int] = {}  # storage -> address in the heap
         self.now = self.peak = 0
+        for tensor in held:
+            self.add(tensor)
 
     def add(self, tensor: torch.Tensor) -> None:
         """Count a tensor's memory, once for all its views."""
@@ -158,21 +310,14 @@ class LiveBytes(TorchDispatchMode):
         if key in self.sizes:
             return
         self.sizes[key] = storage.nbytes()
-        if self.heap is not None and self.sizes[key] >= SMALLEST:
-            self.places[key] = self.heap.take(self.sizes[key])
-        self.now += self.sizes[key]
-        self.peak = max(self.peak, self.now)
+        self.hold(self.sizes[key])
         weakref.finalize(storage, self._drop, key)
 
     def _drop(self, key: int) -> None:
         self.now -= self.sizes.pop(key, 0)
-        if self.heap is not None and key in self.places:
-            self.heap.give(self.places.pop(key))
 
     def hold(self, n_bytes: int) -> None:
-        """Count bytes that are never freed."""
-        if self.heap is not None and n_bytes >= SMALLEST:
-            self.heap.take(n_bytes)
+        """Count bytes that no tensor stands for."""
         self.now += n_bytes
         self.peak = max(self.peak, self.now)
 
@@ -220,3 +365,7 @@ class LiveBytes(TorchDispatchMode):
         if isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor):
             return self.fakes.from_tensor(leaf)
         return leaf
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

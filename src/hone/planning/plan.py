@@ -1,8 +1,8 @@
 """What a config will cost, before anything is loaded: parameters, steps, tokens, memory, disk, and time if measured.
 
-Nothing of the model is read but its config. Lengths come from the token store, or from a sample of the rows; memory
-from the real step run without numbers (`memory.py`) on the largest micro-batch that the sampler will draw; time, with
-`measure`, from two real optimizer steps of the engine on this machine.
+Nothing of the model is read but its config. Lengths come from the token store, or from a sample of the rows; which
+accelerations apply, and the memory, from the engine on a model without numbers (`memory.py`); time, with `measure`,
+from two real optimizer steps of the engine on this machine.
 
 >>> plan = make_plan(load_config("recipe.yaml"))             # doctest: +SKIP
 >>> plan.memory.total, plan.memory.free                      # doctest: +SKIP
@@ -14,33 +14,37 @@ import logging
 import math
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from transformers import PreTrainedTokenizerBase
 
+from hone.accelerations.attach import Attached
 from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
-from hone.config.schema import Config
-from hone.data.batches import EpochBatches, pack
+from hone.config.schema import Config, leaves
+from hone.config.sections.train import TrainSection
+from hone.data.batches import EpochBatches
 from hone.data.prepare import Prepared, is_prepared, prepare
 from hone.data.tokenizer import tokenizer_of
+from hone.hardware import peak_memory_bytes
 from hone.models.build import build_model
 from hone.models.fallback import reachable_or_spare
-from hone.models.freeze import Group
+from hone.models.freeze import Group, groups
+from hone.models.inspect import flops_per_token
 from hone.models.load import quiet_libraries
-from hone.planning.footprint import Footprint, footprint
-from hone.planning.lengths import Lengths, counted_lengths, estimate_lengths
+from hone.planning.lengths import estimated_data
+from hone.planning.memory import Footprint, engine_without_weights, footprint, fullest_batches
 from hone.runs import Run
-from hone.tasks import task_of
-from hone.training.setup import refuse_missing_trackers
+from hone.tasks import chosen
+from hone.tasks.task import Task
+from hone.training.callbacks import StopRequest
+from hone.training.setup import build_trainer, refuse_missing_trackers
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-EPOCHS_LOOKED_AT = 8  # for the largest micro-batch: later epochs draw from the same examples
 TIMED_STEPS = 2
 
 
@@ -95,12 +99,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `hone plan` says."""
+    """Everything `hone plan` says. accelerations: what the engine would do, and leave out, and why."""
 
     model: str
     method: str
     device: str
     groups: list[Group]
+    accelerations: list[str]
     schedule: Schedule
     memory: Footprint
     disk: Disk
@@ -117,90 +122,70 @@ class Plan:
         return {**asdict(self), "fits": self.fits}
 
 
-def make_plan(config: Config, *, measure: bool = False) -> Plan:
+def make_plan(config: Config, task: Task | None = None, *, measure: bool = False) -> Plan:
     """Plan a training.
 
     Args:
+        task: one of your own, in the place of the one that the config names.
         measure: load everything and take two optimizer steps, in a folder that is deleted again.
 
     Raises:
         HoneError: the config cannot be trained, or its model's config, tokenizer or data cannot be read.
     """
+    config, task = chosen(config, task)
     require_training(config)
     config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
     quiet_libraries()
     refuse_missing_trackers(config)
     tokenizer = tokenizer_of(config.model)
-    data = None
-    task = task_of(config)
-    if measure or not task.token_rows or is_prepared(config.data, task, tokenizer):
-        data = prepare(config, task, tokenizer)
-    lengths = counted_lengths(data) if data is not None else estimate_lengths(config, tokenizer)
-    batches = chosen_batches(config, lengths)
-    found = footprint(config, tokenizer, lengths, batches, data)
-    changes = [] if found.memory.fits else _changes(config, tokenizer, lengths, data)
-    schedule = _schedule(config, lengths, batches[-1])
-    disk = _disk(config, found.memory, schedule, len(lengths.validation) > 0)
-    timing = _measured(config, tokenizer, data, schedule) if measure and data is not None else None
-    name = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
-    return Plan(name, config.method.method, found.device, found.groups, schedule, found.memory, disk, timing, changes)
+    exact = measure or not task.token_rows or is_prepared(config.data, task, tokenizer)
+    if exact:
+        data, how = prepare(config, task, tokenizer), "counted in the data"
+    else:
+        data, how = estimated_data(config, task, tokenizer)
+    engine = engine_without_weights(config, task, tokenizer, data)
+    table, attached, device = groups(engine.model), engine.attached, engine.args.device.type
+    memory = footprint(engine, config, task, data)
+    del engine
+    schedule = _schedule(config.train, attached, data, how, exact)
+    return Plan(
+        model=config.model.model_name_or_path or f"{config.model.model_type} from scratch",
+        method=config.method.method,
+        device=device,
+        groups=table,
+        accelerations=attached.notes,
+        schedule=schedule,
+        memory=memory,
+        disk=_disk(config, memory, schedule, len(data.validation) > 0),
+        timing=_measured(config, task, tokenizer, data, schedule) if measure else None,
+        changes=[] if memory.fits else _changes(config, task, tokenizer, data),
+    )
 
 
 # ---- steps and tokens ----------------------------------------------------------------------------------------------
 
 
-def _rows(config: Config, lengths: Lengths) -> list[np.ndarray]:
-    """What the sampler draws: examples, or the packed rows of them, as arrays of indices."""
-    if config.method.task == "causal" and config.data.batching == "packed":
-        return [np.array(row) for row in pack(lengths.train, config.data.max_length)]
-    return [np.array([i]) for i in range(len(lengths.train))]
-
-
-def chosen_batches(config: Config, lengths: Lengths) -> list[list[np.ndarray]]:
-    """The first micro-batch that will be drawn and the one with the most tokens; each row is an array of examples.
-
-    The sampler is a function of seed and epoch, so these are the very batches of the run.
-    """
-    rows, n = _rows(config, lengths), config.train.per_device_train_batch_size
-    sums = np.array([int(lengths.train[row].sum()) for row in rows])
-    batches = EpochBatches(len(rows), n, config.train.seed)
-    flat = config.method.task == "causal" and config.data.batching == "flat"
-    best, most = next(iter(batches)), -1
-    first = best
-    for epoch in range(min(EPOCHS_LOOKED_AT, math.ceil(config.train.num_train_epochs))):
-        batches.set_epoch(epoch)
-        for batch in batches:
-            tokens = int(sums[batch].sum() if flat else sums[batch].max() * len(batch))
-            if tokens > most:
-                best, most = batch, tokens
-    return [[rows[i] for i in batch] for batch in (first, best)]
-
-
-def _schedule(config: Config, lengths: Lengths, batch: list[np.ndarray]) -> Schedule:
+def _schedule(train: TrainSection, attached: Attached, data: Prepared, how: str, exact: bool) -> Schedule:
     """Steps by the Trainer's rule: a last, smaller step ends each epoch."""
-    train = config.train
-    rows = _rows(config, lengths)
-    batches = EpochBatches(len(rows), train.per_device_train_batch_size, train.seed)
+    size, lengths = train.per_device_train_batch_size, attached.dataset.lengths
+    batches = EpochBatches(len(lengths), size, train.seed)
     per_epoch = max(1, math.ceil(len(batches) / train.gradient_accumulation_steps))
     steps = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
-    epoch_tokens = int(lengths.train.sum())
     whole_epochs, steps_left = divmod(steps, per_epoch)
     batches.set_epoch(whole_epochs)
-    begun = itertools.chain(*itertools.islice(batches, steps_left * train.gradient_accumulation_steps))
-    sizes = [int(lengths.train[row].sum()) for row in batch]
-    flat = config.method.task == "causal" and config.data.batching == "flat"
+    begun = list(itertools.chain(*itertools.islice(batches, steps_left * train.gradient_accumulation_steps)))
     return Schedule(
-        n_examples=len(lengths.train),
-        epoch_tokens=epoch_tokens,
-        supervised_tokens=int(lengths.supervised.sum()),
-        validation_tokens=int(lengths.validation.sum()),
-        how=lengths.how,
-        exact=lengths.exact,
+        n_examples=len(data.train),
+        epoch_tokens=data.train.n_tokens,
+        supervised_tokens=int(data.train.n_supervised().sum()),
+        validation_tokens=data.validation.n_tokens,
+        how=how,
+        exact=exact,
         steps_per_epoch=per_epoch,
         steps=steps,
         epochs=steps / per_epoch,
-        tokens=whole_epochs * epoch_tokens + sum(int(lengths.train[rows[i]].sum()) for i in begun),
-        largest=sum(sizes) if flat else max(sizes) * len(sizes),
+        tokens=whole_epochs * data.train.n_tokens + int(lengths[begun].sum()),
+        largest=attached.n_tokens(fullest_batches(attached, size, train.seed, train.num_train_epochs)[-1]),
     )
 
 
@@ -242,18 +227,16 @@ def _evaluations(config: Config, schedule: Schedule) -> int:
 # ---- what to lower first -------------------------------------------------------------------------------------------
 
 
-def _changes(
-    config: Config, tokenizer: "PreTrainedTokenizerBase", lengths: Lengths, data: Prepared | None
-) -> list[Change]:
+def _changes(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data: Prepared) -> list[Change]:
     """Lower the memory step by step until it suffices, the settings that cost the least learning first."""
     found: list[Change] = []
     settings: dict[str, Any] = {}
     for step in _lowering(config):
         settings = {**settings, **step}
         changed = changed_config(config, settings)
-        shape = footprint(changed, tokenizer, lengths, chosen_batches(changed, lengths), data)
-        found.append(Change(settings, shape.memory.total, shape.memory.fits))
-        if shape.memory.fits:
+        memory = footprint(engine_without_weights(changed, task, tokenizer, data), changed, task, data)
+        found.append(Change(settings, memory.total, memory.fits))
+        if memory.fits:
             break
     return found
 
@@ -277,8 +260,6 @@ def _lowering(config: Config) -> list[dict[str, Any]]:
 
 def changed_config(config: Config, settings: dict[str, Any]) -> Config:
     """A copy of a config with other values of some keys; where the others were given is still known."""
-    from hone.config.schema import leaves
-
     changed = config.model_copy(deep=True)
     sections = leaves()
     values = {section: getattr(changed, section).model_dump() for section in set(sections.values())}
@@ -292,13 +273,10 @@ def changed_config(config: Config, settings: dict[str, Any]) -> Config:
 # ---- time ----------------------------------------------------------------------------------------------------------
 
 
-def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepared, schedule: Schedule) -> Timing:
+def _measured(
+    config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data: Prepared, schedule: Schedule
+) -> Timing:
     """Two optimizer steps as the run would take them; the first one also warms up, the second one counts."""
-    from hone.hardware import peak_memory_bytes
-    from hone.models.inspect import flops_per_token
-    from hone.training.callbacks import StopRequest
-    from hone.training.setup import build_trainer
-
     quick = changed_config(
         config,
         {
@@ -314,10 +292,10 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
         },
     )
     before = peak_memory_bytes()
-    model = build_model(quick, task_of(config).model, tokenizer, data.train.outputs)
+    model = build_model(quick, task.model, tokenizer, data.train.outputs)
     with tempfile.TemporaryDirectory() as folder, _silent():
         run = Run(Path(folder))
-        trainer, _ = build_trainer(run, quick, task_of(config), tokenizer, model, data, StopRequest())
+        trainer, _ = build_trainer(run, quick, task, tokenizer, model, data, StopRequest())
         trainer.train()
         lines = [line for line in run.metrics() if "step_s" in line]
     tokens_per_s = float(lines[-1]["tokens_per_s"])
@@ -334,13 +312,13 @@ def _measured(config: Config, tokenizer: "PreTrainedTokenizerBase", data: Prepar
     )
 
 
-class _silent:
+@contextmanager
+def _silent() -> Iterator[None]:
     """The engine's progress lines are not for a plan."""
-
-    def __enter__(self) -> None:
-        self.log = logging.getLogger("hone")
-        self.level = self.log.level
-        self.log.setLevel(logging.ERROR)
-
-    def __exit__(self, *exception: object) -> None:
-        self.log.setLevel(self.level)
+    log = logging.getLogger("hone")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -29,6 +29,7 @@ from transformers import (
 from transformers.trainer_callback import DefaultFlowCallback
 
 from hone.accelerations.attach import Attached, Loss
+from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches
 from hone.data.truncate import IGNORE_INDEX
@@ -85,6 +86,10 @@ class HoneTrainer(Trainer):
             self.add_callback(_CloseCache(attached.cache))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if has_numbers(model):  # fake tensors (`hone plan`) are where they belong, and cannot be moved
+            super()._move_model_to_device(model, device)
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
