@@ -1,7 +1,7 @@
 """What the prose names exists: paths, modules and what is in them, config keys, commands and make targets.
 
 Read are the docstrings and comments of src/hone and the Markdown of the repository, of these only what stands in
-`back-ticks`, in code blocks and in links. docs/log.md tells history: its files may be gone, its commands may not.
+`back-ticks` and in code blocks. docs/log.md tells history: its files may be gone, its commands may not.
 
 `python tests/test_prose.py` prints all of it at once.
 """
@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from test_layout import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "hone"
@@ -42,7 +44,7 @@ FILE = re.compile(
 )
 FOLDER = re.compile(r"[\w.-]+(/[\w.-]+)*/")
 DOTTED = re.compile(r"([a-z_]\w*)((?:\.\w+)+)(\(.*\))?")
-NAME = re.compile(r"(\w*_\w+|\w+(?=\())(\(.*\))?")
+NAME = re.compile(r"(\w*_\w+|[A-Z][a-z]+\w*|\w+(?=\())(\(.*\))?")
 SETTING = re.compile(r"([a-z_]+)(=|: )(.+)")
 
 
@@ -99,7 +101,6 @@ def of_markdown(path: Path, text: str) -> Iterator[Mention]:
             yield Mention(path, number, line.strip(), in_block=True)
         else:
             yield from (Mention(path, number, span) for _, span in re.findall(r"(`+)([^`]+)\1", line))
-            yield from (Mention(path, number, link, in_block=True) for link in re.findall(r"\]\(([^)#:]+)\)", line))
 
 
 # ---- what there is -------------------------------------------------------------------------------------------------
@@ -322,6 +323,15 @@ def test_what_is_gone_is_found() -> None:
     assert [text for text in GONE if wrong(Mention(page, 1, text)) is None] == []
     assert [text for text in THERE if wrong(Mention(page, 1, text)) is not None] == []
     assert wrong(Mention(HISTORY, 1, "training/loss.py")) is None and wrong(Mention(HISTORY, 1, "hone frobnicate"))
+
+
+def test_the_layers_of_the_architecture_are_those_of_the_layout() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.split("## The layers")[1].split("\n##")[0]
+    named = [name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`([^`]+)`", row)]
+    assert [name.removesuffix("/").removesuffix(".py") for name in named] == [
+        room for room in ORDER if room != "__main__"
+    ]
 
 
 if __name__ == "__main__":
