@@ -1,4 +1,4 @@
-"""`hone demo`: the main job on one machine, offline, in minutes: the model that ships with hone learns small functions.
+"""`hone demo`: the main job on one machine, offline, in minutes: the bundled model learns small functions.
 
 Config and rows are copied into the demo's folder, so that they can be read, changed and trained again by hand; held-out
 functions are measured before and after, by their loss and by their unit tests.
@@ -39,10 +39,10 @@ def demo(folder: Path, method: str = "full", settings: Sequence[str] = ()) -> Ru
 
 def lay_out(folder: Path) -> None:
     """Copy the demo's config and rows into a folder; files that are there already stay as they are."""
-    shipped = resources.files("hone") / "assets" / "demo"
+    bundled = resources.files("hone") / "assets" / "demo"
     with disk_errors(folder, ELSEWHERE):
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             if not (folder / name).exists():
-                text = (shipped / name).read_text(encoding="utf-8")
+                text = (bundled / name).read_text(encoding="utf-8")
                 write_text_atomic(folder / name, text, ELSEWHERE)

@@ -230,7 +230,7 @@ def test_resolve(template: str, form: str, resolved: str) -> None:
     [
         ("auto", "messages", "the tokenizer has none"),
         ("chat", "pair", "the tokenizer has no chat template"),
-        ("plain", "messages", "cannot spell conversations"),
+        ("plain", "messages", "cannot format conversations"),
         ("instruction", "text", "hold only text"),
         ("chat", "text", "hold only text"),
     ],
@@ -255,6 +255,6 @@ def test_what_cannot_be_resolved_names_the_ways_out(template: str, form: str, wh
 def test_examples_that_a_template_cannot_spell(
     plain_tokenizer: "PreTrainedTokenizerBase", example: Example, template: str, fix: str
 ) -> None:
-    with pytest.raises(HoneError, match="cannot spell") as caught:
+    with pytest.raises(HoneError, match="cannot format") as caught:
         render(example, template, plain_tokenizer)
     assert fix in str(caught.value.fix)

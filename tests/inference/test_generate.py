@@ -335,6 +335,19 @@ def test_a_run_brings_its_template_and_settings(
         assert as_trained == as_said != hone.generate(folder, "fox", template="plain")
 
 
+def test_from_python(model_folder: Path) -> None:
+    import hone
+
+    options = {"max_new_tokens": 6, "temperature": 1.0, "n": 3, "seed": 7}
+    first = hone.generate(model_folder, "def add(", **options)
+    assert len(set(first)) == 3
+    assert [answers[:2] for answers in hone.generate_many(model_folder, ["x", "def add("], **options)][1] == first[:2]
+    cut = hone.generate(model_folder, "def add(", stop=(first[0][1:3],), **options)
+    assert cut[0] == first[0][: first[0].index(first[0][1:3])]
+    with pytest.raises(HoneError, match="temperature"):
+        hone.generate(model_folder, "def add(", temprature=1.0)  # type: ignore[call-arg]
+
+
 def test_models_that_cannot_write_are_refused(tmp_path: Path, tokenizer: Any, model_folder: Path) -> None:
     from transformers import GPT2Config, GPT2ForSequenceClassification
 

@@ -246,7 +246,7 @@ def test_the_commands_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     tasks, samples = write_files(tmp_path, [{"task_id": "nobody", "completion": ""}])
     for arguments, message in (
         ([tasks, samples], "no task has the task_id 'nobody'"),
-        ([tasks, samples, "--k", "1,x"], "no list of numbers"),
+        ([tasks, samples, "--k", "1,x"], "list of numbers"),
         ([tasks, samples, "--isolation", "some"], "unknown isolation"),
         ([tasks, str(tmp_path / "none.jsonl")], "none.jsonl"),
         ([samples, tasks], "no tests"),

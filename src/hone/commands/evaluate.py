@@ -89,7 +89,7 @@ def grade(
     """Run generated programs against the tests of their tasks, isolated, and print pass@k."""
     check_isolation(isolation)
     if not all(part.strip().isdecimal() and int(part) > 0 for part in k.split(",")):
-        raise HoneError(f"'{k}' is no list of numbers", where="--k", fix="for example --k 1,10")
+        raise HoneError(f"'{k}' is not a list of numbers", where="--k", fix="for example --k 1,10")
     from hone.grading.grade import grade as grade_samples
     from hone.grading.grade import read_samples, references, results_path, summary, write_results
     from hone.grading.tasks import read_tasks
@@ -117,7 +117,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How B is beside A on the same items: difference, interval, test, and what so many items can show."""
+    """B compared with A on the same items: difference, interval, test, and the minimum detectable effect."""
     from hone.show import printable, table
     from hone.statistics.compare import failed, notes, table_of
 

@@ -77,7 +77,7 @@ def generate(
     template: Template = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a prompt, or each one of a file, with a model; spelled as in its training."""
+    """Continue a prompt, or each one of a file, with a model; formatted as in its training."""
     if prompts and prompt is not None:
         raise HoneError("both --prompt and --prompts are given", fix="give one of them")
     from hone.inference.generate import chosen_settings
@@ -138,7 +138,7 @@ def chat(
     sampling: "SamplingOptions",
     template: Template = None,
 ) -> None:
-    """Talk with a model: answers as they grow, /help for the commands. Reads a pipe too, one message a line."""
+    """Talk with a model: answers as they come, /help for the commands. Reads a pipe too, one message a line."""
     from hone.inference.chat import open_conversation, talk
     from hone.inference.terminal import at_terminal, line_reader, piece_writer
     from hone.show import printable

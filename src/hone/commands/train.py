@@ -15,10 +15,10 @@ from hone.errors import HoneError
 def demo(
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the runs are written.")] = Path("out/demo"),
-    method: Annotated[str, typer.Option(help="full: all weights train. lora: thin matrices beside them.")] = "full",
+    method: Annotated[str, typer.Option(help="full: all weights train. lora: thin matrices added to them.")] = "full",
     as_json: AsJson = False,
 ) -> None:
-    """Teach the model that ships with hone 413 small functions, and show what changed: loss, unit tests, samples."""
+    """Teach the bundled model 413 small functions, and show what changed: loss, unit tests, samples."""
     if settings and "=" not in settings[0] and not settings[0].startswith("--"):
         fix = "it has its own; `hone train CFG.yaml` takes yours"
         raise HoneError(f"the demo takes settings alone, no config: '{settings[0][:60]}'", fix=fix)
@@ -149,7 +149,7 @@ def repeat(
     ] = "6",
     as_json: AsJson = False,
 ) -> None:
-    """Train with several seeds: is the change larger than their luck? The same command trains only what is missing."""
+    """Train with several seeds: is the change larger than seed variance? Once more, it trains only what is missing."""
     config = config_of(settings)
     log_to_stderr()
     from hone.tables import repeat_text

@@ -1,8 +1,8 @@
-"""The only place a prompt is spelled: an example becomes segments of text, each supervised or not.
+"""The only place a prompt is formatted: an example becomes segments of text, each supervised or not.
 
 Training tokenises the segments one by one; generation feeds `render_prompt`, which is letter for letter what training
-masked before an answer. End tokens that no template spells are appended by the encoder, not here. A chat template
-spells its own special tokens (and begin-of-text), so its text must be tokenised with specials parsed and none added.
+masked before an answer. End tokens that no template writes are appended by the encoder, not here. A chat template
+writes its own special tokens (and begin-of-text), so its text must be tokenised with specials parsed and none added.
 
 >>> render(Pair("2+2=", "4"), "plain", None)
 [Segment(text='2+2=', supervised=False), Segment(text='4', supervised=True)]
@@ -41,14 +41,14 @@ def resolve_template(template: str, form: str, has_chat_template: bool) -> str:
         form: as named by `records.detect_form`.
 
     Raises:
-        HoneError: the template cannot spell this form, or the tokenizer has no chat template.
+        HoneError: the template cannot format this form, or the tokenizer has no chat template.
     """
     chats = form in ("messages", "conversations")
     if template == "auto":
         template = "chat" if chats else "instruction" if form == "instruction" else "plain"
     if chats and template != "chat":
         raise HoneError(
-            f"template '{template}' cannot spell conversations", fix="use template=chat, or rows of prompt+completion"
+            f"template '{template}' cannot format conversations", fix="use template=chat, or rows of prompt+completion"
         )
     if form == "text" and template != "plain":
         raise HoneError(
@@ -60,21 +60,21 @@ def resolve_template(template: str, form: str, has_chat_template: bool) -> str:
             "these rows need a chat template, and the tokenizer has none"
             if chats
             else "the tokenizer has no chat template",
-            fix="choose an instruction-tuned base model, put a chat_template.jinja beside the tokenizer's files, or "
+            fix="choose an instruction-tuned base model, put a chat_template.jinja next to the tokenizer's files, or "
             "turn the rows into prompt+completion (template=plain) or instruction+output (template=instruction)",
         )
     return template
 
 
 def render(example: Example, template: str, tokenizer: "PreTrainedTokenizerBase | None") -> list[Segment]:
-    """Spell one example; never empty. `tokenizer` is used by the template "chat" only.
+    """Format one example; never empty. `tokenizer` is used by the template "chat" only.
 
     The texts joined are the whole example as the model sees it. In a chat every assistant turn is supervised with
     its end-of-turn marker; the white space a template puts after that marker belongs to the template and is not.
 
     Raises:
         BadRow: the tokenizer's chat template refuses this conversation.
-        HoneError: the template cannot spell this kind of example.
+        HoneError: the template cannot format this kind of example.
     """
     if template == "chat":
         return _chat_segments(_conversation(example), _required(tokenizer))
@@ -89,7 +89,7 @@ def render(example: Example, template: str, tokenizer: "PreTrainedTokenizerBase 
             return [Segment(_instruction_prompt(instruction, given), False), Segment(output, True)]
         case Instruction(instruction, given, output):
             return [Segment(_plain_prompt(instruction, given), False), Segment(output, True)]
-    raise _unspellable(example, template)
+    raise _unformattable(example, template)
 
 
 def render_prompt(
@@ -99,7 +99,7 @@ def render_prompt(
     *,
     system: str | None = None,
 ) -> str:
-    """What generation feeds the model: the text before the answer, as `render` spells it.
+    """What generation feeds the model: the text before the answer, as `render` formats it.
 
     A string is a prompt, an instruction or a user's turn, as the template has it. Of a chat that ends with an
     assistant's turn, everything before that turn is the prompt; otherwise the assistant is to answer the last turn.
@@ -172,17 +172,17 @@ def _conversation(example: Example) -> Sequence[Message]:
         case Instruction(instruction, given, output):
             question = f"{instruction}\n\n{given}" if given else instruction
             return [Message("user", question), Message("assistant", output)]
-    raise _unspellable(example, "chat")
+    raise _unformattable(example, "chat")
 
 
-def _unspellable(example: Example, template: str) -> HoneError:
+def _unformattable(example: Example, template: str) -> HoneError:
     fixes: dict[type, str] = {
         Text: "use template=plain",
         Chat: "use template=chat",
         Labelled: "use task=classification; to train on the text alone, leave the label column out of the file",
         SourceTarget: "use task=seq2seq, or name the columns: column_mapping: {prompt: source, completion: target}",
     }
-    return HoneError(f"template '{template}' cannot spell a {type(example).__name__} row", fix=fixes[type(example)])
+    return HoneError(f"template '{template}' cannot format a {type(example).__name__} row", fix=fixes[type(example)])
 
 
 def _required(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":
@@ -234,7 +234,7 @@ def _turn_end(whole: str, prompt: str, until_here: str, content: str) -> int:
     if not (whole.startswith(prompt) and until_here.startswith(prompt)):
         raise HoneError(
             "the tokenizer's chat template does not render a conversation as a continuation of its beginning, so "
-            "which tokens the assistant speaks cannot be told",
+            "which tokens the assistant speaks is not certain",
             fix="use a chat template without look-ahead (chat_template.jinja), or prompt+completion rows",
         )
     answer, turn = content.strip(), until_here[len(prompt) :]  # many templates trim what they are given

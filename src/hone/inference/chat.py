@@ -58,7 +58,7 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
     asked: int = 0
     past: Past = field(default_factory=Past)  # what the model has read: only what is new is read again
-    told_of_cut: bool = False
+    cut_noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def open_conversation(
     """
     settings = chosen_settings(model, options)
     loaded, tokenizer = ready_model(model)
-    spelled = chosen_template(model, template, tokenizer, talking=True)
-    conversation = Conversation(loaded, tokenizer, spelled, settings, system or None)
+    chosen = chosen_template(model, template, tokenizer, talking=True)
+    conversation = Conversation(loaded, tokenizer, chosen, settings, system or None)
     check_system(conversation)
     return conversation
 
@@ -92,7 +92,7 @@ def ask(conversation: Conversation, message: str, write: Write) -> Reply:
     """Answer a message, in pieces given to `write`, and remember both; Ctrl-C ends the answer, and what came counts.
 
     Raises:
-        HoneError: the message has no place in the model's window or cannot be spelled; nothing is remembered then.
+        HoneError: the message has no place in the model's window or cannot be formatted; nothing is remembered then.
     """
     c = conversation
     ids, n_dropped = fit(c, message)
@@ -211,8 +211,8 @@ def _handle(conversation: Conversation, line: str, write: Write, note: Write, wa
         reply = ask(conversation, line, write)
     finally:
         write("\n")
-    if reply.n_dropped and not conversation.told_of_cut:
-        conversation.told_of_cut = True
+    if reply.n_dropped and not conversation.cut_noted:
+        conversation.cut_noted = True
         note("(the conversation is longer than the model's window: the oldest turns are left out from here on)")
     if watched:
         note(_remark(reply))
@@ -240,7 +240,7 @@ def _obey(conversation: Conversation, command: str, argument: str, note: Write) 
         case "help":
             note(HELP)
         case "clear":
-            c.turns, c.told_of_cut = [], False
+            c.turns, c.cut_noted = [], False
             note("(forgotten)")
         case "system":
             before, c.system = c.system, argument or None

@@ -25,14 +25,14 @@ from hone.inference.sampling import next_tokens
 from hone.inference.stream import Answer
 from hone.models.inspect import max_positions, takes, unwrapped
 
-SHRINK_BELOW = 0.75  # share of rows still growing: the others are taken out when it falls so far
+SHRINK_BELOW = 0.75  # share of rows that have not ended: the others are taken out when it falls so far
 CACHE_BYTES = 1 << 30  # of keys and values in a batch
 MOST_ROWS = 64
 
 
 @dataclass
 class Past:
-    """What a model has read of a conversation: tokens and their keys and values, for `decode` of one growing row."""
+    """What a model has read of a conversation: tokens and their keys and values, for `decode` of one row."""
 
     ids: list[int] = field(default_factory=list)
     cache: Any = None
@@ -96,7 +96,7 @@ def decode(
     on_text: Callable[[str], None] | None = None,
     past: Past | None = None,
 ) -> None:
-    """Let the answers grow, together, until each has ended.
+    """Decode the answers in one batch until each has ended.
 
     Args:
         prompts: ids, one row for each answer, of any lengths; none empty.
@@ -162,7 +162,7 @@ class _Rows:
         self.ids = ids.to(self.device)
         if takes(model, "logits_to_keep"):
             self.fixed["logits_to_keep"] = 1
-        self.told_positions = takes(model, "position_ids") and not source
+        self.gives_positions = takes(model, "position_ids") and not source
         self.cache = self._new_cache(self.ids.shape[1] + room) if takes(model, "past_key_values") else None
         if self.cache is not None and past is not None:
             self.read = self._common(past, list(prompts[0]))
@@ -190,7 +190,7 @@ class _Rows:
             given |= {"past_key_values": self.cache, "use_cache": True}
         if self.mask is not None:
             given["attention_mask"] = self.mask
-        if self.told_positions:
+        if self.gives_positions:
             given["position_ids"] = self._positions()[:, -new.shape[1] :]
         if self.past is not None:  # a Ctrl-C in the middle leaves layers of different lengths: nothing to go on from
             self.past.ids, self.past.cache = [], None

@@ -1,6 +1,6 @@
-"""Answers of a model: prompts in, texts out, many at once, or piece by piece while they grow.
+"""Answers of a model: prompts in, texts out, in batches.
 
-An answer is a function of the model, the prompt, the settings and the seed alone: not of the prompts beside it in a
+An answer is a function of the model, the prompt, the settings and the seed alone: not of the other prompts of a
 batch or a file, nor of other random draws (up to rounding: a batch adds numbers in another order). Only these settings
 count; a sampling habit in the model's own generation_config.json, such as a repetition penalty, does not.
 
@@ -142,7 +142,7 @@ def fitting_ids(
     """What the model is given for a prompt: its ids, or the framed source of an encoder-decoder; never empty.
 
     Raises:
-        HoneError: the prompt cannot be spelled, or leaves no room in the model's window.
+        HoneError: the prompt cannot be formatted, or leaves no room in the model's window.
     """
     ids = prompt_ids(prompt, template, tokenizer, framed=reads_source(model)) or [start_id(tokenizer)]
     window = max_positions(model)
@@ -181,7 +181,7 @@ def answer_rule(
 
 
 def special_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokenizer's end token, and those special tokens that the model's generation_config names beside it."""
+    """The tokenizer's end token, and those special tokens that the model's generation_config names as well."""
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     named = found if isinstance(found, list) else [found]
     ends = {token for token in named if token in tokenizer.added_tokens_decoder}

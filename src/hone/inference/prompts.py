@@ -1,4 +1,4 @@
-"""Prompts as the model is to see them: spelled and tokenised as training did, and read from a file of many.
+"""Prompts as the model is to see them: formatted and tokenised as training did, and read from a file of many.
 
 >>> prompt_ids("Add 1 and 2.", "instruction", tokenizer)                       # doctest: +SKIP
 >>> [prompt.example for prompt in read_prompts(Path("prompts.jsonl"))]         # doctest: +SKIP
@@ -32,7 +32,7 @@ ANSWER_COLUMN = {"instruction": "output", "prompt": "completion"}
 class Prompt:
     """One row of a file of prompts.
 
-    columns: the row as it was read, to be written beside the answers. where: `prompts.jsonl:3`, None if it
+    columns: the row as it was read, to be written with the answers. where: `prompts.jsonl:3`, None if it
     came from no file.
     """
 
@@ -96,7 +96,7 @@ def prompt_ids(
     framed: as the source of an encoder-decoder, with all special tokens that its tokenizer puts around a text.
 
     Raises:
-        HoneError: the template cannot spell the prompt.
+        HoneError: the template cannot format the prompt.
     """
     text = render_prompt(prompt, template, tokenizer)
     chat = template == "chat"

@@ -1,4 +1,4 @@
-"""One answer while it grows: tokens in, text out as soon as it is certain.
+"""One answer while it is decoded: tokens in, text out as soon as it is certain.
 
 Text is handed on only when its characters are whole (a character may take several tokens) and cannot be the beginning
 of a stop text. What was handed on, joined, is exactly `text` at the end: streaming shows what non-streaming returns.
@@ -34,7 +34,7 @@ class AnswerRule:
 class Answer:
     """The answer to one prompt.
 
-    ids: its tokens, without the end token. text: what has been handed on. ended: why it ended, None while it grows.
+    ids: its tokens, without the end token. text: what has been handed on. ended: why it ended, None until then.
     room: how many tokens it may have.
     """
 
