@@ -6,55 +6,48 @@ many there are, whatever the number of micro-batches or processes they are sprea
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
-
-def token_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
+def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p of each label given what stands before it, in float32; 0 where the label is -100.
 
     logits: (B, T, V), logits[:, t] scores the token at t + 1. labels: (B, T), aligned with the input.
     Returns (B, T - 1).
     """
-    from torch.nn import functional as F
-
     following = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # shifted here: all logits but the last are a copy
     return target_nll(logits, following)[:, :-1]
 
 
-def target_nll(logits: "Tensor", labels: "Tensor") -> "Tensor":
+def target_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p of each label, in float32; 0 where it is -100. Nothing is shifted: a decoder's inputs were.
 
     logits: (..., V), labels: (...). Returns (...).
     """
-    from torch.nn import functional as F
-
     return F.cross_entropy(
         logits.float().reshape(-1, logits.size(-1)), labels.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
     ).view(labels.shape)
 
 
-def scored_positions(labels: "Tensor") -> "Tensor":
+def scored_positions(labels: Tensor) -> Tensor:
     """Where logits are needed at all: (B, T) bool, True at t if the token at t + 1 is supervised."""
     scored = labels.roll(-1, dims=1) != IGNORE_INDEX
     scored[:, -1] = False  # nothing follows the last token
     return scored
 
 
-def causal_lm_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int | None" = None) -> "Tensor":
+def causal_lm_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
     """Sum of the token losses over `num_items`, the supervised tokens of the whole optimizer step.
 
     logits: (B, T, V), or (R, V) of the R positions in `scored_positions(labels)`. labels: (B, T).
     Without `num_items`, the mean over this batch. A batch without supervised tokens gives 0, not NaN.
     """
     if logits.dim() == 2:
-        from torch.nn import functional as F
-
         total = F.cross_entropy(logits.float(), labels[:, 1:][labels[:, 1:] != IGNORE_INDEX], reduction="sum")
     else:
         total = token_nll(logits, labels).sum()
@@ -63,7 +56,7 @@ def causal_lm_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int 
     return total / num_items
 
 
-def seq2seq_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int | None" = None) -> "Tensor":
+def seq2seq_loss(logits: Tensor, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
     """As `causal_lm_loss`, for logits (B, T, V) that score labels (B, T) place by place."""
     if num_items is None:
         num_items = (labels != IGNORE_INDEX).sum().clamp(min=1)
@@ -71,11 +64,11 @@ def seq2seq_loss(logits: "Tensor", labels: "Tensor", num_items: "Tensor | int | 
 
 
 def classification_loss(
-    logits: "Tensor",
-    labels: "Tensor",
-    num_items: "Tensor | int | None" = None,
-    class_weights: "Sequence[float] | None" = None,
-) -> "Tensor":
+    logits: Tensor,
+    labels: Tensor,
+    num_items: Tensor | int | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """Sum of -log p of the true classes over `num_items`, the rows of the whole optimizer step.
 
     logits: (B, classes). labels: (B,). class_weights: (classes,), what a row of each class counts; the sum is still
@@ -93,7 +86,7 @@ def refuse_bad_loss(loss: float, step: int) -> None:
         raise _diverged(f"the loss is {loss} at step {step}")
 
 
-def refuse_diverged(model: "nn.Module") -> None:
+def refuse_diverged(model: nn.Module) -> None:
     """Raise a HoneError if a trained weight is infinite or no number; a step may break what its own loss did not show.
 
     Called before weights are written: a checkpoint of such a model would only be resumed into the same end.

@@ -87,7 +87,7 @@ def test_packed_rows() -> None:
     dataset = view(split_of([1, 2, 3], [4, 5], [6, 7]), 10, "truncate")
     batch = packed([[dataset[0], dataset[1]], [dataset[2]]], max_length=6, pad_token_id=0)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 0], [6, 7, 0, 0, 0, 0]]  # type: ignore[union-attr]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 0, 0]]  # type: ignore[union-attr]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 1, 2, 3]]  # type: ignore[union-attr]
     assert batch["labels"].tolist() == [[-100, 2, 3, -100, 5, -100], [-100, 7, -100, -100, -100, -100]]  # type: ignore[union-attr]
     assert batch["num_tokens"] == 7
 

@@ -190,7 +190,7 @@ def pack(lengths: np.ndarray, max_length: int) -> list[list[int]]:
 def packed(rows: Sequence[Sequence[Item]], max_length: int, pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
     """Packed rows: input_ids, labels, position_ids (B, max_length).
 
-    The tail of a row is filled with tokens of position 0: each an example of its own, seen by nobody, never supervised.
+    The tail of a row is filled with padding as an example of its own, which sees no other and is never supervised.
     """
     import torch
 
@@ -205,6 +205,7 @@ def packed(rows: Sequence[Sequence[Item]], max_length: int, pad_token_id: int) -
             ids[row, at : at + n], labels[row, at : at + n] = item["input_ids"], item["labels"]
             positions[row, at : at + n] = np.arange(n)
             at += n
+        positions[row, at:] = np.arange(max_length - at)
         num_tokens += at
     return {
         "input_ids": torch.from_numpy(ids),

@@ -1,26 +1,23 @@
 """The only place where our keys become transformers' TrainingArguments."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
 
 from hone.config.fields import docs_of
 from hone.config.schema import Config, section_fields
 from hone.runs import Run
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
 PREFIX = "transformers.TrainingArguments."
 OURS = {"save_total_limit", "resume_from_checkpoint"}  # we rotate and choose checkpoints ourselves
 
 
-def training_arguments(config: Config, run: Run, *, has_validation: bool) -> "TrainingArguments":
+def training_arguments(config: Config, run: Run, *, has_validation: bool) -> TrainingArguments:
     """TrainingArguments of a config: each key goes where its `maps_to` says; a few are fixed by the engine.
 
     The device is the first of CUDA, MPS, CPU that there is (`use_cpu` forces the last).
     """
-    import torch
-    from transformers import TrainingArguments
-
     train = config.train
     given: dict[str, Any] = {
         docs_of(field)["maps_to"].removeprefix(PREFIX): getattr(train, name)

@@ -3,7 +3,10 @@
 import shutil
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.tokenizer import save_tokenizer
@@ -13,11 +16,7 @@ from hone.loss import refuse_diverged
 from hone.models.adapter import BASE, base_identity
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
 from hone.runs import COMPLETE, Run
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from hone.training.callbacks import Progress
+from hone.training.callbacks import Progress
 
 
 def checkpoint_to_resume(run: Run, config: Config) -> Path | None:
@@ -43,8 +42,6 @@ def checkpoint_to_resume(run: Run, config: Config) -> Path | None:
 
 def _refuse_damaged(checkpoint: Path) -> None:
     """Raise a HoneError if a file of a complete checkpoint was cut off later; headers are read, not the weights."""
-    from safetensors import SafetensorError, safe_open
-
     for path in sorted(checkpoint.iterdir()):
         try:
             if path.suffix == ".safetensors":
@@ -60,7 +57,7 @@ def _refuse_damaged(checkpoint: Path) -> None:
             ) from damage
 
 
-def restore(run: Run, checkpoint: Path, progress: "Progress") -> None:
+def restore(run: Run, checkpoint: Path, progress: Progress) -> None:
     """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
     about = read_json(checkpoint / COMPLETE)
     progress.tokens, progress.supervised_tokens = about["tokens"], about["supervised_tokens"]
@@ -70,7 +67,7 @@ def restore(run: Run, checkpoint: Path, progress: "Progress") -> None:
             file.truncate(about["metrics_bytes"])
 
 
-def save_model(model: Any, tokenizer: "PreTrainedTokenizerBase", template: str, folder: Path) -> None:
+def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, folder: Path) -> None:
     """Model (or adapter), tokenizer and template name, written aside, synced and moved to the run's root, weights last.
 
     Weights are safetensors; a tied tensor is written once and tied again by the loader.

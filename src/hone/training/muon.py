@@ -9,15 +9,14 @@ arXiv 2502.16982). The two algorithms are PyTorch's; here they share groups, sch
 """
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from hone.errors import HoneError
 from hone.models.classifier_head import head_names
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -44,7 +43,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def muon(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     *,
     learning_rate: float,
     weight_decay: float,
@@ -79,10 +78,8 @@ def muon(
     )
 
 
-def hidden_matrices(model: "PreTrainedModel") -> set[str]:
+def hidden_matrices(model: PreTrainedModel) -> set[str]:
     """Names of the trainable weights that map hidden states to hidden states: not embeddings, not output layers."""
-    from torch import nn
-
     outer: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     output = model.get_output_embeddings()
     outer += [output] if output is not None else []

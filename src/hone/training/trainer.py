@@ -1,11 +1,12 @@
 """The engine: transformers' Trainer with four rules of its own, each in one method.
 
     data        micro-batches are a pure function of (seed, epoch, index)       get_train_dataloader
-    loss        sum over supervised tokens / their number in the whole step     `loss.py`
     evaluation  exact loss over documents, not a mean of batch means            evaluate
     saving      a checkpoint counts only when complete; the oldest go last      _save_checkpoint
+    loss        sum over supervised tokens / their number in the whole step     `loss.py`, `accelerations/attach.py`
 
-Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's.
+Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's. The
+first three do not ask what is learned: `class Mine(RunTrainer, DPOTrainer)` gives them to another trainer.
 """
 
 import contextlib
@@ -43,55 +44,31 @@ Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
-class HoneTrainer(Trainer):
-    """See the module. Built by `setup.build_trainer`; anything a Trainer can do, this can.
+class RunTrainer(Trainer):
+    """A Trainer within a run folder, or what makes any other Trainer one: call `enter` at the end of its constructor.
 
-    Args:
-        attached: data set, collator, loss and how the model is called (`accelerations/attach.py`).
-        inputs: model, batch -> what the model is called with.
+    Attributes:
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
         keep_checkpoints: how many to keep, None for all; the best one is kept besides.
+        progress: what was trained on so far.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: TrainingArguments,
-        *,
-        run: Run,
-        tokenizer: PreTrainedTokenizerBase,
-        attached: Attached,
-        inputs: Inputs,
-        measure: Measure | None,
-        keep_checkpoints: int | None,
-    ) -> None:
-        self.control = TrainerControl()
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=attached.dataset,
-            eval_dataset=attached.dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
-            data_collator=attached.collate,
-            processing_class=tokenizer,
-            compute_loss_func=functools.partial(_loss_of_outputs, loss=attached.loss),
-        )
-        # The printing and progress-bar callbacks are replaced by ours; the user's trackers (report_to) stay, and ours
-        # come after DefaultFlowCallback, whose decisions they may overrule.
+    run: Run
+    measure: Measure | None
+    keep_checkpoints: int | None
+    progress: Progress
+    control: TrainerControl
+
+    def enter(self, run: Run, *, measure: Measure | None, keep_checkpoints: int | None) -> None:
+        """Work in `run` from now on.
+
+        The callbacks that print or show a progress bar are left out, for ours say it; the user's trackers (report_to)
+        stay. What is added later comes after DefaultFlowCallback, whose decisions it may overrule.
+        """
+        self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, Progress()
         flow = [c for c in self.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
         self.callback_handler.callbacks = [*flow, *trackers]
-        self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, Progress()
-        self.attached, self.inputs = attached, inputs
-        if attached.cache:
-            self.add_callback(_CloseCache(attached.cache))
-        self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
-        self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
-
-    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
-        if has_numbers(model):  # fake tensors (`hone plan`) are where they belong, and cannot be moved
-            super()._move_model_to_device(model, device)
-
-    # ---- data -----------------------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
         """Unprepared by accelerate on purpose: the sampler shares micro-batches between processes itself."""
@@ -114,28 +91,6 @@ class HoneTrainer(Trainer):
             generator=torch.Generator(),  # workers' seeds: drawn here, the global generator is left to dropout
         )
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Any]:
-        """The micro-batches of one step and their supervised tokens; counts both on the way."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        for batch in batches:
-            self.progress.tokens += batch.pop("num_tokens")
-            self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
-        return batches, num_items
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
-        step = super().training_step
-        return torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, with the task's inputs and the attached accelerations."""
-        with self.attached.forward(inputs) as given:
-            return super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
-
-    # ---- evaluation -----------------------------------------------------------------------------------------------
-
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Measure the validation documents; the same numbers as eval/*.json."""
         if self.measure is None:
@@ -146,8 +101,6 @@ class HoneTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    # ---- saving ---------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer's files, synced, then `complete.json`, then the rotation: there is always a good one."""
@@ -184,6 +137,67 @@ class HoneTrainer(Trainer):
         for path in others:
             (path / COMPLETE).unlink()  # first the mark, so that a crash in between leaves nothing that looks whole
             shutil.rmtree(path)
+
+
+class HoneTrainer(RunTrainer):
+    """See the module. Built by `setup.build_trainer`; anything a Trainer can do, this can.
+
+    Args:
+        attached: data set, collator, loss and how the model is called (`accelerations/attach.py`).
+        inputs: model, batch -> what the model is called with.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        run: Run,
+        tokenizer: PreTrainedTokenizerBase,
+        attached: Attached,
+        inputs: Inputs,
+        measure: Measure | None,
+        keep_checkpoints: int | None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=attached.dataset,
+            eval_dataset=attached.dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
+            data_collator=attached.collate,
+            processing_class=tokenizer,
+            compute_loss_func=functools.partial(_loss_of_outputs, loss=attached.loss),
+        )
+        self.enter(run, measure=measure, keep_checkpoints=keep_checkpoints)
+        self.attached, self.inputs = attached, inputs
+        if attached.cache:
+            self.add_callback(_CloseCache(attached.cache))
+        self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
+        self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if has_numbers(model):  # fake tensors (`hone plan`) are where they belong, and cannot be moved
+            super()._move_model_to_device(model, device)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of one step and their supervised tokens; counts both on the way."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            self.progress.tokens += batch.pop("num_tokens")
+            self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
+        return batches, num_items
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
+        step = super().training_step
+        return torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, with the task's inputs and the attached accelerations."""
+        with self.attached.forward(inputs) as given:
+            return super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
 
 
 class _CloseCache(TrainerCallback):
