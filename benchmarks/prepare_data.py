@@ -167,7 +167,7 @@ def run_hone(files: list[Path], tokenizer: Any, cache: Path, validation_percenta
     from hone.config.schema import Config
     from hone.config.sections.data import DataSection
     from hone.data.prepare import prepare
-    from hone.tasks import TASKS
+    from hone.tasks.causal import TASK
 
     data = DataSection(
         train_file=[str(file) for file in files],
@@ -176,7 +176,7 @@ def run_hone(files: list[Path], tokenizer: Any, cache: Path, validation_percenta
         token_cache_dir=str(cache),
         overlap="off",  # no part of the job
     )
-    return prepare(Config(data=data), TASKS["causal"], tokenizer)
+    return prepare(Config(data=data), TASK, tokenizer)
 
 
 def check_equal(prepared: Any, mapped: Any, tokenizer: Any, name: str) -> None:

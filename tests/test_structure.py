@@ -12,10 +12,10 @@ SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "structure.py"
 LIMITS = {
     "circles": 0,
     "upward": 0,
-    "config": 85,  # goal: below 40
+    "config": 83,  # goal: below 40
     "untyped": 248,  # goal: below 127
-    "tasks": 20,  # goal: 0
-    "inner": 22,  # goal: 0
+    "tasks": 15,  # goal: 0
+    "inner": 21,  # goal: 0
 }
 LONGEST = 83  # lines of a function
 

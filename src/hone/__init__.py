@@ -78,14 +78,14 @@ def train(config: "Config", task: "Task | None" = None) -> "Run":
     return train_run(config, task)
 
 
-def repeat(config: "Config", seeds: Sequence[int]) -> dict[str, Any]:
+def repeat(config: "Config", seeds: Sequence[int], task: "Task | None" = None) -> dict[str, Any]:
     """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`."""
     from hone.hardware import calm_threads
 
     calm_threads()
     from hone.training.repeat import repeat as repeat_runs
 
-    return repeat_runs(config, seeds)
+    return repeat_runs(config, seeds, task)
 
 
 def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:

@@ -61,7 +61,7 @@ def test_a_model_that_cannot_do_the_task(project: Path, hone: Any, refused: Any)
     refused(hone("train", "cfg.yaml", "task=seq2seq"), "an encoder-decoder, such as t5")
     scratch = ("model_name_or_path=null", "tokenizer_name_or_path=./model")
     refused(hone("train", "cfg.yaml", "task=seq2seq", "model_type=gpt2", *scratch), "'gpt2' is not an encoder-decoder")
-    refused(hone("predict", "model", "--text", "x"), "GPT2LMHeadModel is no classifier", "hone generate")
+    refused(hone("predict", "model", "--text", "x"), "GPT2LMHeadModel is not a classifier", "hone generate")
     assert not (project / "out").exists()
 
 
@@ -110,3 +110,8 @@ def test_predict_reads_texts_from_everywhere(project: Path, hone: Any, refused: 
     write_lines(project / "no.jsonl", [{"body": "x"}])
     refused(hone("predict", "out", "no.jsonl"), "no.jsonl:1", "has no text")
     refused(hone("predict", "out", stdin=b"\xff\xfe"), "stdin: not UTF-8")
+
+
+def test_a_task_that_there_is_not(hone: Any, refused: Any) -> None:
+    for command in ("check", "train", "prepare", "plan"):
+        refused(hone(command, "cfg.yaml", "task=clasification"), "unknown task", "did you mean 'classification'?")

@@ -55,13 +55,14 @@ def init(
 def check(settings: Settings = None) -> None:
     """Check a config without loading a model: keys, types, conflicts, files."""
     config = config_of(settings)
-    from hone.config.checks import require_training
+    from hone.config.checks import refuse_unknown_task, require_training
     from hone.config.dump import resolved_yaml
     from hone.data.inputs import check_files
     from hone.errors import placed
     from hone.grading.tasks import tasks_of
     from hone.models.source import check_source
 
+    refuse_unknown_task(config)
     require_training(config)
     check_files(config.data)
     tasks_of(config)

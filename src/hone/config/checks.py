@@ -6,6 +6,7 @@ The rules about one key alone (type, bounds) are in the sections. Every message 
 ['bf16 and fp16 are both true']
 """
 
+import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from hone.config.schema import Config, leaf_field, leaves
 from hone.config.sections.data import DataSection
 from hone.config.sections.eval import EvalSection
 from hone.config.sections.generate import GenerateSection
-from hone.config.sections.method import MethodSection
+from hone.config.sections.method import TASKS, MethodSection
 from hone.config.sections.model import ModelSection
 from hone.config.sections.train import TrainSection
 from hone.errors import HoneError
@@ -35,10 +36,10 @@ def conflicts(config: Config) -> list[Conflict]:
     return [
         *_model_conflicts(config.model, config.method),
         *_data_conflicts(config.data),
-        *_task_conflicts(config.method.task, config.data),
+        *_task_conflicts(config),
         *_train_conflicts(config.train, config.method),
         *_schedule_conflicts(config.train, config.data),
-        *_eval_conflicts(config.eval, config.method.task, config.data.max_length),
+        *_eval_conflicts(config.eval, config.data.max_length),
         *_generate_conflicts(config.generate),
         *_output_conflicts(config),
     ]
@@ -124,26 +125,26 @@ def _data_conflicts(data: DataSection) -> Iterator[Conflict]:
             )
 
 
-def _task_conflicts(task: str, data: DataSection) -> Iterator[Conflict]:
-    """One row is one example for classification and seq2seq: nothing is packed, and nothing split."""
-    if task == "causal":
-        return
-    if data.batching in ("packed", "windows"):
-        yield Conflict(
-            ("batching", "task"),
-            f"batching: {data.batching} is for task: causal, not {task}",
-            "remove batching: rows are padded to the longest of their batch",
+def refuse_unknown_task(config: Config) -> None:
+    """Raise a HoneError unless the task is one of the bundled ones."""
+    task = config.method.task
+    if task not in TASKS:
+        near = difflib.get_close_matches(task, TASKS, n=1)
+        raise HoneError(
+            f"unknown task '{task}'",
+            where=config.where("task") or (str(config.source_path) if config.source_path else None),
+            fix=f"did you mean '{near[0]}'?" if near else f"use {', '.join(TASKS)}; in Python, pass task= your own",
         )
-    if data.on_long_row == "split":
-        yield Conflict(
-            ("on_long_row", "task"),
-            f"on_long_row: split is for task: causal, not {task}",
-            "write on_long_row: truncate, or drop",
-        )
-    if data.template == "chat" or (task == "classification" and data.template != "auto"):
-        yield Conflict(
-            ("template", "task"), f"template: {data.template} cannot format rows of task: {task}", "remove template"
-        )
+
+
+def _task_conflicts(config: Config) -> Iterator[Conflict]:
+    """Values that the task cannot do; what a task of the caller's own can do is not known here."""
+    task = config.method.task
+    for leaf, values, able, fix in _FOR_TASKS:
+        value = getattr(getattr(config, leaves()[leaf]), leaf)
+        given = value is not None if values is None else value in values
+        if given and task in TASKS and task not in able:
+            yield Conflict((leaf, "task"), f"{leaf}: {value} is for task: {' or '.join(able)}, not {task}", fix)
 
 
 def _train_conflicts(train: TrainSection, method: MethodSection) -> Iterator[Conflict]:
@@ -231,7 +232,7 @@ def has_validation(data: DataSection) -> bool:
     )
 
 
-def _eval_conflicts(section: EvalSection, task: str, max_length: int) -> Iterator[Conflict]:
+def _eval_conflicts(section: EvalSection, max_length: int) -> Iterator[Conflict]:
     stride = section.eval_stride
     if stride is not None and stride >= max_length:
         yield Conflict(
@@ -239,9 +240,6 @@ def _eval_conflicts(section: EvalSection, task: str, max_length: int) -> Iterato
             f"eval_stride is {stride}, but a window has only {max_length} tokens (max_length)",
             f"set eval_stride below {max_length}, e.g. {max(max_length // 2, 1)}: windows have to overlap",
         )
-    for leaf in ("eval_stride", "code_tasks"):
-        if getattr(section, leaf) is not None and task != "causal":
-            yield Conflict((leaf, "task"), f"{leaf} is for task: causal, not {task}", f"remove {leaf}, or set task")
 
 
 def _generate_conflicts(generate: GenerateSection) -> Iterator[Conflict]:
@@ -290,6 +288,16 @@ def _read_paths(config: Config) -> dict[str, list[Path]]:
     }
 
 
+# leaf, the values that not every task can do (None: all), the tasks that can, and what to do
+_FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] = (
+    ("batching", ("packed", "windows"), ("causal",), "remove batching: rows are padded to the longest of their batch"),
+    ("on_long_row", ("split",), ("causal",), "write on_long_row: truncate, or drop"),
+    ("template", ("chat",), ("causal",), "remove template"),
+    ("template", ("plain", "instruction"), ("causal", "seq2seq"), "remove template"),
+    ("eval_stride", None, ("causal",), "remove eval_stride, or set task"),
+    ("code_tasks", None, ("causal",), "remove code_tasks, or set task"),
+)
+
 # leaf -> (controlling leaf, the values with which it has an effect)
 _ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
     "batching": ("task", ("causal",)),
@@ -298,6 +306,7 @@ _ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
     "class_weights": ("task", ("classification",)),
     "max_target_length": ("task", ("seq2seq",)),
     "eval_generate_samples": ("task", ("seq2seq",)),
+    "memorization_samples": ("task", ("causal",)),
     "num_unfrozen_layers": ("method", ("freeze",)),
     "unfreeze_head": ("method", ("freeze",)),
     "unfreeze_embeddings": ("method", ("freeze",)),
@@ -329,6 +338,6 @@ def idle_notices(config: Config, given: Iterable[str]) -> list[str]:
             continue
         control, active = _ACTIVE_WITH[leaf]
         value = getattr(getattr(config, sections[control]), control)
-        if value not in active:
+        if value not in active and (control != "task" or value in TASKS):
             notices.append(f"{leaf} has no effect with {control}: {value} (it needs {' or '.join(map(str, active))})")
     return notices

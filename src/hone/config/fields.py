@@ -59,6 +59,7 @@ def key(
     cpu: str,
     gpu: str,
     maps_to: str | None = None,
+    known: tuple[str, ...] = (),
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -76,11 +77,14 @@ def key(
         cpu: typical values on a laptop without accelerator.
         gpu: typical values on one accelerator.
         maps_to: dotted name of the library argument with this meaning, None when the key is this package's own.
+        known: the bundled ones of names that a Python caller may add to.
         ge, gt, le, lt: bounds of numbers.
     """
     texts = (what, why, how, benefit, tradeoff, cpu, gpu)
     docs: dict[str, Any] = {**dict(zip(DOC_PARTS, texts, strict=True)), "maps_to": maps_to}
-    return Field(default, description=what, json_schema_extra=docs, ge=ge, gt=gt, le=le, lt=lt)
+    return Field(
+        default, description=what, json_schema_extra=docs, examples=list(known) or None, ge=ge, gt=gt, le=le, lt=lt
+    )
 
 
 def docs_of(field: FieldInfo) -> dict[str, Any]:
@@ -145,5 +149,6 @@ def _bounds(rules: list[Any]) -> list[str]:
 
 def describe_field(field: FieldInfo) -> str:
     """Type and bounds of a field in plain words, e.g. 'a number, greater than 0'."""
-    words, null, _ = describe_type(field.annotation).partition(", or null")
+    annotation = Literal[tuple(field.examples)] if field.examples else field.annotation
+    words, null, _ = describe_type(annotation).partition(", or null")
     return ", ".join([words, *_bounds(field.metadata)]) + null

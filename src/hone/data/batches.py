@@ -12,15 +12,12 @@ The batch at step s is a pure function of (seed, epoch, s): a resumed run needs 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from hone.data.dataset import Dataset
 from hone.data.truncate import IGNORE_INDEX, Item
-
-if TYPE_CHECKING:
-    import torch
 
 
 class EpochBatches:
@@ -59,13 +56,11 @@ def filled(n: int) -> int:
     return -(-n // step) * step
 
 
-def flat(items: Sequence[Item], size: Callable[[int], int] = int) -> dict[str, "torch.Tensor | int"]:
+def flat(items: Sequence[Item], size: Callable[[int], int] = int) -> dict[str, torch.Tensor | int]:
     """Examples end to end: input_ids, labels, position_ids (1, sum T). Each example's first label is -100 already.
 
     size: tokens of all -> those of the row (`filled`), reached by an example of token 0 without a label at its end.
     """
-    import torch
-
     lengths = [len(item["input_ids"]) for item in items]
     rest = size(sum(lengths)) - sum(lengths)
     positions = np.concatenate([np.arange(n) for n in (*lengths, rest)])
@@ -79,10 +74,8 @@ def flat(items: Sequence[Item], size: Callable[[int], int] = int) -> dict[str, "
     }
 
 
-def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, torch.Tensor | int]:
     """One example a row, padded on the right: input_ids, labels (B, T); attention_mask where something is padded."""
-    import torch
-
     lengths = [len(item["input_ids"]) for item in items]
     rows = np.full((len(items), max(lengths)), pad_token_id, dtype=np.int64)
     labels = np.full_like(rows, IGNORE_INDEX)
@@ -100,7 +93,7 @@ def padded(items: Sequence[Item], pad_token_id: int) -> dict[str, "torch.Tensor 
     return batch
 
 
-def cut(batch: dict[str, "torch.Tensor"], max_tokens: int) -> list[dict[str, "torch.Tensor"]]:
+def cut(batch: dict[str, torch.Tensor], max_tokens: int) -> list[dict[str, torch.Tensor]]:
     """A batch in pieces of at most so many tokens, padding included, cut between examples; each has one at least.
 
     A flat row (1, T) is cut where positions restart, any other batch (B, T) between rows.
@@ -134,10 +127,8 @@ def by_length(lengths: np.ndarray, tokens_per_batch: int) -> list[np.ndarray]:
     return batches
 
 
-def padded_texts(rows: Sequence[np.ndarray], pad_token_id: int) -> dict[str, "torch.Tensor"]:
+def padded_texts(rows: Sequence[np.ndarray], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Ids (T,) each, one a row, padded on the right: input_ids and attention_mask (B, T), the mask by position."""
-    import torch
-
     lengths = np.array([len(row) for row in rows])
     ids = np.full((len(rows), lengths.max()), pad_token_id, dtype=np.int64)
     for line, row in zip(ids, rows, strict=True):
@@ -187,13 +178,11 @@ def pack(lengths: np.ndarray, max_length: int) -> list[list[int]]:
     return rows
 
 
-def packed(rows: Sequence[Sequence[Item]], max_length: int, pad_token_id: int) -> dict[str, "torch.Tensor | int"]:
+def packed(rows: Sequence[Sequence[Item]], max_length: int, pad_token_id: int) -> dict[str, torch.Tensor | int]:
     """Packed rows: input_ids, labels, position_ids (B, max_length).
 
     The tail of a row is filled with padding as an example of its own, which sees no other and is never supervised.
     """
-    import torch
-
     shape = (len(rows), max_length)
     ids, labels = np.full(shape, pad_token_id, dtype=np.int64), np.full(shape, IGNORE_INDEX, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
 
 from hone.cache import token_cache
 from hone.config.schema import Config, Where
@@ -46,9 +48,6 @@ from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 Examples = Iterable[tuple[Row, Example]]
 
 
@@ -57,7 +56,7 @@ class Reading:
     """What encoding one side's rows depends on; `names` of classes grow as they are consumed, unless they are fixed."""
 
     data: DataSection
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: PreTrainedTokenizerBase
     template: str
     on_drop: Callable[[str, str], None]
     names: list[str]
@@ -76,7 +75,7 @@ class TaskData(Protocol):
     @property
     def encode(self) -> Callable[[Examples, Reading], Iterator[Encoded]]: ...
     @property
-    def views(self) -> "Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]": ...
+    def views(self) -> Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]: ...
     @property
     def settle(self) -> Callable[[Any, Any], Any]: ...
 
@@ -99,7 +98,7 @@ class Prepared:
     overlap: dict[str, Any] | None = None
 
 
-def prepare(config: Config, task: TaskData, tokenizer: "PreTrainedTokenizerBase") -> Prepared:
+def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> Prepared:
     """Prepare the training and validation data a config names.
 
     Raises:
@@ -158,7 +157,7 @@ def _listed(left_out: dict[str, int]) -> str:
 
 
 def _from_rows(
-    data: DataSection, task: TaskData, tokenizer: "PreTrainedTokenizerBase", where: Where
+    data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase, where: Where
 ) -> tuple[Store, bool]:
     """The token store of the rows, and whether it was there already."""
     folder, sources, settings = store_place(data, task, tokenizer)
@@ -185,7 +184,7 @@ def _from_rows(
 
 
 def store_place(
-    data: DataSection, task: TaskData, tokenizer: "PreTrainedTokenizerBase"
+    data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """The folder of the token store of this data, whether it is there or not; what the data is; and the settings."""
     sources = fingerprints(data)
@@ -205,7 +204,7 @@ def store_place(
     return token_cache(data.token_cache_dir) / key, sources, settings
 
 
-def is_prepared(data: DataSection, task: TaskData, tokenizer: "PreTrainedTokenizerBase") -> bool:
+def is_prepared(data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether `prepare` would find the tokens on the disk, and need not tokenise."""
     return is_bin(files_of(data, "train")) or (store_place(data, task, tokenizer)[0] / "meta.json").is_file()
 
@@ -225,7 +224,7 @@ def examples_of(
     data: DataSection,
     task: TaskData,
     side: Side,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: PreTrainedTokenizerBase,
     dropped: Dropped,
     where: Where,
 ) -> tuple[str, str, Iterator[tuple[Row, Example]]]:
@@ -264,7 +263,7 @@ def _encoded(
 
 
 def _from_bin(
-    data: DataSection, task: TaskData, tokenizer: "PreTrainedTokenizerBase", where: Where
+    data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase, where: Where
 ) -> tuple[Store, bool]:
     """Token files of another tool, used where they lie."""
     if not task.token_rows:

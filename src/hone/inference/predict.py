@@ -6,9 +6,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
 from hone.data.batches import by_length, padded_texts
@@ -22,14 +24,11 @@ from hone.models.load import load_finished, quiet_libraries
 from hone.models.source import check_source
 from hone.runs import RESOLVED
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 TOKENS_PER_BATCH = 4096
 
 
 def predict(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int | None = None
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
 ) -> list[dict[str, Any]]:
     """For each text its most probable class, that probability, those of all classes, and whether it was cut.
 
@@ -37,7 +36,7 @@ def predict(
         max_length: tokens that the model was trained to read at most; never more than its positions.
 
     Raises:
-        HoneError: `model` is no classifier.
+        HoneError: `model` is not a classifier.
     """
     require_classifier(model)
     if model.config.pad_token_id is None:
@@ -61,11 +60,11 @@ def predict(
     ]
 
 
-def ready_classifier(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def ready_classifier(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Classifier and tokenizer of a run, an adapter, a model folder or a hub name, on the best device there is.
 
     Raises:
-        HoneError: it does not load, is no classifier, or the two do not belong together.
+        HoneError: it does not load, is not a classifier, or the two do not belong together.
     """
     quiet_libraries()
     check_source(name)
@@ -81,25 +80,21 @@ def trained_length(folder: Path) -> int | None:
     return load_config(path).data.max_length if path.is_file() else None
 
 
-def require_classifier(model: "PreTrainedModel", name: str | None = None) -> None:
+def require_classifier(model: PreTrainedModel, name: str | None = None) -> None:
     """Raise a HoneError unless `model` gives one score for each class of a text."""
     if not architecture(model).endswith(CLASSIFIES):
         raise HoneError(
-            f"{architecture(model)} is no classifier: it has no classes to choose from",
+            f"{architecture(model)} is not a classifier: it has no classes to choose from",
             where=name,
             fix="name a run of task: classification; texts are continued by `hone generate`",
         )
 
 
-def class_log_probabilities(
-    model: "PreTrainedModel", rows: Sequence[np.ndarray], *, tokens_per_batch: int
-) -> np.ndarray:
+def class_log_probabilities(model: PreTrainedModel, rows: Sequence[np.ndarray], *, tokens_per_batch: int) -> np.ndarray:
     """log p of each class, (n, classes) float64, for framed ids (T,) each; without gradients or dropout.
 
     Rows of like length share a batch, padded on the right; the mask hides padding by position.
     """
-    import torch
-
     out = np.zeros((len(rows), len(class_names(model))))
     training = model.training
     model.eval()

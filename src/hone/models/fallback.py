@@ -7,6 +7,8 @@ distilgpt2 is not on this machine, or not whole, and the hub cannot be reached: 
 import logging
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from hone.bundled import named
 from hone.config.load import load_config
 from hone.config.schema import Config
@@ -60,8 +62,6 @@ def _began_with(spare: str, config: Config) -> bool:
 
 def _window(name: str) -> int | None:
     """The positions of a model on this machine; None where that is not said, or not to be had."""
-    from transformers import AutoConfig
-
     try:
         return max_positions_of(AutoConfig.from_pretrained(named(name), local_files_only=True))
     except Exception:  # loading it will say what is wrong, in full

@@ -1,23 +1,22 @@
 """What a model is: its positions, its vocabulary, the arguments it takes, the operations of a token."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.errors import HoneError
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-def vocabulary_size(tokenizer: "PreTrainedTokenizerBase") -> int:
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
     """One more than the largest id the tokenizer can give (its length, unless the ids have gaps)."""
     return max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
 
 
 def check_vocabulary(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     fix: str = "set tokenizer_name_or_path to the model's own tokenizer",
 ) -> None:
     """Refuse a tokenizer whose ids the model's embedding does not have.
@@ -32,7 +31,7 @@ def check_vocabulary(
         )
 
 
-def max_positions(model: "PreTrainedModel") -> int | None:
+def max_positions(model: PreTrainedModel) -> int | None:
     """How many positions the model can take, None where its config does not say."""
     return max_positions_of(model.config)
 
@@ -56,13 +55,11 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def flops_per_token(model: "torch.nn.Module") -> float:
+def flops_per_token(model: nn.Module) -> float:
     """Matrix-product operations for one trained token: 2 for each weight forward, 2 more backward for the activations,
     and 2 more for each weight that trains (Kaplan et al. 2020, arXiv 2001.08361, appendix). Attention's own products,
     a few per cent at these lengths, are left out. Tied weights count once, as the head; other embeddings are look-ups.
     """
-    from torch import nn
-
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is not None:

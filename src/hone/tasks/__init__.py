@@ -1,34 +1,28 @@
-"""The tasks, one file each, with a line each in `TASKS`."""
+"""The tasks, one file each: `TASK` in the module of the name that the schema lists (`config.sections.method.TASKS`)."""
 
-import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+from hone.config.checks import refuse_unknown_task
 from hone.config.schema import Config
-from hone.errors import HoneError
-from hone.tasks import causal, classification, seq2seq
-from hone.tasks.task import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (causal.TASK, classification.TASK, seq2seq.TASK)}
+if TYPE_CHECKING:
+    from hone.tasks.task import Task
 
 
-def chosen(config: Config, task: Task | None) -> tuple[Config, Task]:
-    """The task to work with, the caller's own if there is one, and a config that names it."""
-    if task is None:
-        return config, task_of(config)
-    return config.model_copy(update={"method": config.method.model_copy(update={"task": task.name})}), task
-
-
-def task_of(config: Config) -> Task:
-    """The task that a config names.
+def task_of(config: Config) -> "Task":
+    """The bundled task that a config names; only this one's module is imported.
 
     Raises:
         HoneError: there is none of that name.
     """
-    name = config.method.task
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        raise HoneError(
-            f"unknown task '{name}'",
-            where=config.where("task"),
-            fix=f"did you mean '{near[0]}'?" if near else f"use {', '.join(TASKS)}; or hand your own to hone.train",
-        )
-    return TASKS[name]
+    refuse_unknown_task(config)
+    task: Task = import_module(f"hone.tasks.{config.method.task}").TASK
+    return task
+
+
+def chosen(config: Config, task: "Task | None") -> "tuple[Config, Task]":
+    """The task to work with, the caller's own if there is one, and a config that names it."""
+    if task is None:
+        return config, task_of(config)
+    return config.model_copy(update={"method": config.method.model_copy(update={"task": task.name})}), task

@@ -5,7 +5,9 @@ the accelerations are made for them.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.encode import Encoded, EncodeRule
@@ -24,9 +26,6 @@ from hone.models.inspect import vocabulary_size
 from hone.models.kinds import DECODER
 from hone.tasks.task import Task
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 def encode(rows: Examples, reading: Reading) -> Iterator[Encoded]:
     """Tokenise examples in the order given, by the rule of `data.encode`."""
@@ -35,7 +34,7 @@ def encode(rows: Examples, reading: Reading) -> Iterator[Encoded]:
     return encode_examples(rows, reading.tokenizer, rule, on_drop=reading.on_drop, on_bad_row=data.on_bad_row)
 
 
-def views(config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase") -> tuple[TokenDataset, TokenDataset]:
+def views(config: Config, store: Store, tokenizer: PreTrainedTokenizerBase) -> tuple[TokenDataset, TokenDataset]:
     """Training examples as `on_long_row` and `batching` cut them, and the validation documents as they are measured."""
     length = config.data.max_length
     rule: LongRow = "windows" if config.data.batching == "windows" else config.data.on_long_row

@@ -10,10 +10,12 @@ metrics are scikit-learn's. The interval of accuracy is Wilson's; those of balan
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.batches import padded_texts
@@ -34,11 +36,6 @@ from hone.models.classifier_head import class_names
 from hone.models.kinds import CLASSIFIER
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
 from hone.tasks.task import Loss, Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 NAMED_CLASSES = 12  # in a message
 
@@ -153,9 +150,7 @@ class LabelledDataset(Dataset):
         return f"classes: {', '.join(shown[:NAMED_CLASSES])}{more}"
 
 
-def views(
-    config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[LabelledDataset, LabelledDataset]:
+def views(config: Config, store: Store, tokenizer: PreTrainedTokenizerBase) -> tuple[LabelledDataset, LabelledDataset]:
     """Training and validation rows, cut (or dropped) to `max_length` tokens with their special tokens."""
     data, around = config.data, frame(tokenizer)
     with placed(config.where("max_length")):
@@ -202,7 +197,7 @@ def settle(train: LabelledDataset, validation: LabelledDataset) -> LabelledDatas
 # ---- batches and loss ------------------------------------------------------------------------------------------------
 
 
-def collate(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, "Tensor | int"]:
+def collate(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, Tensor | int]:
     """Texts and their classes: input_ids, attention_mask (B, T); labels (B,)."""
     return {
         **padded_texts([item["input_ids"] for item in items], pad_token_id),
@@ -216,7 +211,7 @@ def loss_of(config: Config, data: Prepared) -> Loss:
     assert isinstance(data.train, LabelledDataset)
     weights = class_weights(data.train.counts()) if config.method.class_weights == "balanced" else None
 
-    def loss(logits: "Tensor", labels: "Tensor", num_items: Any = None) -> "Tensor":
+    def loss(logits: Tensor, labels: Tensor, num_items: Any = None) -> Tensor:
         return classification_loss(logits, labels, num_items, weights)
 
     return loss

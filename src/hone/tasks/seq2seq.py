@@ -13,9 +13,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.batches import by_length, padded_texts
@@ -37,10 +39,6 @@ from hone.models.kinds import ENCODER_DECODER
 from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
 from hone.tasks.causal import loss_and_perplexity
 from hone.tasks.task import Task
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WORD = re.compile(r"[a-z0-9]+")
 
@@ -126,7 +124,7 @@ class PairDataset(Dataset):
         return f"sources of up to {self.max_length} tokens, targets of up to {self.max_target_length}"
 
 
-def views(config: Config, store: Store, tokenizer: "PreTrainedTokenizerBase") -> tuple[PairDataset, PairDataset]:
+def views(config: Config, store: Store, tokenizer: PreTrainedTokenizerBase) -> tuple[PairDataset, PairDataset]:
     """Training and validation rows, cut (or dropped) to `max_length` and `max_target_length`."""
     data, around = config.data, closed_frame(tokenizer)
     with placed(config.where("max_target_length") or config.where("max_length")):
@@ -166,7 +164,7 @@ def view(split: Split, frame: Frame, max_length: int, max_target_length: int, *,
 # ---- batches and loss ------------------------------------------------------------------------------------------------
 
 
-def collate(items: Sequence[PairItem], pad_token_id: int) -> dict[str, "Tensor | int"]:
+def collate(items: Sequence[PairItem], pad_token_id: int) -> dict[str, Tensor | int]:
     """Sources and targets: input_ids, attention_mask (B, S); labels (B, T), -100 where nothing is to be written."""
     targets = padded_texts([item["labels"] for item in items], IGNORE_INDEX)
     return {

@@ -6,7 +6,10 @@ on. Whatever is written against this class trains, measures and compares like th
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.encode import Encoded
@@ -15,11 +18,7 @@ from hone.data.records import Form
 from hone.data.store import Store
 from hone.models.kinds import ModelKind
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-Loss = Callable[["Tensor", "Tensor", Any], "Tensor"]  # logits, labels, items of the whole step
+Loss = Callable[[Tensor, Tensor, Any], Tensor]  # logits, labels, items of the whole step
 Measured = tuple[dict[str, Any], dict[str, Any]]  # the numbers, and those of each item
 
 
@@ -55,7 +54,7 @@ class Task:
     name: str
     forms: tuple[Form, ...]
     encode: Callable[[Examples, Reading], Iterator[Encoded]]
-    views: "Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]"
+    views: Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]
     model: ModelKind
     inputs: Callable[[Any, dict[str, Any]], dict[str, Any]]
     loss: Callable[[Config, Prepared], Loss]
@@ -64,7 +63,7 @@ class Task:
     pipeline_tag: str
     collate: Callable[..., dict[str, Any]] | None = None
     settle: Callable[[Any, Any], Any] = as_it_is
-    answer: "Callable[[Any, int, PreTrainedTokenizerBase], str | None]" = no_answer
+    answer: Callable[[Any, int, PreTrainedTokenizerBase], str | None] = no_answer
 
     @property
     def token_rows(self) -> bool:

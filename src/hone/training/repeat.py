@@ -22,13 +22,17 @@ from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.schema import Config
+from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.files import read_json, write_json_atomic, write_text_atomic
 from hone.models.fallback import reachable_or_spare
+from hone.models.kinds import ModelKind
 from hone.runs import RESOLVED, Run, lock, open_run
 from hone.statistics.intervals import holm, sign_flip
 from hone.statistics.paired import METRICS, RESTATED, Metric, metrics_of, verdict
 from hone.statistics.seed_variance import over_seeds, smallest_p
+from hone.tasks import chosen
+from hone.tasks.task import Task
 from hone.training.train import train
 
 log = logging.getLogger("hone")
@@ -55,13 +59,17 @@ def parse_seeds(text: str, first: int) -> list[int]:
     return numbers if len(parts) > 1 else list(range(first, first + numbers[0]))
 
 
-def repeat(config: Config, seeds: Sequence[int]) -> dict[str, Any]:
+def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> dict[str, Any]:
     """Train with each seed what is not trained yet, and write `repeat.json`; returns what is in it.
+
+    Args:
+        task: one of your own, in the place of the one that the config names.
 
     Raises:
         HoneError: as `train`; or no seeds, nothing to measure, or runs that were not measured alike.
         Interrupted: a signal came; the same call goes on from there.
     """
+    config, task = chosen(config, task)
     require_training(config)
     _require_repeatable(config, seeds)
     folder = Path(config.output.output_dir)
@@ -76,14 +84,19 @@ def repeat(config: Config, seeds: Sequence[int]) -> dict[str, Any]:
         is_new = Run(folder / name).read_eval("base") is None
         if measured is not None and not config.output.overwrite:
             _share_base(measured, one)
-        run = train(one)
+        run = train(one, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
         if run.read_eval("tuned") is None:
             raise _nothing_measured(config)
-        if measured is None and is_new and not base_depends_on_seed(config) and run.read_eval("base") is not None:
+        if (
+            measured is None
+            and is_new
+            and not base_depends_on_seed(config.model, task.model)
+            and run.read_eval("base") is not None
+        ):
             measured = run
         runs.append(run)
-    result = _together(config, seeds, runs)
+    result = _together(config, task.model, seeds, runs)
     write_json_atomic(folder / "repeat.json", result)
     return result
 
@@ -101,21 +114,21 @@ def folder_names(seeds: Sequence[int]) -> list[str]:
     return names
 
 
-def seed_changes(config: Config) -> list[str]:
+def seed_changes(section: ModelSection, method: str, kind: ModelKind) -> list[str]:
     """What differs between the runs."""
     changes = ["the order of the rows", "dropout where there is any"]
-    if config.model.model_type is not None:
+    if section.model_type is not None:
         changes.append("all initial weights")
-    elif config.method.task == "classification":
+    elif kind.new_head:
         changes.append("the initial weights of a new head")
-    if config.method.method == "lora":
+    if method == "lora":
         changes.append("the initial weights of the adapter")
     return changes
 
 
-def base_depends_on_seed(config: Config) -> bool:
+def base_depends_on_seed(section: ModelSection, kind: ModelKind) -> bool:
     """Whether there are random weights before training; a new adapter changes nothing yet."""
-    return config.model.model_type is not None or config.method.task == "classification"
+    return section.model_type is not None or kind.new_head
 
 
 # ---- before and between the runs -----------------------------------------------------------------------------------
@@ -172,7 +185,7 @@ def _share_base(measured: Run, config: Config) -> None:
 # ---- after the runs ------------------------------------------------------------------------------------------------
 
 
-def _together(config: Config, seeds: Sequence[int], runs: list[Run]) -> dict[str, Any]:
+def _together(config: Config, kind: ModelKind, seeds: Sequence[int], runs: list[Run]) -> dict[str, Any]:
     """What repeat.json says: of each metric, and of the headline's at the top."""
     tuned = _metrics(runs, "tuned", config)
     base = _metrics(runs, "base", config) if all(run.read_eval("base") is not None for run in runs) else []
@@ -195,8 +208,8 @@ def _together(config: Config, seeds: Sequence[int], runs: list[Run]) -> dict[str
         **metrics[headline],
         "confidence_level": confidence,
         "split_seed": config.data.split_seed,
-        "seed_changes": seed_changes(config),
-        "base_depends_on_seed": base_depends_on_seed(config),
+        "seed_changes": seed_changes(config.model, config.method.method, kind),
+        "base_depends_on_seed": base_depends_on_seed(config.model, kind),
         "runs": [_row(run, seed, headline) for run, seed in zip(runs, seeds)],
         "same_seed_spread": _same_seed_spread(seeds, values),
         "metrics": metrics,

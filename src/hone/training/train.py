@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.accelerations.allocator import give_back_freed_memory
 from hone.accelerations.precision import resolve_precision
@@ -36,12 +37,10 @@ from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
+from hone.training.callbacks import stop_on_signals
 from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger("hone")
 
@@ -122,7 +121,7 @@ def _rehearse(config: Config, task: Task) -> None:
     _build(config, task, tokenizer, prepare(config, task, tokenizer))
 
 
-def _build(config: Config, task: Task, tokenizer: "PreTrainedTokenizerBase", data: Prepared) -> "PreTrainedModel":
+def _build(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data: Prepared) -> PreTrainedModel:
     """The model for this data; where it pads, the tokenizer saved with it pads alike."""
     if not task.model.continues:
         tokenizer.pad_token_id, tokenizer.padding_side = padding_id(tokenizer), "right"
@@ -205,14 +204,12 @@ def _fit(
     run: Run,
     config: Config,
     task: Task,
-    tokenizer: "PreTrainedTokenizerBase",
-    model: "PreTrainedModel",
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
     data: Prepared,
     checkpoint: Path | None,
-) -> tuple["PreTrainedModel", bool]:
+) -> tuple[PreTrainedModel, bool]:
     """The training itself, from the start or from a complete checkpoint; and whether a signal came in its last step."""
-    from hone.training.callbacks import stop_on_signals
-
     with stop_on_signals() as request:
         trainer, stopper = build_trainer(run, config, task, tokenizer, model, data, request)
         if checkpoint is not None:

@@ -6,11 +6,13 @@ from pydantic import Field
 
 from hone.config.fields import Section, key
 
+TASKS = ("causal", "classification", "seq2seq")  # of each there is a module in hone.tasks
+
 
 class MethodSection(Section):
     """Full training, the top blocks only, or low-rank adapters."""
 
-    task: Literal["causal", "classification", "seq2seq"] = key(
+    task: str = key(
         "causal",
         what="What the model learns: the next token (causal), the class of a text (classification), or a text from "
         "another one (seq2seq).",
@@ -23,6 +25,7 @@ class MethodSection(Section):
         cpu="causal",
         gpu="causal",
         maps_to="peft.LoraConfig.task_type",
+        known=TASKS,
     )
     class_weights: Literal["none", "balanced"] = key(
         "none",
