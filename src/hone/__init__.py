@@ -61,11 +61,11 @@ def prepare(config: "Config", task: "Task | None" = None) -> "Prepared":
     return prepare_data(config, task, tokenizer_of(config.model))
 
 
-def plan(config: "Config", *, measure: bool = False) -> "Plan":
+def plan(config: "Config", task: "Task | None" = None, *, measure: bool = False) -> "Plan":
     """What a training will cost: parameters, steps, memory, disk, and with `measure` time; see `hone.planning.plan`."""
     from hone.planning.plan import make_plan
 
-    return make_plan(config, measure=measure)
+    return make_plan(config, task, measure=measure)
 
 
 def train(config: "Config", task: "Task | None" = None) -> "Run":
