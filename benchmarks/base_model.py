@@ -25,7 +25,7 @@ from typing import Any
 import ngrams
 import numpy as np
 
-from hone.bundled import named
+from hone import bundled
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.statistics.intervals import ratio_interval
 
@@ -56,7 +56,9 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder with held_out.jsonl and train.jsonl")
-    parser.add_argument("--model", type=named, help="a model folder, run or hone-base; without it, compressors alone")
+    parser.add_argument(
+        "--model", type=bundled.resolve, help="a model folder, run or hone-base; without it, compressors alone"
+    )
     parser.add_argument("--files", type=int, help="only the first N held-out files")
     parser.add_argument("--every", type=int, default=1, help="the 5-gram model reads every n-th training file")
     return parser.parse_args()

@@ -1,5 +1,5 @@
-"""The model that ships with hone: its name, its size, plain transformers and the glass box agree on it; a spare model
-offline; and the demo that trains it."""
+"""The bundled model: its name, its size, plain transformers and the glass box agree on it; it in place of
+a hub name without a network; and the demo that trains it."""
 
 import json
 import logging
@@ -16,14 +16,15 @@ import torch
 from typer.testing import CliRunner
 
 import hone
-from hone.bundled import NAME, named, shipped_folder
+from hone import bundled
+from hone.bundled import NAME
 from hone.cli import app
 from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
 from hone.demo import CONFIG, FILES, LORA, demo, lay_out
 from hone.errors import HoneError
 from hone.hub import answers, cached, in_reach, no_retries
-from hone.models.fallback import reachable_or_spare
+from hone.models.fallback import with_fallback
 from hone.models.gpt2 import load_gpt2
 from hone.models.load import load_finished
 from hone.models.source import check_source
@@ -35,19 +36,19 @@ HEAD = "def add(a, b):\n"
 def test_its_name_is_its_folder_unless_one_has_a_folder_so_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert named(NAME) == str(shipped_folder()) and named("distilgpt2") == "distilgpt2"
+    assert bundled.resolve(NAME) == str(bundled.folder()) and bundled.resolve("distilgpt2") == "distilgpt2"
     check_source(NAME)
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).mkdir()
-    assert named(NAME) == str(shipped_folder()), "a run of that name begins with an empty folder"
+    assert bundled.resolve(NAME) == str(bundled.folder()), "a run of that name begins with an empty folder"
     (tmp_path / NAME / "config.json").write_text("{}")
-    assert named(NAME) == NAME
+    assert bundled.resolve(NAME) == NAME
     with pytest.raises(HoneError, match="has no weights"):
         check_source(NAME)
 
 
 def test_the_package_stays_small() -> None:
-    sizes = {path.name: path.stat().st_size for path in shipped_folder().iterdir()}
+    sizes = {path.name: path.stat().st_size for path in bundled.folder().iterdir()}
     assert set(sizes) == {
         "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
@@ -62,10 +63,10 @@ def test_plain_transformers_and_the_glass_box_agree_on_it() -> None:
     """float32 from the same bfloat16 weights: |Δ logit| <= 1e-4, sums in another order."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(shipped_folder())
-    plain = AutoModelForCausalLM.from_pretrained(shipped_folder(), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(bundled.folder())
+    plain = AutoModelForCausalLM.from_pretrained(bundled.folder(), dtype=torch.float32).eval()
     ids = tokenizer(HEAD * 40, return_tensors="pt").input_ids[:, :512]
-    glass = load_gpt2(shipped_folder()).float().eval()
+    glass = load_gpt2(bundled.folder()).float().eval()
     with torch.no_grad():
         torch.testing.assert_close(glass(ids), plain(ids).logits, atol=1e-4, rtol=0)
     assert load_finished(NAME).dtype == torch.bfloat16
@@ -76,8 +77,8 @@ def test_it_knows_python() -> None:
     """A held-out function costs it far less than the same lines in disorder; random weights see no difference."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(shipped_folder())
-    model = AutoModelForCausalLM.from_pretrained(shipped_folder(), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(bundled.folder())
+    model = AutoModelForCausalLM.from_pretrained(bundled.folder(), dtype=torch.float32).eval()
     lines = ["def count_words(text):", "    counts = {}", "    for word in text.split():"]
     lines += ["        counts[word] = counts.get(word, 0) + 1", "    return counts"]
 
@@ -90,7 +91,7 @@ def test_it_knows_python() -> None:
 
 
 def test_its_card_names_each_package_and_what_it_is_not_for() -> None:
-    card = (shipped_folder() / "README.md").read_text(encoding="utf-8")
+    card = (bundled.folder() / "README.md").read_text(encoding="utf-8")
     for wanted in ("**Not for**", "| python 3.11", "PSF-2.0", "| sympy ", "held out", "xz -9e", "bits per byte"):
         assert wanted in card, wanted
     assert card.count("```python") == 11  # how to load it, and ten continuations
@@ -99,31 +100,31 @@ def test_its_card_names_each_package_and_what_it_is_not_for() -> None:
 # ---- offline --------------------------------------------------------------------------------------------------------
 
 
-def test_a_hub_name_out_of_reach_gives_way_to_the_spare(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hub_name_out_of_reach_gives_way_to_the_fallback(caplog: pytest.LogCaptureFixture) -> None:
     given = {"model_name_or_path": "nobody/no-such-model", "method": "lora", "lora_target_modules": ["q_proj"]}
     config = load_config({**given, "offline_model_name_or_path": NAME, "model_revision": "abc"})
     with caplog.at_level(logging.WARNING, logger="hone"):
-        found = reachable_or_spare(config)
+        found = with_fallback(config)
     assert found.model.model_name_or_path == NAME and found.model.model_revision is None
     assert found.method.lora_target_modules == "all-linear" and found.method.method == "lora"
     (line,) = caplog.messages
     assert "nobody/no-such-model is not on this machine" in line and NAME in line
     assert config.model.model_name_or_path == "nobody/no-such-model", "the given config is left alone"
-    assert reachable_or_spare(load_config(given)).model.model_name_or_path == "nobody/no-such-model", "no spare named"
+    assert with_fallback(load_config(given)).model.model_name_or_path == "nobody/no-such-model", "no fallback named"
 
 
-def test_a_model_at_hand_needs_no_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spare = {"offline_model_name_or_path": "spare"}
+def test_a_model_at_hand_needs_no_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fallback = {"offline_model_name_or_path": "fallback"}
     for name in (str(tmp_path), NAME):
-        config = load_config({"model_name_or_path": name, **spare})
-        assert reachable_or_spare(config) is config
-    config = load_config({"model_name_or_path": "gpt2", **spare})
+        config = load_config({"model_name_or_path": name, **fallback})
+        assert with_fallback(config) is config
+    config = load_config({"model_name_or_path": "gpt2", **fallback})
     monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)
-    assert reachable_or_spare(config) is config
+    assert with_fallback(config) is config
     monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: False)
-    assert reachable_or_spare(config).model.model_name_or_path == "spare"
+    assert with_fallback(config).model.model_name_or_path == "fallback"
     monkeypatch.setattr("hone.models.fallback.cached", lambda name, revision, tokenizer: True)
-    assert reachable_or_spare(config) is config
+    assert with_fallback(config) is config
 
 
 def in_the_hub_s_cache(folder: Path, files: list[str], revision: str = "main") -> None:
@@ -180,26 +181,26 @@ def test_out_of_reach_is_known_without_retries(monkeypatch: pytest.MonkeyPatch) 
         assert answers("me/it") is wanted
 
 
-def test_what_began_with_the_spare_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_began_with_the_fallback_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"model_name_or_path": "gpt2", "offline_model_name_or_path": NAME, "output_dir": str(tmp_path)}
-    offline = reachable_or_spare(load_config(settings))
+    offline = with_fallback(load_config(settings))
     (tmp_path / "config.resolved.yaml").write_text(resolved_yaml(offline), encoding="utf-8")
     monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)
-    assert reachable_or_spare(load_config(settings)).model.model_name_or_path == NAME
+    assert with_fallback(load_config(settings)).model.model_name_or_path == NAME
     again = load_config({**settings, "overwrite": True})
-    assert reachable_or_spare(again) is again
+    assert with_fallback(again) is again
 
 
-def test_rows_are_cut_to_the_spare_s_window(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_are_cut_to_the_fallback_s_window(caplog: pytest.LogCaptureFixture) -> None:
     given = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME}
     with caplog.at_level(logging.WARNING, logger="hone"):
-        assert reachable_or_spare(load_config({**given, "max_length": 1024})).data.max_length == 512
+        assert with_fallback(load_config({**given, "max_length": 1024})).data.max_length == 512
     assert "with max_length=512" in caplog.messages[-1]
-    assert reachable_or_spare(load_config({**given, "max_length": 256})).data.max_length == 256
+    assert with_fallback(load_config({**given, "max_length": 256})).data.max_length == 256
 
 
 @pytest.mark.slow
-def test_repeat_stays_with_the_spare(tmp_path: Path, write_rows: Any) -> None:
+def test_repeat_stays_with_the_fallback(tmp_path: Path, write_rows: Any) -> None:
     rows = write_rows("rows.jsonl", [{"text": f"def f{i}(x):\n    return x + {i}\n"} for i in range(8)])
     settings = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME, "max_steps": 1}
     files = {"train_file": str(rows), "validation_split_percentage": 25, "output_dir": str(tmp_path / "out")}
@@ -252,7 +253,7 @@ def small(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_demo_trains_the_shipped_model(tmp_path: Path, method: str) -> None:
+def test_the_demo_trains_the_bundled_model(tmp_path: Path, method: str) -> None:
     small(tmp_path)
     found = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), "--method", method, "--json"])
     assert found.exit_code == 0, found.output

@@ -54,10 +54,10 @@ def prepare(config: "Config", task: "Task | None" = None) -> "Prepared":
     """Tokenise the config's data into the token store, or open it if that was done before."""
     from hone.data.prepare import prepare as prepare_data
     from hone.data.tokenizer import tokenizer_of
-    from hone.models.fallback import reachable_or_spare
+    from hone.models.fallback import with_fallback
     from hone.tasks import chosen
 
-    config, task = chosen(reachable_or_spare(config), task)
+    config, task = chosen(with_fallback(config), task)
     return prepare_data(config, task, tokenizer_of(config.model))
 
 

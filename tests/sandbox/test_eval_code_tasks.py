@@ -92,7 +92,7 @@ def test_a_prompt_ends_where_the_tokenizer_lets_a_body_begin() -> None:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from hone.bundled import shipped_folder
+    from hone import bundled
     from hone.data.tokenizer import train_bpe
 
     prompt = str(ROWS[0]["prompt"])
@@ -100,7 +100,7 @@ def test_a_prompt_ends_where_the_tokenizer_lets_a_body_begin() -> None:
     joins = train_bpe(texts, vocab_size=400)
     assert solve.open_ended(prompt, joins) == prompt[:-1]
     assert solve.open_ended(f"{prompt}    ", joins) == prompt[:-1]
-    assert solve.open_ended(prompt, load_tokenizer(shipped_folder())) == prompt[:-1]
+    assert solve.open_ended(prompt, load_tokenizer(bundled.folder())) == prompt[:-1]
     backend = Tokenizer(models.BPE())
     after_signs = Regex(r"[^\s\w]+\n*|\w+|\s")  # as many newer models: a line break belongs to the quotes before it
     backend.pre_tokenizer = pre_tokenizers.Split(after_signs, "isolated")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hone
-from hone.data.special_tokens import Frame, closed_frame, frame, padding_id
+from hone.data.special_tokens import SpecialTokens, padding_id, special_tokens
 from hone.loss import classification_loss
 from hone.models.kinds import CLASSIFIER
 from hone.statistics.paired import before_after
@@ -54,9 +54,9 @@ def test_frame_is_what_the_tokenizer_itself_adds(tokenizer: Any, bert_folder: Pa
     from transformers import AutoTokenizer
 
     bert = AutoTokenizer.from_pretrained(bert_folder)
-    assert frame(bert) == Frame((2,), (3,))
-    assert frame(tokenizer) == Frame()
-    assert closed_frame(tokenizer) == Frame((), (tokenizer.eos_token_id,))
+    assert special_tokens(bert) == SpecialTokens((2,), (3,))
+    assert special_tokens(tokenizer) == SpecialTokens()
+    assert special_tokens(tokenizer, must_end=True) == SpecialTokens((), (tokenizer.eos_token_id,))
     assert (padding_id(bert), padding_id(tokenizer)) == (0, tokenizer.eos_token_id)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hone
-from hone.data.special_tokens import Frame, closed_frame, padding_id
+from hone.data.special_tokens import SpecialTokens, padding_id, special_tokens
 from hone.loss import seq2seq_loss
 from hone.metrics.continuations import greedy
 from hone.tasks.seq2seq import collate, decoder_inputs, rouge_l, text_scores
@@ -132,7 +132,7 @@ def test_forms_of_rows(row: dict[str, Any], source: list[int], tmp_path: Path, w
 
 
 def test_byte_level_tokenizers_get_an_end_token_on_both_sides(tokenizer: Any) -> None:
-    assert closed_frame(tokenizer) == Frame((), (0,))
+    assert special_tokens(tokenizer, must_end=True) == SpecialTokens((), (0,))
 
 
 # ---- scores of texts ----------------------------------------------------------------------------------------------

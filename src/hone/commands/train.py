@@ -92,10 +92,10 @@ def prepare(
 
     require_training(config)
     from hone.data.prepare import copy_bins, describe
-    from hone.models.fallback import reachable_or_spare
+    from hone.models.fallback import with_fallback
     from hone.tables import colour_tokens
 
-    config = reachable_or_spare(config)
+    config = with_fallback(config)
     data = hone.prepare(config)
     if save_bin is not None:
         copy_bins(data.store, save_bin)

@@ -18,7 +18,7 @@ from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hone.bundled import named
+from hone import bundled
 from hone.config.sections.model import ModelSection
 from hone.convert.verified_write import refuse_existing, verified_write
 from hone.errors import HoneError, first_line
@@ -159,7 +159,9 @@ def _load_base(
 
 def _stored_dtype(name: str, revision: str | None, trust_remote_code: bool) -> str:
     """The dtype of a model's files, as its config says; float32 where it says nothing we can save."""
-    config = AutoConfig.from_pretrained(named(name), revision=revision or "main", trust_remote_code=trust_remote_code)
+    config = AutoConfig.from_pretrained(
+        bundled.resolve(name), revision=revision or "main", trust_remote_code=trust_remote_code
+    )
     dtype = str(getattr(config, "dtype", None)).removeprefix("torch.")
     return dtype if dtype in TOLERANCE else "float32"
 

@@ -1,9 +1,9 @@
-"""What stands around a text: the special tokens a tokenizer frames it with, and the token that rows are padded with.
+"""The special tokens that a tokenizer adds around a text, and the token that rows are padded with.
 
-Texts are stored without their frame; datasets add it, so that cutting a long text never loses its closing token.
+Texts are stored without them; data sets add them, so that truncating a long text never loses its closing token.
 
->>> frame(bert_tokenizer)                                                          # doctest: +SKIP
-Frame(prefix=(101,), suffix=(102,))
+>>> special_tokens(bert_tokenizer)                                                 # doctest: +SKIP
+SpecialTokens(prefix=(101,), suffix=(102,))
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Frame(NamedTuple):
+class SpecialTokens(NamedTuple):
     """Ids before and after every text, as the tokenizer itself puts them."""
 
     prefix: tuple[int, ...] = ()
@@ -28,30 +28,30 @@ class Frame(NamedTuple):
         return len(self.prefix) + len(self.suffix)
 
     def around(self, ids: np.ndarray, *, ends: bool = True) -> np.ndarray:
-        """`ids` (T,) int64 framed; without the suffix unless the text `ends` here."""
+        """The prefix, `ids` (T,) int64 and the suffix; no suffix unless the text `ends` here."""
         return np.concatenate([self.prefix, ids, self.suffix if ends else ()]).astype(np.int64)
 
 
-def frame(tokenizer: "PreTrainedTokenizerBase") -> Frame:
-    """The frame this tokenizer puts around one text: [CLS] … [SEP] (BERT), <s> … </s> (BART), … </s> (T5), or none."""
-    inner = start_ids(tokenizer, ["x"], special=False)[0]
-    whole: list[int] = tokenizer("x")["input_ids"]
-    for at in range(len(whole) - len(inner) + 1):
-        if whole[at : at + len(inner)] == inner:
-            return Frame(tuple(whole[:at]), tuple(whole[at + len(inner) :]))
-    return Frame()
+def special_tokens(tokenizer: "PreTrainedTokenizerBase", *, must_end: bool = False) -> SpecialTokens:
+    """What this tokenizer puts around one text: [CLS] … [SEP] (BERT), <s> … </s> (BART), … </s> (T5), or nothing.
 
-
-def closed_frame(tokenizer: "PreTrainedTokenizerBase") -> Frame:
-    """The same, with the end token at the end if the tokenizer puts none there: a decoder has to learn where to stop.
+    Args:
+        must_end: with the end token at the end if the tokenizer puts none there: a decoder has to learn where to stop.
 
     Raises:
-        HoneError: the tokenizer has no end token.
+        HoneError: it must end, and the tokenizer has no end token.
     """
-    found, end = frame(tokenizer), tokenizer.eos_token_id
-    if end is None:
+    inner = start_ids(tokenizer, ["x"], special=False)[0]
+    whole: list[int] = tokenizer("x")["input_ids"]
+    places = (at for at in range(len(whole) - len(inner) + 1) if whole[at : at + len(inner)] == inner)
+    at = next(places, None)
+    found = SpecialTokens() if at is None else SpecialTokens(tuple(whole[:at]), tuple(whole[at + len(inner) :]))
+    end = tokenizer.eos_token_id
+    if must_end and end is None:
         raise HoneError("the tokenizer has no end token: a generated text would never end", fix="set its eos_token")
-    return found if end in found.suffix else Frame(found.prefix, (*found.suffix, end))
+    if must_end and end not in found.suffix:
+        return SpecialTokens(found.prefix, (*found.suffix, int(end)))
+    return found
 
 
 def padding_id(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.bundled import meant, named
+from hone import bundled
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, first_line
 from hone.files import disk_errors
@@ -96,7 +96,7 @@ def load_tokenizer(
     Raises:
         HoneError: nothing of the kind there, damaged files, or the hub cannot be reached.
     """
-    name = named(str(name_or_path))
+    name = bundled.resolve(str(name_or_path))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _load_folder(folder, trust_remote_code)
@@ -106,7 +106,7 @@ def load_tokenizer(
         raise HoneError("no such folder", where=name, fix=f"looked from {Path.cwd()}")
     advice = "check the name; without a network, download it once (`hf download NAME`) or name a local folder"
     with no_retries(name):
-        return _auto_tokenizer(name, revision, trust_remote_code, fix=meant(name) + advice)
+        return _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)
 
 
 def tokenizer_of(section: ModelSection) -> "PreTrainedTokenizerBase":

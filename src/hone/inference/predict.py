@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
 from hone.data.batches import by_length, padded_texts
-from hone.data.special_tokens import frame, padding_id
+from hone.data.special_tokens import padding_id, special_tokens
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.errors import HoneError
 from hone.hardware import best_device
@@ -41,13 +41,13 @@ def predict(
     require_classifier(model)
     if model.config.pad_token_id is None:
         set_padding(model, padding_id(tokenizer))
-    around, window = frame(tokenizer), max_positions(model)
+    special, window = special_tokens(tokenizer), max_positions(model)
     limit = min([n for n in (max_length, window) if n is not None], default=None)
-    room = None if limit is None else limit - around.size
+    room = None if limit is None else limit - special.size
     ids = start_ids(tokenizer, list(texts), special=False)
-    if any(not around.size and not row for row in ids):
+    if any(not special.size and not row for row in ids):
         raise HoneError("a text is empty", fix="leave it out: there is nothing to classify")
-    rows = [around.around(np.array(row[:room], np.int64)) for row in ids]
+    rows = [special.around(np.array(row[:room], np.int64)) for row in ids]
     names, logs = class_names(model), class_log_probabilities(model, rows, tokens_per_batch=TOKENS_PER_BATCH)
     return [
         {

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hone.data.records import BadRow, Chat, Example, Form, Message, to_example
 from hone.data.sources import Row, read_rows
-from hone.data.special_tokens import frame
+from hone.data.special_tokens import special_tokens
 from hone.data.templates import render, render_prompt
 from hone.data.tokenizer import adds_bos, continuation_ids, start_ids
 from hone.errors import HoneError, placed
@@ -105,7 +105,7 @@ def prompt_ids(
     if len(pieces) > 1:
         ids = sum(continuation_ids(tokenizer, pieces[1:], special=chat), ids)
     if framed:
-        return [int(token) for token in frame(tokenizer).around(np.array(ids, dtype=np.int64))]
+        return [int(token) for token in special_tokens(tokenizer).around(np.array(ids, dtype=np.int64))]
     if not chat and adds_bos(tokenizer):
         assert isinstance(tokenizer.bos_token_id, int)
         ids = [tokenizer.bos_token_id, *ids]

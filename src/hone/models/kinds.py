@@ -18,7 +18,7 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from hone.bundled import meant
+from hone import bundled
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,6 @@ def loading_fix(name: str, reason: str, kind: ModelKind = DECODER) -> str:
     if Path(name).is_dir():
         return "the folder is damaged or incomplete: copy or download it again, config.json and safetensors together"
     return (
-        f"{meant(name)}no folder of that name in {Path.cwd()}; a hub name needs a network (and HF_HUB_OFFLINE unset), "
-        "and weights in safetensors"
+        f"{bundled.suggest(name)}no folder of that name in {Path.cwd()}; a hub name needs a network "
+        "(and HF_HUB_OFFLINE unset), and weights in safetensors"
     )

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hone.bundled import named
+from hone import bundled
 from hone.config.schema import Where
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, first_line, placed
@@ -99,7 +99,7 @@ def load_finished(name: str, kind: ModelKind | None = None, *, trust_remote_code
     base = str(base_of(folder))
     if kind.new_head:
         model = _load_adapter_with_head(folder, kind, trust_remote_code)
-    elif named(base) != base:  # the loader of both at once knows no such name
+    elif bundled.resolve(base) != base:  # the loader of both at once knows no such name
         model = _load_pretrained(base, kind, trust_remote_code=trust_remote_code)
         try:
             model.load_adapter(name)
@@ -118,8 +118,8 @@ def kind_of(name: str, *, trust_remote_code: bool = False) -> ModelKind:
         said = read_json(folder / ADAPTER, COPY_AGAIN).get("task_type")
         return next((kind for kind in KINDS if kind.peft == said), DECODER)
     try:
-        with no_retries(named(name)):
-            config = AutoConfig.from_pretrained(named(name), trust_remote_code=trust_remote_code)
+        with no_retries(bundled.resolve(name)):
+            config = AutoConfig.from_pretrained(bundled.resolve(name), trust_remote_code=trust_remote_code)
     except Exception:  # loading the model will say what is wrong, in full
         return DECODER
     if _classifies(config):
@@ -177,15 +177,15 @@ def _load_pretrained(
     if outputs:  # what the files lack of the head is drawn by the loader
         set_seed(seed)
     try:
-        with no_retries(named(name)):
+        with no_retries(bundled.resolve(name)):
             if not weights:
                 remote = {"trust_remote_code": trust_remote_code}
-                config = AutoConfig.from_pretrained(named(name), revision=revision or "main", **remote, **extra)
+                config = AutoConfig.from_pretrained(bundled.resolve(name), revision=revision or "main", **remote, **extra)
                 kept = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
                 shapes: PreTrainedModel = kind.auto.from_config(config, **kept, **remote)
                 return shapes
             model, report = kind.auto.from_pretrained(
-                named(name),
+                bundled.resolve(name),
                 revision=revision or "main",
                 dtype=dtype,
                 attn_implementation=attn_implementation,
@@ -214,7 +214,7 @@ def _trained_outputs(name: str, revision: str | None, trust_remote_code: bool) -
     """What a model's head was trained to score; nothing where it is not a classifier."""
     try:
         config = AutoConfig.from_pretrained(
-            named(name), revision=revision or "main", trust_remote_code=trust_remote_code
+            bundled.resolve(name), revision=revision or "main", trust_remote_code=trust_remote_code
         )
     except Exception:  # loading the model will say what is wrong, in full
         return []

@@ -9,7 +9,7 @@ Only names and small files are looked at, no weights; nothing heavy is imported.
 
 from pathlib import Path
 
-from hone.bundled import named
+from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.hub import WEIGHTS
@@ -27,7 +27,7 @@ def check_source(name: str) -> None:
     Raises:
         HoneError: no such folder, a file, or a folder without config or weights.
     """
-    folder = Path(named(name))
+    folder = Path(bundled.resolve(name))
     if folder.is_dir():
         _check_folder(folder)
     elif folder.is_file():

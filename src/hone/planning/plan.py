@@ -33,7 +33,7 @@ from hone.data.prepare import Prepared, is_prepared, prepare
 from hone.data.tokenizer import tokenizer_of
 from hone.hardware import peak_memory_bytes
 from hone.models.build import build_model
-from hone.models.fallback import reachable_or_spare
+from hone.models.fallback import with_fallback
 from hone.models.freeze import Group, groups
 from hone.models.inspect import flops_per_token
 from hone.models.load import quiet_libraries
@@ -134,7 +134,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     """
     config, task = chosen(config, task)
     require_training(config)
-    config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
+    config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
     quiet_libraries()
     refuse_missing_trackers(config)
     tokenizer = tokenizer_of(config.model)

@@ -24,7 +24,7 @@ from hone.data.encode import ROWS_PER_BATCH, Encoded
 from hone.data.prepare import Examples, Prepared, Reading
 from hone.data.records import Labelled
 from hone.data.sources import Row, refuse_row
-from hone.data.special_tokens import Frame, frame
+from hone.data.special_tokens import SpecialTokens, special_tokens
 from hone.data.store import Split, Store
 from hone.data.tokenizer import start_ids
 from hone.data.truncate import limited
@@ -112,17 +112,17 @@ class LabelledDataset(Dataset):
 
     classes: np.ndarray
     names: list[str]
-    frame: Frame
+    special: SpecialTokens
     common: int = 0
 
     def __getitem__(self, index: int) -> LabelledItem:
         start = int(self.starts[index])
         ids = self.split.tokens[start : start + int(self.sizes[index])].astype(np.int64)
-        return {"input_ids": self.frame.around(ids), "labels": int(self.classes[index])}
+        return {"input_ids": self.special.around(ids), "labels": int(self.classes[index])}
 
     @property
     def lengths(self) -> np.ndarray:
-        sizes: np.ndarray = self.sizes + self.frame.size
+        sizes: np.ndarray = self.sizes + self.special.size
         return sizes
 
     def n_supervised(self) -> np.ndarray:
@@ -152,30 +152,32 @@ class LabelledDataset(Dataset):
 
 def views(config: Config, store: Store, tokenizer: PreTrainedTokenizerBase) -> tuple[LabelledDataset, LabelledDataset]:
     """Training and validation rows, cut (or dropped) to `max_length` tokens with their special tokens."""
-    data, around = config.data, frame(tokenizer)
+    data, special = config.data, special_tokens(tokenizer)
     with placed(config.where("max_length")):
         train, validation = (
-            view(split, store.meta["label_names"], around, data.max_length, drop_long=data.on_long_row == "drop")
+            view(split, store.meta["label_names"], special, data.max_length, drop_long=data.on_long_row == "drop")
             for split in (store.train, store.val)
         )
     return train, validation
 
 
-def view(split: Split, names_as_read: list[str], frame: Frame, max_length: int, *, drop_long: bool) -> LabelledDataset:
+def view(
+    split: Split, names_as_read: list[str], special: SpecialTokens, max_length: int, *, drop_long: bool
+) -> LabelledDataset:
     """The rows of a split, cut (or dropped) so that text and special tokens together have at most `max_length` tokens.
 
     Raises:
         HoneError: the special tokens alone fill `max_length`.
     """
-    room = max_length - frame.size
+    room = max_length - special.size
     if room < 1:
-        raise HoneError(f"max_length {max_length} leaves no room for a text", fix=f"set it above {frame.size}")
+        raise HoneError(f"max_length {max_length} leaves no space for a text", fix=f"set it above {special.size}")
     names = class_order(names_as_read)
     number = np.array([names.index(name) for name in names_as_read], np.int64)
     classes = np.zeros(0, np.int64) if split.labels is None else number[split.labels]
     keep, sizes, left_out = limited(np.diff(split.starts), room, "texts", drop=drop_long)
     documents = np.arange(split.n_documents)
-    rows = LabelledDataset(split, split.starts[:-1], sizes, documents, classes, names, frame, left_out=left_out)
+    rows = LabelledDataset(split, split.starts[:-1], sizes, documents, classes, names, special, left_out=left_out)
     return rows.select(keep)
 
 

@@ -25,7 +25,7 @@ from hone.data.dataset import Dataset, Preview
 from hone.data.encode import ROWS_PER_BATCH, Encoded
 from hone.data.prepare import Examples, Reading
 from hone.data.records import Pair, SourceTarget
-from hone.data.special_tokens import Frame, closed_frame, padding_id
+from hone.data.special_tokens import SpecialTokens, padding_id, special_tokens
 from hone.data.store import Split, Store
 from hone.data.templates import render
 from hone.data.tokenizer import start_ids, token_byte_lengths
@@ -84,17 +84,17 @@ class PairDataset(Dataset):
     """
 
     n_source: np.ndarray
-    frame: Frame
+    special: SpecialTokens
     max_length: int
     max_target_length: int
 
     def __getitem__(self, index: int) -> PairItem:
-        source = self._part(index, source=True)[: self.max_length - self.frame.size]
+        source = self._part(index, source=True)[: self.max_length - self.special.size]
         target = self._part(index, source=False)
-        labels = self.frame.around(target[: self.max_target_length])
+        labels = self.special.around(target[: self.max_target_length])
         if len(labels) > self.max_target_length:
-            labels = self.frame.around(target, ends=False)[: self.max_target_length]
-        return {"input_ids": self.frame.around(source), "labels": labels}
+            labels = self.special.around(target, ends=False)[: self.max_target_length]
+        return {"input_ids": self.special.around(source), "labels": labels}
 
     def _part(self, index: int, *, source: bool) -> np.ndarray:
         start, size, n = (int(array[index]) for array in (self.starts, self.sizes, self.n_source))
@@ -107,13 +107,13 @@ class PairDataset(Dataset):
     @property
     def lengths(self) -> np.ndarray:
         """(n,) int64: source and target tokens of each row together, as far as they are kept."""
-        source = np.minimum(self.n_source + self.frame.size, self.max_length)
+        source = np.minimum(self.n_source + self.special.size, self.max_length)
         total: np.ndarray = source + self.n_supervised()
         return total
 
     def n_supervised(self) -> np.ndarray:
         """(n,) int64: target tokens that count, special tokens included."""
-        return np.minimum(self.sizes - self.n_source + self.frame.size, self.max_target_length)
+        return np.minimum(self.sizes - self.n_source + self.special.size, self.max_target_length)
 
     def preview(self, index: int) -> Preview:
         item = self[index]
@@ -126,37 +126,39 @@ class PairDataset(Dataset):
 
 def views(config: Config, store: Store, tokenizer: PreTrainedTokenizerBase) -> tuple[PairDataset, PairDataset]:
     """Training and validation rows, cut (or dropped) to `max_length` and `max_target_length`."""
-    data, around = config.data, closed_frame(tokenizer)
+    data, special = config.data, special_tokens(tokenizer, must_end=True)
     with placed(config.where("max_target_length") or config.where("max_length")):
         train, validation = (
-            view(split, around, data.max_length, data.max_target_length, drop_long=data.on_long_row == "drop")
+            view(split, special, data.max_length, data.max_target_length, drop_long=data.on_long_row == "drop")
             for split in (store.train, store.val)
         )
     return train, validation
 
 
-def view(split: Split, frame: Frame, max_length: int, max_target_length: int, *, drop_long: bool) -> PairDataset:
+def view(
+    split: Split, special: SpecialTokens, max_length: int, max_target_length: int, *, drop_long: bool
+) -> PairDataset:
     """The rows of a split; a source or target beyond its length is cut, or its row dropped, and counted.
 
     Raises:
         HoneError: the special tokens alone fill one of the lengths.
     """
-    if min(max_length, max_target_length) <= frame.size:
+    if min(max_length, max_target_length) <= special.size:
         raise HoneError(
-            f"max_length {max_length} or max_target_length {max_target_length} leaves no room for a text",
-            fix=f"set both above {frame.size}",
+            f"max_length {max_length} or max_target_length {max_target_length} leaves no space for a text",
+            fix=f"set both above {special.size}",
         )
     starts, sizes = split.starts[:-1], np.diff(split.starts)
     n_target = sizes if split.supervised is None else count_ones(split.supervised, starts, split.starts[1:])
     n_source = sizes - n_target
-    long_source, long_target = n_source > max_length - frame.size, n_target > max_target_length - frame.size
+    long_source, long_target = n_source > max_length - special.size, n_target > max_target_length - special.size
     left_out = {}
     for what, limit, long in (("sources", max_length, long_source), ("targets", max_target_length, long_target)):
         if long.any():
             left_out[f"{what} longer than {limit} tokens, {'dropped' if drop_long else 'truncated'}"] = int(long.sum())
     documents = np.arange(len(sizes))
     rows = PairDataset(
-        split, starts, sizes, documents, n_source, frame, max_length, max_target_length, left_out=left_out
+        split, starts, sizes, documents, n_source, special, max_length, max_target_length, left_out=left_out
     )
     return rows.select(~(long_source | long_target)) if drop_long else rows
 

@@ -25,7 +25,7 @@ from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.files import read_json, write_json_atomic, write_text_atomic
-from hone.models.fallback import reachable_or_spare
+from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
 from hone.runs import RESOLVED, Run, lock, open_run
 from hone.statistics.intervals import holm, sign_flip
@@ -73,7 +73,7 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> di
     require_training(config)
     _require_repeatable(config, seeds)
     folder = Path(config.output.output_dir)
-    first = reachable_or_spare(_with_seed(config, seeds[0], folder / folder_names(seeds)[0]))
+    first = with_fallback(_with_seed(config, seeds[0], folder / folder_names(seeds)[0]))
     config = config.model_copy(update={name: getattr(first, name) for name in ("model", "method", "data")})
     config = resolve_precision(config, token_cache(config.data.token_cache_dir))
     runs: list[Run] = []

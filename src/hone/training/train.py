@@ -31,7 +31,7 @@ from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.grading.tasks import tasks_of
 from hone.models.build import build_model, describe_model
-from hone.models.fallback import reachable_or_spare
+from hone.models.fallback import with_fallback
 from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
@@ -57,7 +57,7 @@ def train(config: Config, task: Task | None = None) -> Run:
     """
     config, task = chosen(config, task)
     require_training(config)
-    config = resolve_precision(reachable_or_spare(config), token_cache(config.data.token_cache_dir))
+    config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config, task)
     run = open_run(config)
