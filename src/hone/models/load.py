@@ -180,7 +180,9 @@ def _load_pretrained(
         with no_retries(bundled.resolve(name)):
             if not weights:
                 remote = {"trust_remote_code": trust_remote_code}
-                config = AutoConfig.from_pretrained(bundled.resolve(name), revision=revision or "main", **remote, **extra)
+                config = AutoConfig.from_pretrained(
+                    bundled.resolve(name), revision=revision or "main", **remote, **extra
+                )
                 kept = {"dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
                 shapes: PreTrainedModel = kind.auto.from_config(config, **kept, **remote)
                 return shapes
