@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hone.config import load_config
-from hone.data import encode, store
+from hone.data import encode, store_writer
 from hone.data import truncate as views
 from hone.data.prepare import prepare
 from hone.data.pretoken_cache import word_ids
@@ -188,7 +188,11 @@ def test_store_does_not_depend_on_how_it_is_cut_into_batches(
     found = []
     for rows, tokens in ((1000, 1 << 20), (7, 50)):
         monkeypatch.setattr(encode, "ROWS_PER_BATCH", rows)
-        for module, name in ((store, "WAITING_TOKENS"), (store, "COPY_TOKENS"), (views, "COUNTED_AT_ONCE")):
+        for module, name in (
+            (store_writer, "WAITING_TOKENS"),
+            (store_writer, "COPY_TOKENS"),
+            (views, "COUNTED_AT_ONCE"),
+        ):
             monkeypatch.setattr(module, name, tokens)
         keys = {"train_file": str(path), "token_cache_dir": str(tmp_path / f"cache-{rows}"), "overlap": "off"}
         config = load_config(keys)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import hone
 from hone.data.encode import Encoded
-from hone.data.store import Dropped, SplitRule, choose_validation, open_bin, open_store, split_bin, write_store
+from hone.data.split import Dropped, SplitRule, choose_validation, split_bin
+from hone.data.store import open_bin, open_store
+from hone.data.store_writer import write_store
 from hone.errors import HoneError
 
 

@@ -30,18 +30,9 @@ from hone.data.encode import Encoded
 from hone.data.inputs import Side, files_of, fingerprints, is_bin, rows_of
 from hone.data.records import REQUIRED, Example, Form, detect_form, examples
 from hone.data.sources import Row
-from hone.data.store import (
-    FORMAT,
-    Dropped,
-    Split,
-    SplitRule,
-    Store,
-    empty_split,
-    open_bin,
-    open_store,
-    split_bin,
-    write_store,
-)
+from hone.data.split import Dropped, SplitRule, split_bin
+from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
+from hone.data.store_writer import write_store
 from hone.data.templates import resolve_template
 from hone.data.tokenizer import tokenizer_fingerprint
 from hone.data.truncate import TokenDataset

@@ -22,7 +22,8 @@ from hone.data.inputs import Side
 from hone.data.prepare import Prepared, Reading, examples_of, refuse_empty
 from hone.data.records import BadRow, Example
 from hone.data.sources import Row
-from hone.data.store import TRAIN, VAL, Dropped, Split, SplitRule, Store, assign_sides, empty_split
+from hone.data.split import TRAIN, VAL, Dropped, SplitRule, assign_sides
+from hone.data.store import Split, Store, empty_split
 from hone.data.templates import render
 from hone.errors import HoneError
 from hone.tasks.task import Task
