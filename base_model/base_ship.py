@@ -102,9 +102,9 @@ class Facts:
 
     def curve(self) -> list[tuple[int, float]]:
         """(tokens read so far, bits per byte on the held-out pieces) of both runs, one behind the other."""
-        tuned = self.last.read_eval("tuned")
-        assert tuned is not None, f"{self.last.folder} is not finished"
-        per_nat = tuned["n_tokens"] / tuned["n_bytes"] / math.log(2)
+        tuned = self.last.tuned
+        assert tuned is not None and tuned.n_bytes, f"{self.last.folder} is not finished"
+        per_nat = tuned.n_tokens / tuned.n_bytes / math.log(2)
         points, before = [], 0
         for run in (self.first, self.last):
             tokens = before

@@ -13,10 +13,14 @@ import json
 import os
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from hone.results import Items, Level
+from hone.show import estimate
 
 SCRATCH = {  # an encoder of some 0.9 million weights beside its embeddings
     "hidden_size": 128,
@@ -35,6 +39,17 @@ COMMON = {
 }
 
 
+@dataclass(frozen=True)
+class Row:
+    """A classifier's row of the table. right: (n,) bool, in the order of the test rows; weights: how many trained."""
+
+    name: str
+    right: np.ndarray
+    seconds: float
+    weights: int
+    metrics: dict[str, Level]
+
+
 def main() -> None:
     options = parse_options()
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of a Hugging Face library
@@ -47,7 +62,7 @@ def main() -> None:
     results = [*baselines(train, test, options.balanced), *runs(options, [text for text, _ in train])]
     print("| classifier | trained weights | time | accuracy | macro F1 | against the better baseline |")
     print("| --- | --- | --- | --- | --- | --- |")
-    best = max(results[:2], key=lambda result: result["accuracy"])
+    best = max(results[:2], key=lambda row: row.metrics["accuracy"].value)
     for result in results:
         print(line(result, best))
 
@@ -85,7 +100,7 @@ def split(rows: list[tuple[str, str]], share: float, seed: int) -> tuple[list[An
     return rows[n_test:], rows[:n_test]
 
 
-def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]], balanced: bool) -> list[dict[str, Any]]:
+def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]], balanced: bool) -> list[Row]:
     """TF-IDF and logistic regression with scikit-learn's own settings: of words and pairs of them in lower case, and of
     up to five characters as they are written, which see capitals and endings as a subword model does.
     """
@@ -109,7 +124,7 @@ def baselines(train: list[tuple[str, str]], test: list[tuple[str, str]], balance
     return results
 
 
-def runs(options: argparse.Namespace, texts: list[str]) -> list[dict[str, Any]]:
+def runs(options: argparse.Namespace, texts: list[str]) -> list[Row]:
     """A classifier from scratch and each model given, trained by hone on the rows that were written."""
     from hone.data.tokenizer import save_tokenizer, train_bpe
 
@@ -129,7 +144,7 @@ def runs(options: argparse.Namespace, texts: list[str]) -> list[dict[str, Any]]:
     return [run(name, {**keys, "learning_rate": rate}, options) for name, keys, rate in plans]
 
 
-def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> Row:
     import hone
     from hone.data.tokenizer import load_tokenizer
     from hone.models.build import build_model
@@ -152,35 +167,32 @@ def run(name: str, keys: dict[str, Any], options: argparse.Namespace) -> dict[st
     began = time.perf_counter()
     done = hone.train(config)
     seconds = time.perf_counter() - began
-    items, tuned = done.read_eval("tuned.items"), done.read_eval("tuned")
-    assert items is not None and tuned is not None
-    names = np.array(list(tuned["classes"]))
-    model = build_model(config, CLASSIFIER, load_tokenizer(done.folder), names.tolist())
+    items, tuned = done.read(Items, "tuned.items"), done.tuned
+    assert items and tuned and tuned.classes
+    model = build_model(config, CLASSIFIER, load_tokenizer(done.folder), list(tuned.classes.classes))
     weights = count_trainable(model).n_trainable
-    return summary(f"hone: {name}", names[items["true"]], names[items["predicted"]], seconds, weights)
+    right = np.array(items.metrics["accuracy"].numerator, bool)
+    return Row(f"hone: {name}", right, seconds, weights, tuned.metrics)
 
 
-def summary(name: str, truth: np.ndarray, answers: np.ndarray, seconds: float, weights: int) -> dict[str, Any]:
+def summary(name: str, truth: np.ndarray, answers: np.ndarray, seconds: float, weights: int) -> Row:
     from hone.tasks.classification import Answers, metrics
 
     names = sorted(set(truth.tolist()) | set(answers.tolist()))
     true, predicted = (np.searchsorted(names, values) for values in (truth, answers))
-    got = metrics(Answers(true, predicted, np.zeros(len(true))), names, 0.95, 2000)
-    return {"name": name, "truth": truth, "right": truth == answers, "seconds": seconds, "weights": weights, **got}
+    found = metrics(Answers(true, predicted, np.zeros(len(true))), len(names), 0.95, 2000)
+    return Row(name, truth == answers, seconds, weights, found)
 
 
-def line(result: dict[str, Any], base: dict[str, Any]) -> str:
-    """A row of the table; `right` of both is in the order of the test rows."""
-    from scipy.stats import binomtest
+def line(row: Row, base: Row) -> str:
+    from hone.statistics.paired import Metric, paired
+    from hone.tasks.classification import ACCURACY
 
-    cells = [result["name"], f"{result['weights']:,}", f"{result['seconds']:.0f} s"]
-    for key in ("accuracy", "macro_f1"):
-        low, high = result[f"{key}_interval"]
-        cells.append(f"{result[key]:.4f} [{low:.4f}, {high:.4f}]")
-    assert (result["truth"] == base["truth"]).all(), "the same rows in the same order"
-    gained, lost = int((result["right"] & ~base["right"]).sum()), int((base["right"] & ~result["right"]).sum())
-    p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    cells.append("-" if result is base else f"{gained} newly right, {lost} newly wrong, p = {p_value:.2g}")
+    found = paired(Metric(ACCURACY, base.right), Metric(ACCURACY, row.right))
+    cells = [row.name, f"{row.weights:,}", f"{row.seconds:.0f} s"]
+    cells += [estimate(row.metrics[key], ".4f") for key in ("accuracy", "macro_f1")]
+    newly = f"{found.only_b} newly right, {found.only_a} newly wrong, p = {found.p_value:.2g}"
+    cells.append("-" if row is base else newly)
     return f"| {' | '.join(cells)} |"
 
 

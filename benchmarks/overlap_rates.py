@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from hone.data.contamination import KINDS, Overlap, find_overlap
+from hone.data.contamination import KINDS, Matches, find_contamination
 from hone.data.ngrams import code_form
 from hone.statistics.intervals import wilson_interval
 
@@ -75,8 +75,8 @@ def rate(hits: int, n: int) -> str:
     return f"{hits} of {n} | {share.low:.3f} to {share.high:.3f}"
 
 
-def search(items: list[str], rows: list[str]) -> Overlap:
-    return find_overlap(items, (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)), len(rows))
+def search(items: list[str], rows: list[str]) -> Matches:
+    return find_contamination(items, (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)), len(rows))
 
 
 def functions(

@@ -3,8 +3,8 @@
     python benchmarks/statistics_check.py [--simulations 2000]
 
 False positives: how often two models that are alike get p < 5 % (a test may be below 5 %, never above). Coverage: how
-often a 95 % interval holds the true value. Power: how often an effect of the size called detectable is found. Each
-share is printed with its own 95 % interval and the number of simulated comparisons. Flips are drawn 400 times here
+often a 95 % interval holds the true value. Power: how often an effect of the minimum detectable size is found.
+Each share is printed with its own 95 % interval and the number of simulated comparisons. Flips are drawn 400 times here
 (hone compare: 10,000), which keeps the level and the two minutes.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from hone.results import Estimate, Kind
 from hone.show import table
 from hone.statistics.intervals import (
-    Interval,
-    detectable,
-    detectable_share,
     mcnemar,
+    minimum_detectable_mean,
+    minimum_detectable_share,
     ratio_interval,
     share_difference_interval,
     sign_flip,
@@ -27,6 +27,8 @@ from hone.statistics.intervals import (
 )
 from hone.statistics.paired import Metric, compare_metrics
 
+LOSS = Kind(heading="loss", higher_is_better=False)
+EXACT_MATCH = Kind(heading="exact match", higher_is_better=True, top=1.0)
 FEW, MANY = 12, 200  # items
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 DIFFERENCES: dict[str, Draw] = {  # of two models that are alike
@@ -74,11 +76,11 @@ def _several(times: int) -> list[bool]:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(min(times, 500)):
-        sides = [{name: Metric(name, rng.lognormal(0, 0.5, FEW)) for name in ("loss", "chrf_mean")} for _ in "ab"]
+        sides = [{name: Metric(LOSS, rng.lognormal(0, 0.5, FEW)) for name in ("loss", "other loss")} for _ in "ab"]
         for side in sides:
-            side["exact_match"] = Metric("exact_match", rng.integers(0, 2, FEW))
+            side["exact_match"] = Metric(EXACT_MATCH, rng.integers(0, 2, FEW))
         result = compare_metrics(sides[0], sides[1])
-        found.append(any(metric["verdict"] != "not distinguishable" for metric in result.values()))
+        found.append(any(metric.verdict != "not distinguishable" for metric in result.values()))
     return found
 
 
@@ -101,17 +103,17 @@ def coverage(times: int) -> Checked:
         yield "one share of 30 %", n, "95 %", _holds([wilson_interval(int(k), n) for k in right], 0.3)
 
 
-def _holds(found: list[Interval], truth: float) -> list[bool]:
+def _holds(found: list[Estimate], truth: float) -> list[bool]:
     return [i.low is not None and i.high is not None and i.low <= truth <= i.high for i in found]
 
 
 def power(times: int) -> Checked:
     for n in (FEW, MANY):
-        rng, effect = np.random.default_rng(n + 3), detectable(1.0, n)
+        rng, effect = np.random.default_rng(n + 3), minimum_detectable_mean(1.0, n)
         hits = [sign_flip(rng.normal(effect, 1, n), resamples=400, seed=i) < 0.05 for i in range(times)]
         yield f"sign flip, normal, effect {effect:.2f} spreads", n, "80 %", hits
         differing = round(0.5 * n)
-        effect = detectable_share(n, differing)
+        effect = minimum_detectable_share(n, differing)
         only_b = np.random.default_rng(n).binomial(differing, (1 + effect * n / differing) / 2, times)
         hits = [mcnemar(differing - int(k), int(k)) < 0.05 for k in only_b]
         yield f"McNemar, {differing} differ, effect {effect:.2f}", n, "80 %", hits

@@ -1,6 +1,5 @@
 """What puts the trained base model into the package: heads nobody picked, and a card with the figures of its runs."""
 
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -76,6 +75,6 @@ def test_the_card_tells_what_two_runs_did(
     for wanted in ("| p 1.0 | MIT |", "| xz -9e | 2.1 |", "`p, p/0.py`", "def add_0(a):\n"):
         assert wanted in card, wanted
     curve = card.split("| ---: | ---: |\n")[1].split("\n\n")[0].splitlines()
-    tuned = json.loads((finished.folder / "eval" / "tuned.json").read_text(encoding="utf-8"))
+    assert finished.tuned
     assert len(curve) == 4, "two evaluations of each run"
-    assert math.isclose(float(curve[-1].split("|")[2]), tuned["bits_per_byte"], abs_tol=1e-3)
+    assert math.isclose(float(curve[-1].split("|")[2]), finished.tuned.value("bits_per_byte"), abs_tol=1e-3)

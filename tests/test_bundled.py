@@ -259,7 +259,7 @@ def test_the_demo_trains_the_bundled_model(tmp_path: Path, method: str) -> None:
     assert found.exit_code == 0, found.output
     told: dict[str, Any] = json.loads(found.stdout)
     run = tmp_path / ("functions" if method == "full" else "functions-lora")
-    assert told["run"] == str(run) and told["tuned"]["loss"] < told["base"]["loss"]
+    assert told["run"] == str(run) and told["comparison"]["metrics"]["loss"]["difference"]["value"] < 0
     assert (run / "report.html").is_file()
     assert (run / "adapter_config.json").is_file() == (method == "lora")
     if shutil.which("bwrap"):

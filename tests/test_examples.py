@@ -64,7 +64,7 @@ def test_plain_loop_measures_as_hone_does(plain_loop: Any, tmp_path: Path, model
     rows = write_rows("rows.jsonl", pairs(40))
     config = hone.load_config({"model_name_or_path": str(model_folder), "train_file": str(rows), "use_cpu": True})
     mine = plain_loop.evaluate(plain_loop.load_gpt2(model_folder), hone.prepare(config).validation)
-    assert math.isclose(mine, hone.evaluate(model_folder, config)["loss"], abs_tol=1e-5)
+    assert math.isclose(mine, hone.evaluate(model_folder, config).value("loss"), abs_tol=1e-5)
 
 
 def test_plain_loop_from_the_command_line(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hone.inference.generate import SamplingOptions
     from hone.inference.prompts import Prompt
     from hone.planning.plan import Plan
+    from hone.results import Comparison, Measurement, Repeat
     from hone.runs import Run
     from hone.tasks.task import Task
 
@@ -78,7 +79,7 @@ def train(config: "Config", task: "Task | None" = None) -> "Run":
     return train_run(config, task)
 
 
-def repeat(config: "Config", seeds: Sequence[int], task: "Task | None" = None) -> dict[str, Any]:
+def repeat(config: "Config", seeds: Sequence[int], task: "Task | None" = None) -> "Repeat":
     """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`."""
     from hone.hardware import calm_threads
 
@@ -111,16 +112,16 @@ def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokeniz
     return load_finished(name), load_tokenizer(name)
 
 
-def evaluate(model: "Run | str | Path", config: "Config", task: "Task | None" = None) -> dict[str, Any]:
+def evaluate(model: "Run | str | Path", config: "Config", task: "Task | None" = None) -> "Measurement":
     """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
     from hone.evaluation.evaluate import evaluate_model
 
     return evaluate_model(_name(model), config, task)
 
 
-def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> dict[str, Any]:
+def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> "Comparison":
     """Two runs, two files of graded programs, or a run's base and tuned: differences, tests, verdicts."""
-    from hone.statistics.compare import compare as compare_measured
+    from hone.evaluation.compare import compare as compare_measured
 
     return compare_measured(a, b, confidence=confidence)
 

@@ -3,7 +3,7 @@
 Config and rows are copied into the demo's folder, so that they can be read, changed and trained again by hand; held-out
 functions are measured before and after, by their loss and by their unit tests.
 
->>> demo(Path("out/demo")).read_eval("compare")["verdict"]        # doctest: +SKIP
+>>> demo(Path("out/demo")).comparison.verdict        # doctest: +SKIP
 'better'
 """
 

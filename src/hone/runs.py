@@ -5,8 +5,9 @@ config.yaml, config.resolved.yaml                  the config as given, and with
 env.json                                           versions, hardware, git commit, seed, data fingerprints
 status.json                                        running | interrupted | failed | finished, and how far
 metrics.jsonl, train.log                           one JSON object a log step; what was said
-eval/base.json, eval/tuned.json, eval/samples.jsonl, eval/compare.json
-eval/base.code.json, …                             the same of programming tasks; the answers in eval/base.code.jsonl
+eval/*.json                                        what was measured (`hone.results`)
+eval/samples.jsonl                                 what base and tuned wrote, side by side
+eval/base.code.jsonl, eval/tuned.code.jsonl        answers to the programming tasks
 checkpoint-N/                                      resumable states; one without complete.json does not count
 """
 
@@ -25,11 +26,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hone import results
 from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
 from hone.config.schema import Config, leaves
 from hone.errors import HoneError
 from hone.files import disk_errors, read_json, write_json_atomic, write_text_atomic
+from hone.results import CodeMeasurement, Comparison, File, Measurement, R
 
 STATUS = "status.json"
 RESOLVED = "config.resolved.yaml"
@@ -61,17 +64,55 @@ class Run:
         path = self.folder / STATUS
         return _read_object(path) if path.is_file() else {"status": "unknown"}
 
+    @property
+    def env(self) -> dict[str, Any]:
+        """What env.json says of the machine, the packages and the data; empty where there is none."""
+        path = self.folder / "env.json"
+        return _read_object(path) if path.is_file() else {}
+
     def update(self, **values: Any) -> None:
         """Merge values into status.json."""
         write_json_atomic(self.folder / STATUS, {**self.status, **values, "pid": os.getpid(), "updated": _now()})
 
-    def read_eval(self, name: str) -> dict[str, Any] | None:
-        """eval/<name>.json, None if it has not been measured."""
-        path = self.folder / "eval" / f"{name}.json"
-        return _read_object(path) if path.is_file() else None
+    def file_of(self, name: str) -> Path:
+        """eval/<name>.json."""
+        return self.folder / "eval" / f"{name}.json"
 
-    def write_eval(self, name: str, value: dict[str, Any]) -> None:
-        write_json_atomic(self.folder / "eval" / f"{name}.json", value)
+    def has(self, name: str) -> bool:
+        """Whether eval/<name>.json has been measured."""
+        return self.file_of(name).is_file()
+
+    def read(self, kind: type[R], name: str) -> R | None:
+        """eval/<name>.json as what it should be; None where it has not been measured.
+
+        Raises:
+            HoneError: it is damaged, or of another version.
+        """
+        return results.read(kind, self.file_of(name))
+
+    def write(self, name: str, result: File) -> None:
+        """eval/<name>.json, whole or not at all."""
+        results.write(self.file_of(name), result)
+
+    @property
+    def base(self) -> Measurement | None:
+        """The model before training, on the held-out items."""
+        return self.read(Measurement, "base")
+
+    @property
+    def tuned(self) -> Measurement | None:
+        """The model after training, on the same items."""
+        return self.read(Measurement, "tuned")
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Base and tuned on the same items."""
+        return self.read(Comparison, "compare")
+
+    def code(self) -> tuple[CodeMeasurement | None, CodeMeasurement | None, Comparison | None]:
+        """Base and tuned on the programming tasks, and their comparison."""
+        base, tuned = (self.read(CodeMeasurement, f"{name}.code") for name in ("base", "tuned"))
+        return base, tuned, self.read(Comparison, "compare.code")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out.
@@ -88,6 +129,8 @@ class Run:
                 found += [json.loads(line)] if line else []
             except ValueError as error:
                 raise HoneError("not readable as JSON: the file is damaged", where=f"{path}:{number}") from error
+        if not all(isinstance(line, dict) for line in found):
+            raise HoneError("JSON objects were expected: the file is damaged", where=str(path))
         return found
 
     def checkpoints(self) -> list[Path]:

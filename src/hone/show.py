@@ -2,6 +2,11 @@
 
 import math
 
+from hone.results import CodeMeasurement, Comparison, Difference, Estimate, Measurement
+
+NO_INTERVAL = "[one item: no interval]"
+ENOUGH_TEXTS = 10  # fewer written texts are read, not counted
+
 
 def figure(value: float, form: str) -> str:
     """A number as a table shows it; a ruined model's perplexity by its power of ten, not by 300 digits.
@@ -12,10 +17,16 @@ def figure(value: float, form: str) -> str:
     return f"{value:{form}}" if abs(value) < 1e9 else f"{value:.0e}"
 
 
-def with_bounds(value: float, interval: list[float] | None, form: str, alone: str = "") -> str:
-    """'3.12 [3.01, 3.24]'; `alone` behind a value without an interval."""
-    bounds = f"[{figure(interval[0], form)}, {figure(interval[1], form)}]" if interval else alone
-    return f"{figure(value, form)} {bounds}".rstrip()
+def estimate(found: Estimate | None, form: str, alone: str = "") -> str:
+    """'3.12 [3.01, 3.24]'; `alone` behind a value without an interval; '-' where there is no value.
+
+    >>> estimate(Estimate(value=-1.5, low=-2, high=-1), "+.1f")
+    '-1.5 [-2.0, -1.0]'
+    """
+    if found is None:
+        return "-"
+    bounds = f"[{figure(found.bounds[0], form)}, {figure(found.bounds[1], form)}]" if found.bounds else alone
+    return f"{figure(found.value, form)} {bounds}".rstrip()
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -52,3 +63,69 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(math.floor(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {s:02d} s"
+
+
+# ---- results as lines ------------------------------------------------------------------------------------------------
+
+
+def plural(n: int, item: str) -> str:
+    """
+    >>> plural(1, "document"), plural(2811, "document")
+    ('1 document', '2,811 documents')
+    """
+    return f"{n:,} {item}{'' if n == 1 else 's'}"
+
+
+def measurement_line(found: Measurement) -> str:
+    """'loss 3.120 [3.010, 3.240] nats/token, perplexity 22.70 [20.30, 25.50] over 30 documents, 2,811 tokens'."""
+    parts = []
+    for level in found.metrics.values():
+        of = f" (of {level.n_items:,})" if level.n_items is not None else ""
+        unit = f" {level.kind.unit}" if level.kind.unit else ""
+        parts.append(f"{level.kind.heading} {estimate(level, level.kind.form)}{unit}{of}")
+    line = f"{', '.join(parts)} over {plural(found.n_items, found.item)}, {found.n_tokens:,} tokens"
+    if found.classes is not None:
+        always = f"always '{printable(found.classes.majority_class)}'"
+        line += f" ({always}: accuracy {found.classes.majority_accuracy:.3f})"
+    return line
+
+
+def change_line(found: Comparison) -> str:
+    """'tuned - base, paired: -0.120 [-0.150, -0.090] nats/token: better (p = 0.0002; 30 documents show …)'."""
+    parts = []
+    for change in found.metrics.values():
+        if change.kind.restates not in found.metrics:
+            part = f"{estimate(change.difference, f'+{change.kind.form}', NO_INTERVAL)} {change.kind.noun}"
+            if change.only_b is not None:
+                part += f" ({plural(change.only_b, found.item)} newly right, {change.only_a} newly wrong)"
+            parts.append(part)
+    first = found.metrics[found.headline]
+    shown = shows(first, found.item, found.confidence_level)
+    evidence = f"{first.test}: p = {first.p_adjusted:.2g}{f'; {shown}' if shown else ''}"
+    return f"{found.b} - {found.a}, paired: {'; '.join(parts)}: {found.verdict} ({evidence})"
+
+
+def shows(found: Difference, item: str, confidence: float) -> str:
+    """What so many items can show, 8 times in 10; nothing where they do not tell: '30 documents show a change of …'."""
+    these = plural(found.n_items, item)
+    if 2.0 ** (1 - found.n_items) >= 1 - confidence:  # the smallest p there can be
+        return f"{these} {'is' if found.n_items == 1 else 'are'} too few to show any change"
+    effect = found.minimum_detectable_effect
+    return "" if effect is None else f"{these} show a change of {effect:.2g} or more"
+
+
+def code_line(found: CodeMeasurement) -> str:
+    """'pass@1 0.300 [0.146, 0.519] over 20 tasks (20 answers: 6 pass, 10 wrong, 4 exception)'."""
+    rates = [
+        f"pass@{k} {estimate(rate.estimate, '.3f', NO_INTERVAL)}"
+        for k, rate in found.pass_at_k.items()
+        if rate.estimate
+    ]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in found.verdicts.items())
+    return f"{', '.join(rates)} over {plural(found.n_tasks, 'task')} ({plural(found.n_samples, 'answer')}: {counts})"
+
+
+def code_lines(base: CodeMeasurement | None, tuned: CodeMeasurement | None, change: Comparison | None) -> list[str]:
+    """Base, tuned and the difference on programming tasks, as far as they were measured."""
+    lines = [f"{name}: {code_line(found)}" for name, found in (("base", base), ("tuned", tuned)) if found]
+    return [*lines, f"programs, {change_line(change)}"] if change else lines

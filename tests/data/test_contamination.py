@@ -1,7 +1,6 @@
 """Copies are found however they are disguised, what is nobody's own is not counted, and a run says and drops it."""
 
 import importlib
-import json
 import logging
 import random
 import time
@@ -13,10 +12,11 @@ import pytest
 
 import hone
 from hone.config import load_config
-from hone.data import contamination as overlap
-from hone.data.contamination import Pair, find_overlap
+from hone.data import contamination
+from hone.data.contamination import Pair, find_contamination
 from hone.data.ngrams import N, code_form, plain_form
 from hone.errors import HoneError
+from hone.results import Contamination
 
 MEDIAN = '''def median(values, ordered=False):
     """The middle of some numbers."""
@@ -45,7 +45,7 @@ OTHER = """def primes(limit):
 
 
 def pairs(items: list[str], rows: list[str]) -> list[Pair]:
-    return find_overlap(items, [rows], len(rows)).pairs
+    return find_contamination(items, [rows], len(rows)).pairs
 
 
 def words(seed: int, n: int) -> str:
@@ -80,7 +80,7 @@ def test_share_by_hand() -> None:
     assert pair == Pair(0, 1, "near", 13 / 18, 0.0)
 
 
-def test_below_half_is_no_overlap() -> None:
+def test_below_half_is_no_contamination() -> None:
     text = words(0, 30)
     assert pairs([text], [" ".join(text.split()[:20])]) == []  # 8 of 18
     assert pairs([text], [" ".join(text.split()[:21])]) != []  # 9 of 18
@@ -93,7 +93,7 @@ def test_every_row_of_an_item_is_found_once() -> None:
 
 
 def test_short_items_are_looked_for_as_a_whole_only() -> None:
-    found = find_overlap(["one two three", words(0, 20)], [["one two three four", "one  two three"]], 2)
+    found = find_contamination(["one two three", words(0, 20)], [["one two three four", "one  two three"]], 2)
     assert [p[:3] for p in found.pairs] == [(0, 1, "exact")]
     assert found.n_short == 1
 
@@ -135,9 +135,9 @@ def test_ngrams_against_slices() -> None:
 def test_batches_and_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [words(i, 30) for i in range(50)] + [MEDIAN, DISGUISED]
     items = [rows[3], rows[10] + " x", MEDIAN]
-    whole = find_overlap(items, [rows], len(rows))
-    monkeypatch.setattr(overlap, "EXPANDED", 3)
-    assert find_overlap(items, [rows[i : i + 7] for i in range(0, len(rows), 7)], len(rows)) == whole
+    whole = find_contamination(items, [rows], len(rows))
+    monkeypatch.setattr(contamination, "EXPANDED", 3)
+    assert find_contamination(items, [rows[i : i + 7] for i in range(0, len(rows), 7)], len(rows)) == whole
     assert len(whole.pairs) == 4
 
 
@@ -182,46 +182,46 @@ def planted(model_folder: Path, write_rows: Any) -> dict[str, Any]:
 def test_prepare_says_and_caches(planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(planted)
     first = hone.prepare(config)
-    assert first.overlap is not None
-    assert [(e["item"], e["row"], e["kind"]) for e in first.overlap["items"]] == [(1, 31, "same code"), (2, 32, "near")]
-    assert (first.overlap["n_items"], first.overlap["n_rows"], first.overlap["n_short"]) == (4, 33, 1)
-    assert first.overlap["items"][0]["row_text"].startswith("def center")
+    assert first.contamination is not None
+    assert [(e.item, e.row, e.kind) for e in first.contamination.items] == [(1, 31, "same code"), (2, 32, "near")]
+    assert (first.contamination.n_items, first.contamination.n_rows, first.contamination.n_short) == (4, 33, 1)
+    assert first.contamination.items[0].row_text.startswith("def center")
     from hone.data.prepare import describe
 
-    (line,) = [line for line in describe(first, "flat") if "overlap" in line]
+    (line,) = [line for line in describe(first, "flat") if "contamination" in line]
     assert "2 of 4 validation items are in the 33 training rows" in line and "'def median" in line
 
-    monkeypatch.setattr(overlap, "_find", None)  # not needed a second time
-    assert hone.prepare(config).overlap == first.overlap
+    monkeypatch.setattr(contamination, "_find", None)  # not needed a second time
+    assert hone.prepare(config).contamination == first.contamination
 
 
 def test_drop_leaves_the_rows_out(planted: dict[str, Any]) -> None:
     kept, dropped = (hone.prepare(load_config({**planted, "overlap": how})) for how in ("flag", "drop"))
     assert (len(kept.train), len(dropped.train)) == (33, 31)
     assert not {31, 32} & set(dropped.train.documents.tolist())
-    assert dropped.train.left_out["examples dropped: their row overlaps with a validation item"] == 2
+    assert dropped.train.left_out["examples dropped: their row holds a validation item"] == 2
     assert len(dropped.validation) == len(kept.validation)
 
 
 def test_off_looks_for_nothing(planted: dict[str, Any]) -> None:
-    assert hone.prepare(load_config({**planted, "overlap": "off"})).overlap is None
+    assert hone.prepare(load_config({**planted, "overlap": "off"})).contamination is None
 
 
 def test_nothing_left_after_drop_is_said(planted: dict[str, Any], write_rows: Any) -> None:
     held = write_rows("held.jsonl", rows_of([DISGUISED + " "]))
     train = write_rows("few.jsonl", rows_of([MEDIAN]))
     config = load_config({**planted, "train_file": str(train), "validation_file": str(held), "overlap": "drop"})
-    with pytest.raises(HoneError, match="every training row overlaps"):
+    with pytest.raises(HoneError, match="every training row holds"):
         hone.prepare(config)
 
 
 def test_only_what_is_trained_and_measured_counts(planted: dict[str, Any]) -> None:
     few = hone.prepare(load_config({**planted, "max_train_samples": 10}))
-    assert few.overlap is not None
-    assert (few.overlap["n_rows"], few.overlap["n_overlapping"]) == (10, 0)
+    assert few.contamination is not None
+    assert (few.contamination.n_rows, few.contamination.n_contaminated) == (10, 0)
     one = hone.prepare(load_config({**planted, "max_eval_samples": 2}))
-    assert one.overlap is not None
-    assert (one.overlap["n_items"], one.overlap["n_overlapping"]) == (2, 1)
+    assert one.contamination is not None
+    assert (one.contamination.n_items, one.contamination.n_contaminated) == (2, 1)
 
 
 def test_a_single_text_is_looked_at_in_pieces(model_folder: Path, tmp_path: Path) -> None:
@@ -229,17 +229,17 @@ def test_a_single_text_is_looked_at_in_pieces(model_folder: Path, tmp_path: Path
     config = load_config(
         {"model_name_or_path": str(model_folder), "train_file": str(tmp_path / "book.txt"), "max_length": 200}
     )
-    found = hone.prepare(config).overlap
+    found = hone.prepare(config).contamination
     assert found is not None
-    assert found["item"] == "piece" and found["n_items"] > 1 and found["n_rows"] == 1
-    assert found["n_overlapping"] >= found["n_items"] / 2  # the last words are the first again
+    assert found.item == "piece" and found.n_items > 1 and found.n_rows == 1
+    assert found.n_contaminated >= found.n_items / 2  # the last words are the first again
 
 
 def test_too_much_to_look_through_is_said(planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlap, "LOOKED_THROUGH", 100)
-    found = hone.prepare(load_config(planted)).overlap
-    assert found is not None and "not_searched" in found
-    assert "not looked for" in overlap.describe_overlap(found)
+    monkeypatch.setattr(contamination, "LOOKED_THROUGH", 100)
+    found = hone.prepare(load_config(planted)).contamination
+    assert found is not None and found.not_searched
+    assert "not looked for" in contamination.describe(found)
     assert len(hone.prepare(load_config({**planted, "overlap": "drop"})).train) == 31
 
 
@@ -250,23 +250,24 @@ def test_token_files_are_looked_through_once(
     documents = [[*tokenizer(words(i, 20))["input_ids"], end] for i in (*range(8), 3)]
     np.concatenate(documents).astype("<u2").tofile(tmp_path / "train.bin")
     config = {"model_name_or_path": str(model_folder), "train_file": str(tmp_path / "train.bin"), "max_length": 200}
-    first = hone.prepare(load_config(config)).overlap
+    first = hone.prepare(load_config(config)).contamination
     assert first is not None
-    assert [(e["item"], e["row"], e["kind"]) for e in first["items"]] == [(0, 3, "exact")]
-    monkeypatch.setattr(overlap, "_find", None)
-    assert hone.prepare(load_config(config)).overlap == first
+    assert [(e.item, e.row, e.kind) for e in first.items] == [(0, 3, "exact")]
+    monkeypatch.setattr(contamination, "_find", None)
+    assert hone.prepare(load_config(config)).contamination == first
 
 
 def test_a_damaged_or_unwritable_cache_costs_nothing_but_time(planted: dict[str, Any]) -> None:
     first = hone.prepare(load_config(planted))
-    assert first.store.folder is not None and first.overlap is not None
-    (kept,) = first.store.folder.glob("overlap-*.json")
+    assert first.store.folder is not None and first.contamination is not None
+    (kept,) = first.store.folder.glob("contamination-*.json")
     kept.write_text("{")
-    again = hone.prepare(load_config(planted)).overlap
-    assert again is not None and again["items"] == first.overlap["items"]
+    again = hone.prepare(load_config(planted)).contamination
+    assert again is not None and again.items == first.contamination.items
     kept.unlink()
     kept.mkdir()
-    assert (hone.prepare(load_config(planted)).overlap or {})["items"] == first.overlap["items"]
+    once_more = hone.prepare(load_config(planted)).contamination
+    assert once_more is not None and once_more.items == first.contamination.items
 
 
 def test_classification_and_long_rows_in_pieces(
@@ -276,17 +277,17 @@ def test_classification_and_long_rows_in_pieces(
     train = write_rows("train_labels.jsonl", rows)
     held = write_rows("val_labels.jsonl", [{"text": f"{words(4, 30)} !", "label": "a"}, {"text": "new", "label": "b"}])
     config = {**planted, "task": "classification", "train_file": str(train), "validation_file": str(held)}
-    monkeypatch.setattr(overlap, "PIECE_TOKENS", 120)  # less than a row
+    monkeypatch.setattr(contamination, "PIECE_TOKENS", 120)  # less than a row
     dropped = hone.prepare(load_config({**config, "overlap": "drop"}))
-    assert dropped.overlap is not None
-    assert len(dropped.train) == 20 - len(dropped.overlap["rows"]) and 4 in dropped.overlap["rows"]
+    assert dropped.contamination is not None
+    assert len(dropped.train) == 20 - len(dropped.contamination.rows) and 4 in dropped.contamination.rows
 
 
 def test_a_run_writes_it(planted: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="hone"):
         config = {**planted, "output_dir": str(tmp_path / "run"), "use_cpu": True, "max_steps": 1, "sample_prompts": 0}
         run = hone.train(load_config(config))
-    found = json.loads((run.folder / "eval" / "overlap.json").read_text())
-    assert found["n_overlapping"] == 2 and np.isfinite(found["seconds"])
+    found = run.read(Contamination, "contamination")
+    assert found and found.n_contaminated == 2
     assert "document 1 in row 31" in caplog.text
-    assert found["n"] == N
+    assert found.n == N

@@ -9,7 +9,8 @@ import pytest
 
 import hone
 from hone.config import load_config
-from hone.evaluation.memorization import CHARACTERS, Copied, copies, describe, shares
+from hone.evaluation.memorization import CHARACTERS, Copied, copies, copying_of, describe
+from hone.results import Continuations, Memorization
 
 
 def text(seed: int, n: int) -> str:
@@ -65,12 +66,13 @@ def test_shares_by_hand() -> None:
     def made(*n: int) -> list[Copied]:
         return [Copied(np.arange(100) < k, k > 90) for k in n]
 
-    found = shares({"base": made(0, 0, 60, 0), "tuned": made(100, 0, 0, 50)})
-    assert (found["base"]["copying"], found["tuned"]["copying"]) == (0.25, 0.5)
-    assert found["tuned"]["copied_characters"] == 150 / 400
-    assert found["copying_difference"] == 0.25 and found["only_tuned"] == 2 and found["only_base"] == 1
-    low, high = found["copying_difference_interval"]
-    assert low < 0.25 < high
+    found = copying_of({"base": made(0, 0, 60, 0), "tuned": made(100, 0, 0, 50)})
+    assert (found.copying["base"].value, found.copying["tuned"].value) == (0.25, 0.5)
+    assert found.copied_characters["tuned"].value == 150 / 400
+    change = found.change
+    assert change and change.difference.bounds and change.test == "McNemar"
+    assert (change.difference.value, change.only_b, change.only_a) == (0.25, 2, 1)
+    assert change.difference.bounds[0] < 0.25 < change.difference.bounds[1]
     assert "of 4 held-out prompts, tuned continues 50% [" in describe("held_out", found)
 
 
@@ -93,18 +95,20 @@ def test_a_model_that_has_learned_its_rows_recites_them(tmp_path: Path, model_fo
         "use_cpu": True,
     }
     run = hone.train(load_config(config))
-    found = run.read_eval("memorization")
+    found = run.read(Memorization, "memorization")
     assert found is not None
-    training = found["prompts"]["training"]
-    assert training["n_items"] == 4 and training["base"]["copying"] == 0.0
-    assert training["tuned"]["copying"] >= 0.75
-    assert training["tuned"]["copied_characters"] > 0.5
-    assert found["n_rows"] == 4 and found["prompts"]["held_out"]["n_items"] == 4
-    copied = found["examples"][0]["copied"]
+    training = found.prompts["training"]
+    assert training.n_items == 4 and training.copying["base"].value == 0.0
+    assert training.copying["tuned"].value >= 0.75
+    assert training.copied_characters["tuned"].value > 0.5
+    assert found.n_rows == 4 and found.prompts["held_out"].n_items == 4
+    copied = found.examples[0].copied
     assert len(copied) >= CHARACTERS and any(copied in row["text"] for row in rows)
 
-    samples, own = (run.read_eval("tuned") or {})["samples"], run.read_eval("memorization.tuned") or {}
-    assert {s["item"]: s["tuned"] for s in samples}.items() <= {e["item"]: e["text"] for e in own["held_out"]}.items()
+    own = run.read(Continuations, "memorization.tuned")
+    assert run.tuned and own
+    samples, held_out = ({s.item: s.text for s in texts} for texts in (run.tuned.samples, own.held_out))
+    assert samples and samples.items() <= held_out.items()
 
 
 def test_off_by_default(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:

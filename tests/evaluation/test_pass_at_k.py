@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hone.grading.pass_at_k import estimate, pass_at_k
+from hone.grading.pass_at_k import pass_at_k, pass_rates
 
 
 def product_formula(n: int, c: int, k: int) -> float:
@@ -42,20 +42,18 @@ def test_vectorised_and_undefined() -> None:
 
 
 def test_estimates_with_intervals() -> None:
-    one, ten = estimate([(1, 1)] * 30 + [(1, 0)] * 70, (1, 10))
-    assert one.interval is not None and one.interval.value == pytest.approx(0.3)
-    assert (one.interval.low, one.interval.high) == pytest.approx((0.2189, 0.3958), abs=1e-4)  # Wilson
-    assert (ten.interval, ten.n_too_few) == (None, 100)
+    found = pass_rates([(1, 1)] * 30 + [(1, 0)] * 70, (1, 10))
+    assert found[1].estimate is not None and found[1].estimate.value == pytest.approx(0.3)
+    assert found[1].estimate.bounds == pytest.approx((0.2189, 0.3958), abs=1e-4)  # Wilson
+    assert (found[10].estimate, found[10].n_too_few) == (None, 100)
     counts = [(20, i % 7) for i in range(60)]
-    found = estimate(counts, (1, 10, 20))
-    values = [item.interval.value if item.interval else 0.0 for item in found]
-    assert values == pytest.approx([np.mean([product_formula(n, c, k) for n, c in counts]) for k in (1, 10, 20)])
-    assert all(
-        item.interval and 0 <= item.interval.low < item.interval.value < item.interval.high <= 1 for item in found
-    )  # type: ignore[operator]
-    assert estimate([(5, 5)] * 3, (5,))[0].interval.high == 1.0  # type: ignore[union-attr]
-    assert estimate([(2, 1)], (1,))[0].interval.low is None  # type: ignore[union-attr]
-    assert estimate([], (1,))[0].interval is None
+    for k, rate in pass_rates(counts, (1, 10, 20)).items():
+        assert rate.estimate and rate.estimate.bounds
+        assert rate.estimate.value == pytest.approx(np.mean([product_formula(n, c, k) for n, c in counts]))
+        assert 0 <= rate.estimate.bounds[0] < rate.estimate.value < rate.estimate.bounds[1] <= 1
+    sure, alone = pass_rates([(5, 5)] * 3, (5,))[5].estimate, pass_rates([(2, 1)], (1,))[1].estimate
+    assert sure and alone and (sure.high, alone.low) == (1.0, None)
+    assert pass_rates([], (1,))[1].estimate is None
 
 
 def test_the_interval_covers() -> None:
@@ -64,7 +62,7 @@ def test_the_interval_covers() -> None:
     for _ in range(200):
         chances = random.beta(0.5, 1.0, size=40)  # mean 1/3
         counts = [(8, int(c)) for c in random.binomial(8, chances)]
-        interval = estimate(counts, (1,))[0].interval
-        assert interval and interval.low is not None and interval.high is not None
-        covered += interval.low <= 1 / 3 <= interval.high
+        found = pass_rates(counts, (1,))[1].estimate
+        assert found and found.bounds
+        covered += found.bounds[0] <= 1 / 3 <= found.bounds[1]
     assert 180 <= covered <= 199

@@ -14,8 +14,10 @@ import hone
 from conftest import pairs
 from hone.cli import app
 from hone.errors import HoneError
-from hone.evaluation.public_tasks import evaluate_public, interval_of, public_rows
+from hone.evaluation.public_tasks import evaluate_public, interval_of
+from hone.results import PublicScores
 from hone.statistics.intervals import wilson_interval
+from hone.tables.results import public_text
 
 EVALUATOR = """
 import json
@@ -92,36 +94,36 @@ def test_without_the_package_one_message_says_how_to_get_it(
 
 
 def test_the_call(package: Path, model_folder: Path, tokenizer: Any) -> None:
-    found = evaluate_public(str(model_folder), ["easy", "wiki"], hone.load_config({}), limit=20)
+    found = evaluate_public(str(model_folder), ["easy", "wiki"], hone.load_config({}).eval, limit=20)
     seen = json.loads(package.read_text())
     assert seen["tasks"] == ["easy", "wiki"] and seen["limit"] == 20 and seen["num_fewshot"] is None
     assert seen["use_cache"] is None and seen["cache_requests"] is False, "its cache is not keyed by the model"
     assert seen["confirm_run_unsafe_code"] is False, "it runs code in this process"
     assert seen["class"] == "GPT2LMHeadModel" and seen["tokens"] == len(tokenizer) and not seen["training"]
-    assert found["versions"]["lm-eval"] == "0.4.13" and found["limit"] == 20
+    assert found.versions["lm-eval"] == "0.4.13" and found.limit == 20
 
 
 def test_numbers_have_intervals_and_counts(package: Path, model_folder: Path) -> None:
-    tasks = evaluate_public(str(model_folder), ["easy"], hone.load_config({}))["tasks"]
+    tasks = evaluate_public(str(model_folder), ["easy"], hone.load_config({}).eval).tasks
     expected = wilson_interval(5, 20)
-    assert tasks["easy"]["acc"] == {
-        "value": 0.25, "interval": [expected.low, expected.high], "n_items": 20, "higher_is_better": True
-    }  # fmt: skip
-    assert tasks["easy"]["acc_norm"]["interval"][1] > 0.15, "0 of 20 is not known to be 0"
-    assert tasks["wiki"]["word_perplexity"]["interval"] is None
-    assert tasks["wiki"]["word_perplexity"]["higher_is_better"] is False
-    assert tasks["wiki"]["f1 (strict-match)"]["interval"] == pytest.approx([0.4 - 0.098, 0.4 + 0.098], abs=1e-4)
-    assert tasks["both"]["acc"]["n_items"] == 82, "a group has the items of its tasks"
+    accuracy = tasks["easy"]["acc"]
+    assert (accuracy.value, accuracy.bounds) == (0.25, expected.bounds)
+    assert (accuracy.n_items, accuracy.higher_is_better) == (20, True)
+    assert (tasks["easy"]["acc_norm"].high or 0) > 0.15, "0 of 20 is not known to be 0"
+    assert tasks["wiki"]["word_perplexity"].bounds is None
+    assert tasks["wiki"]["word_perplexity"].higher_is_better is False
+    assert tasks["wiki"]["f1 (strict-match)"].bounds == pytest.approx((0.4 - 0.098, 0.4 + 0.098), abs=1e-4)
+    assert tasks["both"]["acc"].n_items == 82, "a group has the items of its tasks"
     assert set(tasks["easy"]) == {"acc", "acc_norm"}, "no names, no lengths"
 
 
 def test_a_narrower_confidence_level(package: Path, model_folder: Path) -> None:
     wide, narrow = (
-        evaluate_public(str(model_folder), ["easy"], hone.load_config({"confidence_level": level}))["tasks"]
+        evaluate_public(str(model_folder), ["easy"], hone.load_config({"confidence_level": level}).eval).tasks
         for level in (0.95, 0.5)
     )
     for task, metric in (("easy", "acc"), ("wiki", "f1 (strict-match)")):
-        (a, d), (b, c) = wide[task][metric]["interval"], narrow[task][metric]["interval"]
+        (a, d), (b, c) = wide[task][metric].bounds, narrow[task][metric].bounds
         assert a < b < c < d
 
 
@@ -132,7 +134,7 @@ def test_no_error_no_interval(error: float | None) -> None:
 
 def test_what_lm_eval_refuses_is_one_message(package: Path, model_folder: Path) -> None:
     with pytest.raises(HoneError, match="nonsense: lm-eval: Spec 'nonsense' is not a registered task") as caught:
-        evaluate_public(str(model_folder), ["nonsense"], hone.load_config({}))
+        evaluate_public(str(model_folder), ["nonsense"], hone.load_config({}).eval)
     assert "lm-eval ls tasks" in str(caught.value) and "\nmore" not in str(caught.value)
 
 
@@ -155,4 +157,6 @@ def test_the_command_says_that_a_part_is_no_result(package: Path, model_folder: 
     assert done.exit_code == 0, done.output
     assert "the first 20 items only: no benchmark result" in done.stdout
     as_json = CliRunner().invoke(app, ["eval", str(model_folder), "--tasks", "easy", "--json"])
-    assert public_rows(json.loads(as_json.stdout))[0] == ["easy", "acc", "0.2500 [0.1119, 0.4687]", "20"]
+    found = PublicScores.model_validate_json(as_json.stdout)
+    assert (found.tasks["easy"]["acc"].value, found.limit) == (0.25, None)
+    assert "easy  acc                0.2500 [0.1119, 0.4687]" in public_text(found)

@@ -22,10 +22,10 @@ def test_mean_spread_and_seed_interval_are_the_textbooks() -> None:
     weights = np.array([1.0, 3.0])
     values = [2.0, 3.0, 2.5]
     found = over_seeds(numerators, weights)
-    assert (found.mean, found.lowest, found.highest) == (2.5, 2.0, 3.0)
-    assert found.standard_deviation == pytest.approx(0.5)
+    assert (found.mean.value, found.lowest, found.highest) == (2.5, 2.0, 3.0)
+    assert found.standard_deviation and found.standard_deviation.value == pytest.approx(0.5)
     expected = stats.t.interval(0.95, 2, loc=2.5, scale=stats.sem(values))
-    assert found.seeds_interval == pytest.approx(list(expected))
+    assert found.mean_on_these_items.bounds == pytest.approx(expected)
     assert (found.n_seeds, found.n_items) == (3, 2)
 
 
@@ -35,24 +35,23 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(n_seeds: int, seed: fl
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(1000):
-        low, high = over_seeds(trainings(rng, n_seeds, 60, seed=seed, item=item, both=both), np.ones(60)).interval or [
-            1,
-            -1,
-        ]
+        found = over_seeds(trainings(rng, n_seeds, 60, seed=seed, item=item, both=both), np.ones(60))
+        low, high = found.mean.bounds or (1, -1)
         held += low < 0 < high
     assert held / 1000 > 0.93  # 0.95 less three standard errors of 1,000 draws
 
 
 def test_a_detectable_change_is_detected_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    told = [
-        over_seeds(trainings(rng, 6, 50, seed=1, item=0.5, both=0.1), np.ones(50)).detectable or 0 for _ in range(200)
+    effects = [
+        over_seeds(trainings(rng, 6, 50, seed=1, item=0.5, both=0.1), np.ones(50)).minimum_detectable_effect or 0
+        for _ in range(200)
     ]
-    size = float(np.sqrt(np.mean(np.square(told))))  # of variances the mean is right, of deviations it is too small
+    size = float(np.sqrt(np.mean(np.square(effects))))  # of variances the mean is right, of deviations it is too small
     found = 0
     for _ in range(500):
         drawn = over_seeds(trainings(rng, 6, 50, seed=1, item=0.5, both=0.1) + size, np.ones(50))
-        found += drawn.interval is not None and drawn.interval[0] > 0
+        found += drawn.mean.bounds is not None and drawn.mean.bounds[0] > 0
     assert found / 500 == pytest.approx(POWER, abs=0.06)
 
 
@@ -70,25 +69,26 @@ def test_seeds_and_items_are_never_surer_than_seeds_alone() -> None:
     rng = np.random.default_rng(3)
     for scale in (0.0, 0.01, 1.0, 10.0):
         found = over_seeds(trainings(rng, 3, 40, seed=1, item=scale, both=scale), np.ones(40))
-        assert found.interval and found.seeds_interval
-        assert np.ptp(found.interval) >= np.ptp(found.seeds_interval) * (1 - 1e-12)
+        assert found.mean.bounds and found.mean_on_these_items.bounds
+        assert np.ptp(found.mean.bounds) >= np.ptp(found.mean_on_these_items.bounds) * (1 - 1e-12)
 
 
 def test_equal_seeds_leave_the_luck_of_the_items() -> None:
     row = np.random.default_rng(4).normal(1, 1, 30)
     found = over_seeds(np.stack([row] * 4), np.ones(30))
-    assert found.standard_deviation == found.one_seed_noise == 0.0
-    assert found.seeds_interval == [found.mean, found.mean]
+    assert found.standard_deviation and found.standard_deviation.value == found.one_seed_noise == 0.0
+    assert found.mean_on_these_items.bounds == (found.mean.value, found.mean.value)
     items_alone = stats.t.interval(0.95, 29, loc=row.mean(), scale=stats.sem(row))
-    assert found.interval == pytest.approx(list(items_alone))
+    assert found.mean.bounds == pytest.approx(items_alone)
 
 
 def test_what_one_seed_or_one_item_cannot_tell_is_not_told() -> None:
     one_seed = over_seeds(np.array([[1.0, 2.0, 4.0]]), np.ones(3))
-    assert one_seed.standard_deviation is one_seed.interval is one_seed.seeds_interval is one_seed.detectable is None
+    assert one_seed.standard_deviation is one_seed.minimum_detectable_effect is None
+    assert one_seed.mean.bounds is one_seed.mean_on_these_items.bounds is None
     one_item = over_seeds(np.array([[1.0], [2.0]]), np.ones(1))
-    assert one_item.seeds_interval is not None
-    assert one_item.interval is one_item.p_value is None
+    assert one_item.mean_on_these_items.bounds is not None
+    assert one_item.mean.bounds is one_item.p_value is None
 
 
 def test_the_smallest_p_is_the_tests_own() -> None:
@@ -100,6 +100,5 @@ def test_p_value_and_interval_agree() -> None:
     rng = np.random.default_rng(5)
     for shift in np.linspace(0, 2, 20):
         found = over_seeds(trainings(rng, 4, 20, seed=1, item=1, both=1) + shift, np.ones(20))
-        assert found.interval is not None
-        assert found.p_value is not None
-        assert (found.p_value < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
+        assert found.mean.bounds is not None and found.p_value is not None
+        assert (found.p_value < 0.05) == (not found.mean.bounds[0] <= 0 <= found.mean.bounds[1])

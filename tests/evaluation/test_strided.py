@@ -124,7 +124,7 @@ def test_an_only_document_has_its_windows_as_items(
     split = split_of([{"text": LONG}], model_folder, write_rows)
     found = strided(view(split, 32, "split"), window=32, stride=8)
     got = losses(tiny_model("gpt2"), found, tokenizer)
-    assert (got.kind, len(got.nll)) == ("piece", len(found))
+    assert (got.item, len(got.nll)) == ("piece", len(found))
     assert got.n_tokens.sum() == len(split.tokens) - 1
 
 
@@ -144,9 +144,9 @@ def test_the_key_measures_long_documents_whole(model_folder: Path, write_rows: A
     }  # fmt: skip
     plain = hone.evaluate(model_folder, hone.load_config(base))
     found = hone.evaluate(model_folder, hone.load_config({**base, "eval_stride": 8}))
-    assert found["n_items"] == plain["n_items"] == 6
-    assert found["n_tokens"] > plain["n_tokens"], "the first token of each piece counts, too"
-    assert found["loss"] != plain["loss"]
+    assert found.n_items == plain.n_items == 6
+    assert found.n_tokens > plain.n_tokens, "the first token of each piece counts, too"
+    assert found.value("loss") != plain.value("loss")
 
 
 def test_a_stride_as_long_as_the_window_is_a_conflict() -> None:

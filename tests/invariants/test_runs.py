@@ -113,7 +113,7 @@ def test_layouts_train_alike(batching: str, tmp_path: Path, model_folder: Path, 
         assert len(losses(run)) == 1
     reference = hone.train(hone.load_config({**common, "batching": "padded", "output_dir": str(tmp_path / "ref")}))
     assert math.isclose(losses(run)[0], losses(reference)[0], abs_tol=1e-5)
-    assert math.isclose(run.read_eval("tuned")["loss"], reference.read_eval("tuned")["loss"], abs_tol=1e-5)
+    assert math.isclose(run.tuned.value("loss"), reference.tuned.value("loss"), abs_tol=1e-5)
 
 
 def command(*arguments: str) -> list[str]:
@@ -217,11 +217,11 @@ def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
         with pytest.raises(Interrupted, match="trained and saved, but not measured"):
             hone.train(config)
     run = Run(tmp_path / "out")
-    assert run.status["status"] == "interrupted" and run.read_eval("tuned") is None
+    assert run.status["status"] == "interrupted" and run.tuned is None
     hone.train(config)
     assert run.status["status"] == "finished"
-    measured, expected = (one.read_eval("tuned") or {} for one in (run, whole))
-    assert {**measured, "seconds": 0} == {**expected, "seconds": 0}
+    measured, expected = (one.tuned.model_copy(update={"seconds": 0}) for one in (run, whole))
+    assert measured == expected
     assert weights(run.folder) == weights(whole.folder)
 
 
@@ -241,11 +241,11 @@ def test_before_and_after_in_a_new_process(tmp_path: Path, model_folder: Path, w
         "output_dir": str(tmp_path / "run"),
     }
     run = hone.train(hone.load_config(config))
-    base, tuned = run.read_eval("base"), run.read_eval("tuned")
+    base, tuned = run.base, run.tuned
     assert base is not None
     assert tuned is not None
-    assert tuned["loss"] < base["loss"]
-    assert tuned["n_items"] == 2
+    assert tuned.value("loss") < base.value("loss")
+    assert tuned.n_items == 2
     program = f"""
 import json, math, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -264,8 +264,8 @@ print(tokens, math.exp(nats / tokens))
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert output.returncode == 0, output.stderr
     tokens, perplexity = output.stdout.split()
-    assert int(tokens) == tuned["n_tokens"]
-    assert math.isclose(float(perplexity), tuned["perplexity"], rel_tol=1e-6)
+    assert int(tokens) == tuned.n_tokens
+    assert math.isclose(float(perplexity), tuned.value("perplexity"), rel_tol=1e-6)
     samples = [json.loads(line) for line in (run.folder / "eval" / "samples.jsonl").read_text().splitlines()]
     assert set(samples[0]) == {"item", "prompt", "reference", "base", "tuned"}
     for name in ("config.yaml", "config.resolved.yaml", "env.json", "metrics.jsonl", "train.log", "README.md"):
@@ -312,14 +312,14 @@ def test_changed_data_is_another_run(tmp_path: Path, model_folder: Path, write_r
 def test_evaluation_that_was_cut_off_is_all_that_is_redone(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     config = settings(model_folder, write_rows, num_train_epochs=1.0, output_dir=str(tmp_path / "run"))
     run = hone.train(hone.load_config(config))
-    tuned, stamp = run.read_eval("tuned"), (run.folder / "model.safetensors").stat().st_mtime_ns
+    tuned, stamp = run.tuned, (run.folder / "model.safetensors").stat().st_mtime_ns
     (run.folder / "eval" / "tuned.json").unlink()
     run.update(stage="saved", status="interrupted")
-    again = hone.train(hone.load_config(config)).read_eval("tuned")
+    again = hone.train(hone.load_config(config)).tuned
     assert (run.folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert tuned is not None
     assert again is not None
-    assert again["loss"] == tuned["loss"]
+    assert again.metrics == tuned.metrics
 
 
 def test_best_model_is_kept_and_early_stopping_stops(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
@@ -336,9 +336,9 @@ def test_best_model_is_kept_and_early_stopping_stops(tmp_path: Path, model_folde
     evaluated = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
     assert len(evaluated) < 30
     assert evaluated.index(min(evaluated)) == len(evaluated) - 3, "two evaluations without improvement end it"
-    tuned = run.read_eval("tuned")
+    tuned = run.tuned
     assert tuned is not None
-    assert math.isclose(tuned["loss"], min(evaluated), rel_tol=1e-6)
+    assert math.isclose(tuned.value("loss"), min(evaluated), rel_tol=1e-6)
     assert len(run.checkpoints()) <= 2, "the last and the best"
 
 
@@ -346,7 +346,7 @@ def test_max_train_seconds_ends_cleanly(tmp_path: Path, model_folder: Path, writ
     config = settings(model_folder, write_rows, num_train_epochs=10000.0, output_dir=str(tmp_path / "run"))
     run = hone.train(hone.load_config({**config, "max_train_seconds": 1.0, "eval_strategy": "no"}))
     assert run.status["status"] == "finished"
-    assert run.read_eval("tuned") is not None
+    assert run.tuned is not None
 
 
 def test_metrics_lines(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 import hone
 from hone.data.tokenizer import token_byte_lengths
 from hone.data.truncate import view
-from hone.metrics.losses import item_losses, summarize
+from hone.metrics.losses import item_losses, measurement_of
 
 TEXTS = ["def add(a, b):\n    return a + b\n", "naïve café ☕ — 你好", "x", "for i in range(10):\n    print(i)\n" * 9]
 
@@ -55,11 +55,11 @@ def test_bits_per_byte_by_hand(tiny_model: Any, tokenizer: Any, model_folder: Pa
     )
     first = tokenizer.decode([tokenizer(text)["input_ids"][0]])
     assert losses.n_bytes.tolist() == [len(text.encode()) - len(first.encode())]
-    result = summarize(losses, confidence=0.95, resamples=100)
-    assert result.bits_per_byte == pytest.approx(float(losses.nll[0]) / math.log(2) / losses.n_bytes[0])
-    assert result.perplexity == pytest.approx(math.exp(losses.nll[0] / losses.n_tokens[0]))
-    assert result.loss_interval is None, "one item has no interval"
-    assert np.isfinite(result.loss)
+    result = measurement_of("causal", losses, confidence=0.95, resamples=100)
+    assert result.value("bits_per_byte") == pytest.approx(float(losses.nll[0]) / math.log(2) / losses.n_bytes[0])
+    assert result.value("perplexity") == pytest.approx(math.exp(losses.nll[0] / losses.n_tokens[0]))
+    assert result.metrics["loss"].bounds is None, "one item has no interval"
+    assert np.isfinite(result.value("loss"))
 
 
 def test_dropout_is_off_and_the_mode_restored(

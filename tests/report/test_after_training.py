@@ -26,12 +26,12 @@ def test_a_training_leaves_its_report(tmp_path: Path, model_folder: Path, write_
         }
     )
     run = hone.train(config)
-    tuned = run.read_eval("tuned")
-    assert tuned is not None
-    shown = f"{tuned['loss']:.3f} [{tuned['loss_interval'][0]:.3f}, {tuned['loss_interval'][1]:.3f}]"
+    assert run.tuned and run.comparison
+    loss = run.tuned.metrics["loss"]
+    shown = f"{loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]"
     for name in ("report.html", "report.md"):
         text = (run.folder / name).read_text(encoding="utf-8")
         assert shown in text and "train.jsonl" in text and "24 training examples" in text
     report = build_report(read_folder(run.folder))
     assert report.notes == []
-    assert report.verdict.word.lower() == (run.read_eval("compare") or {})["verdict"]
+    assert report.verdict.word.lower() == run.comparison.verdict

@@ -17,12 +17,13 @@ from hone.errors import HoneError
 from hone.report.blocks import Code, Figures, Report, Table, Text
 from hone.report.build import build_report, write_report, write_report_or_say
 from hone.report.folder import read_folder
-from written_run import write_run
+from hone.results import ClassReport, ClassScores, Estimate, Kind, Measurement, Sample, Verdict, write
+from written_run import compared, level, of, write_run
 
 FILES = [
     "status.json", "metrics.jsonl", "env.json", "config.resolved.yaml", "train.log", "repeat.json", "eval/base.json",
-    "eval/tuned.json", "eval/compare.json", "eval/samples.jsonl", "eval/overlap.json", "eval/memorization.json",
-    "eval/base.code.jsonl",     "eval/tuned.code.jsonl", "humaneval_results.jsonl",
+    "eval/tuned.json", "eval/compare.json", "eval/contamination.json", "eval/memorization.json",
+    "eval/base.code.json", "eval/tuned.code.json", "humaneval_results.json",
 ]  # fmt: skip
 ALL = [
     "Held-out data, before and after", "Training", "Generated code, by its unit tests", "Samples", "What is written",
@@ -47,16 +48,27 @@ def changed(run_folder: Path) -> Callable[..., Path]:
     return change
 
 
-def classified(accuracy: float, confusion: list[list[int]]) -> dict[str, Any]:
-    names = [f"class {i}" for i in range(len(confusion))]
-    each = {"precision": accuracy, "recall": accuracy, "f1": accuracy, "rows": 10}
-    return {
-        "loss": 0.5, "loss_interval": [0.4, 0.6], "n_items": 40, "n_tokens": 400, "confidence_level": 0.95,
-        "samples": [{"item": 0, "prompt": "a text", "reference": "class 1", "tuned": "class 0"}],
-        "task": "classification", "item": "row", "accuracy": accuracy,
-        "accuracy_interval": [accuracy - 0.1, accuracy + 0.1], "majority_class": "class 0", "majority_accuracy": 0.5,
-        "classes": dict.fromkeys(names, each), "confusion": confusion,
-    }  # fmt: skip
+ACCURACY = Kind(heading="accuracy", higher_is_better=True, top=1.0)
+
+
+def classified(accuracy: float, confusion: list[list[int]]) -> Measurement:
+    each = ClassScores(precision=accuracy, recall=accuracy, f1=accuracy, rows=10)
+    return Measurement(
+        task="classification",
+        metrics={"accuracy": level(ACCURACY, accuracy, accuracy - 0.1, accuracy + 0.1)},
+        n_items=40,
+        item="row",
+        n_tokens=400,
+        confidence_level=0.95,
+        samples=[Sample(item=0, prompt="a text", reference="class 1", text="class 0")],
+        classes=ClassReport(
+            classes={f"class {i}": each for i in range(len(confusion))},
+            averages={"macro": each},
+            confusion=confusion,
+            majority_class="class 0",
+            majority_accuracy=0.5,
+        ),
+    )
 
 
 def report_of(folder: Path) -> Report:
@@ -83,7 +95,7 @@ def test_a_finished_run_has_every_section_and_no_notes(run_folder: Path) -> None
     assert report.subtitle == "distilgpt2, causal, full"
     markdown = (run_folder / "report.md").read_text(encoding="utf-8")
     assert markdown.startswith(
-        "# my-run\n\n**Better:** loss fell by 1.250 nats a token [1.100, 1.400] over 33 held-out"
+        "# my-run\n\n**Better:** loss fell by 1.250 [1.100, 1.400] nats a token over 33 held-out"
     )
     page = (run_folder / "report.html").read_text(encoding="utf-8")
     for text in ("<b>Better:</b>", "577a9dedd749", "1 min 34 s", "task/3", "def leaked(): pass", "AVX512"):
@@ -94,7 +106,7 @@ def test_code_tasks_that_could_not_run_are_not_passed_over(run_folder: Path) -> 
     for name in ("base", "tuned", "compare"):
         for file in (run_folder / "eval").glob(f"{name}.code*"):
             file.unlink()
-    (run_folder / "humaneval_results.jsonl").unlink(missing_ok=True)
+    (run_folder / "humaneval_results.json").unlink()
     title = "Generated code, by its unit tests"
     assert title not in titles(report_of(run_folder))
     resolved = run_folder / "config.resolved.yaml"
@@ -111,28 +123,23 @@ def test_the_same_files_give_the_same_bytes(run_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "interval", "verdict", "tone", "sentence"),
+    ("change", "verdict", "tone", "sentence"),
     [
-        (-1.25, [-1.4, -1.1], "better", "good", "loss fell by 1.250 nats a token [1.100, 1.400]"),
-        (0.5, [0.25, 0.75], "worse", "bad", "loss rose by 0.500 nats a token [0.250, 0.750]"),
-        (-0.1, [-0.3, 0.1], "not distinguishable", "open", "loss changed by −0.100 nats a token [−0.300, +0.100]"),
-        (0.0, None, "not distinguishable", "open", "loss changed by +0.000 nats a token"),
+        (of(-1.25, -1.4, -1.1), "better", "good", "loss fell by 1.250 [1.100, 1.400] nats a token"),
+        (of(0.5, 0.25, 0.75), "worse", "bad", "loss rose by 0.500 [0.250, 0.750] nats a token"),
+        (of(-0.1, -0.3, 0.1), "not distinguishable", "open", "loss changed by −0.100 [−0.300, +0.100] nats a token"),
+        (of(0.0), "not distinguishable", "open", "loss changed by +0.000 nats a token"),
     ],
 )
 def test_the_verdict_is_one_sentence_with_interval_items_p_and_what_could_be_shown(
-    changed: Callable[..., Path], difference: float, interval: Any, verdict: str, tone: str, sentence: str
+    run_folder: Path, change: Estimate, verdict: Verdict, tone: str, sentence: str
 ) -> None:
-    values = {"loss_difference": difference, "loss_difference_interval": interval, "verdict": verdict}
-    found = report_of(changed("eval/compare.json", **values)).verdict
+    write(run_folder / "eval/compare.json", compared(change, verdict))
+    found = report_of(run_folder).verdict
     rest = (
         " over 33 held-out documents; p <\xa00.0001; the smallest change such a comparison finds 8 times in 10 is 0.21"
     )
     assert (found.word.lower(), found.tone, found.rest) == (verdict, tone, sentence + rest)
-
-
-def test_a_comparison_without_p_says_none(run_folder: Path, changed: Callable[..., Path]) -> None:
-    values = dict.fromkeys(("loss_p_value", "loss_p_adjusted", "loss_detectable"))
-    assert report_of(changed("eval/compare.json", **values)).verdict.rest.endswith("over 33 held-out documents")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +182,6 @@ def test_a_missing_file_costs_its_own_part(run_folder: Path, name: str) -> None:
     report = write_report(run_folder)
     assert report.notes == []
     gone = {"metrics.jsonl": "Training", "repeat.json": "Seeds", "config.resolved.yaml": "Settings"}
-    gone["eval/samples.jsonl"] = "Samples"
     assert set(ALL) - set(titles(report)) == ({gone[name]} if name in gone else set())
 
 
@@ -237,7 +243,7 @@ def test_data_cost_and_settings(run_folder: Path) -> None:
         "187 training examples" in told
         and "Dropped 3 × rows without text" in told
         and "99 training" not in told
-        and "verlap:" not in told
+        and "ontamination:" not in told
     )
     assert "Of 33 held-out items, 2 are in the training rows (1 word for word, 0 the same code, 1 nearly)." in told
     costs = {row[0]: row[1] for row in tables(report, "Cost")[0].rows}
@@ -266,14 +272,14 @@ def test_seeds_and_the_folder_of_a_repetition(run_folder: Path) -> None:
 def test_classes_have_a_matrix_or_their_most_frequent_confusions(run_folder: Path, n_classes: int) -> None:
     confusion = [[8, 2], [1, 9]] if n_classes == 2 else [[5] * n_classes for _ in range(n_classes)]
     for name, accuracy in (("base", 0.5), ("tuned", 0.75)):
-        (run_folder / "eval" / f"{name}.json").write_text(json.dumps(classified(accuracy, confusion)), encoding="utf-8")
-    compare = {"task": "classification", "accuracy_difference": 0.25, "accuracy_difference_interval": [0.1, 0.4],
-               "mcnemar_p_value": 0.002, "only_tuned_right": 12, "only_base_right": 3, "n_items": 40, "item": "row",
-               "verdict": "better"}  # fmt: skip
-    (run_folder / "eval/compare.json").write_text(json.dumps(compare), encoding="utf-8")
+        write(run_folder / "eval" / f"{name}.json", classified(accuracy, confusion))
+    change = compared(of(0.25, 0.1, 0.4), "better", ACCURACY, p=0.002, only_a=3, only_b=12, n_items=40)
+    rows = {"item": "row", "n_items": 40}
+    write(run_folder / "eval/compare.json", change.model_copy(update=rows))
     report = write_report(run_folder)
     assert report.notes == []
-    assert report.verdict.rest == "accuracy rose by 0.250 [0.100, 0.400] over 40 held-out rows; p =\xa00.002"
+    assert report.verdict.rest.startswith("accuracy rose by 0.250 [0.100, 0.400] over 40 held-out rows; p =\xa00.002;")
+    assert "By accuracy, 12 rows are newly right, 3 newly wrong." in said(report, ALL[0])
     matrix = tables(report, "Classes")[0]
     if n_classes == 2:
         assert matrix.rows[0] == ["class 0", *map(str, confusion[0])] and matrix.shade(0, 1) == 0.8

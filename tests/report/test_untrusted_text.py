@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 from hone.report.build import write_report
 from hone.report.markdown import fenced, inline, paragraph
 from hone.report.text import UNSEEN, differences, visible
-from written_run import write_run
+from hone.results import Sample, json_text
+from written_run import measured, programs, write_run
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -82,21 +83,18 @@ def page_and_markdown(run_folder: Path) -> tuple[Page, str, Page]:
     write_report(run_folder)
     plain = read_page(run_folder / "report.html")
     everything = " ".join(NASTY)
-    rows = [
-        {"item": everything, "prompt": text, "reference": text, "base": text, "tuned": text + " more"} for text in NASTY
-    ]
-    (run_folder / "eval/samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    grades = [{"task_id": text, "passed": i % 2 == 0, "verdict": text} for i, text in enumerate(NASTY)]
-    for name in ("base", "tuned"):
-        path = run_folder / "eval" / f"{name}.code.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in grades), encoding="utf-8")
+    for name, end in (("base", ""), ("tuned", " more")):
+        samples = [Sample(item=i, prompt=text, reference=text, text=text + end) for i, text in enumerate(NASTY)]
+        (run_folder / "eval" / f"{name}.json").write_text(json_text(measured(5.0, samples=samples)), encoding="utf-8")
+        code = programs(*(i % 2 == 0 for i in range(len(NASTY))), names=NASTY)
+        code = code.model_copy(update={"verdicts": dict.fromkeys(NASTY, 1)})
+        (run_folder / "eval" / f"{name}.code.json").write_text(json_text(code), encoding="utf-8")
     (run_folder / "train.log").write_text("".join(f"08:00:00 data: {text}\n" for text in NASTY[:3]), encoding="utf-8")
     (run_folder / "env.json").write_text(
         json.dumps({"data": {everything: [{"file": everything}]}, "platform": everything}), encoding="utf-8"
     )
     (run_folder / "status.json").write_text(json.dumps({"status": "failed", "error": everything}), encoding="utf-8")
     (run_folder / "eval/compare.json").unlink()
-    (run_folder / "eval/tuned.json").unlink()
     (run_folder / "repeat.json").unlink()
     write_report(run_folder)
     return read_page(run_folder / "report.html"), (run_folder / "report.md").read_text(encoding="utf-8"), plain

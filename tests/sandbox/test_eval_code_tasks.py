@@ -18,11 +18,15 @@ from hone.data.templates import render_prompt
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation import code_tasks as code_eval
-from hone.evaluation.code_tasks import graded, paired, paired_shares
+from hone.evaluation.code_tasks import graded
 from hone.grading import ask as solve
+from hone.grading.pass_at_k import passed_items
 from hone.grading.sandbox import HarnessError, IsolationError, selftest
 from hone.grading.sandbox.isolation import open_sandbox
 from hone.grading.tasks import as_task, read_tasks
+from hone.results import CodeSetup, Difference, Sampling
+from hone.statistics.paired import compare_items
+from written_run import programs
 
 RIGHT = "    return a + b\n"
 ROWS = [
@@ -121,7 +125,7 @@ def test_the_model_is_asked_the_open_end(
     asked = answering(lambda prompt: ["\n" + RIGHT])
     result, _ = graded(tiny_model(), tokenizer, read_tasks(tasks_file), GREEDY, "plain", sandbox)
     assert sorted(prompt for prompt, _ in asked) == sorted(str(row["prompt"]).rstrip() for row in ROWS)
-    assert result["pass_at_k"]["1"]["value"] == 1
+    assert all(map(all, result.passed.values()))
 
 
 def test_an_instruction_model_is_asked_as_it_was_trained() -> None:
@@ -158,11 +162,12 @@ def test_each_prompt_is_answered_once_in_order_of_length(
     lengths = [len(prompt) for prompt, _ in asked]
     assert len(lengths) == 3 and lengths == sorted(lengths)
     assert [row["task_id"] for row in rows] == ["add2", "add1", "add0"], "in the order of the tasks"
-    assert result["passed"] == {"add2": [1], "add1": [1], "add0": [0]}
-    assert result["pass_at_k"]["1"]["value"] == pytest.approx(2 / 3) and result["n_samples"] == 3
+    assert result.passed == {"add2": [True], "add1": [True], "add0": [False]}
+    rate = result.pass_at_k[1].estimate
+    assert rate and rate.value == pytest.approx(2 / 3) and result.n_samples == 3
     again, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     assert len(asked) == 3, "answered before"
-    assert again["passed"] == result["passed"]
+    assert again.passed == result.passed
 
 
 @pytest.mark.parametrize("change", ["weights", "tokens", "temperature", "seed", "template", "tied", "prompt"])
@@ -203,7 +208,7 @@ def test_an_interrupted_generation_goes_on(answering: Any, tiny_model: Any, toke
     file.write_bytes(file.read_bytes() + b'{"prompt": "half a li')
     asked = answering(lambda prompt: [RIGHT])
     result, _ = graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
-    assert len(asked) == 2 and result["pass_at_k"]["1"]["value"] == 1.0
+    assert len(asked) == 2 and all(map(all, result.passed.values()))
     asked = answering(lambda prompt: [RIGHT])
     graded(tiny_model(), tokenizer, tasks, GREEDY, "plain", sandbox)
     assert not asked, "what follows half a line is read"
@@ -215,15 +220,15 @@ def test_a_task_too_long_for_the_window_is_failed_by_name(
     answering(lambda prompt: [RIGHT])
     long = as_task({**ROWS[1], "prompt": "def add1(a, b):\n    '''" + "Add. " * 300 + "'''\n"})
     result, rows = graded(tiny_model(), tokenizer, [as_task(ROWS[0]), long], GREEDY, "plain", sandbox)
-    assert result["verdicts"] == {"pass": 1, "no-room": 1} and result["n_tasks"] == 2
-    assert rows[1]["verdict"] == "no-room" and result["passed"]["add1"] == [0]
+    assert result.verdicts == {"pass": 1, "no-room": 1} and result.n_tasks == 2
+    assert rows[1]["verdict"] == "no-room" and result.passed["add1"] == [False]
 
 
 def test_answers_at_the_limit_are_counted(answering: Any, tiny_model: Any, tokenizer: Any, sandbox: Any) -> None:
     long = "    return a + b  # the sum of the two numbers\n"
     answering(lambda prompt: [long if "very" in prompt else "    x\n"])
     result, _ = graded(tiny_model(), tokenizer, [as_task(row) for row in ROWS], GREEDY, "plain", sandbox)
-    assert result["n_at_limit"] == 2
+    assert result.n_at_limit == 2
 
 
 def test_real_generation_is_the_model_s_own(tiny_model: Any, tokenizer: Any) -> None:
@@ -243,46 +248,40 @@ def test_real_generation_is_the_model_s_own(tiny_model: Any, tokenizer: Any) -> 
 # ---- base and tuned ----
 
 
-def results(*passed: int) -> dict[str, list[int]]:
-    return {f"t{i}": [one] for i, one in enumerate(passed)}
+def paired(base: dict[str, list[bool]], tuned: dict[str, list[bool]]) -> Difference:
+    return compare_items(passed_items(base), passed_items(tuned)).metrics["passed"]
+
+
+def results(*passed: int) -> dict[str, list[bool]]:
+    return {f"t{i}": [bool(one)] for i, one in enumerate(passed)}
 
 
 def test_paired_by_hand() -> None:
     found = paired(results(0, 0, 0, 0, 0, 0, 1, 1), results(1, 1, 1, 1, 1, 1, 1, 0))
-    assert (found["only_tuned_better"], found["only_base_better"], found["n_items"]) == (6, 1, 8)
-    assert found["pass_difference"] == pytest.approx(5 / 8)
-    assert found["p_value"] == pytest.approx(0.125) and found["verdict"] == "not distinguishable"
-    low, high = found["pass_difference_interval"]
+    assert (found.only_b, found.only_a, found.n_items, found.test) == (6, 1, 8, "McNemar")
+    assert found.difference.value == pytest.approx(5 / 8)
+    assert found.p_value == pytest.approx(0.125) and found.verdict == "not distinguishable"
+    low, high = found.difference.bounds or (1, 0)
     assert low < 5 / 8 < high
-    assert paired(results(*[0] * 8), results(*[1] * 8))["verdict"] == "better"
-    assert paired(results(*[1] * 8), results(*[0] * 8))["verdict"] == "worse"
+    assert paired(results(*[0] * 8), results(*[1] * 8)).verdict == "better"
+    assert paired(results(*[1] * 8), results(*[0] * 8)).verdict == "worse"
 
 
 def test_no_difference_is_no_certainty() -> None:
     found = paired(results(*[0] * 20), results(*[0] * 20))
-    assert (found["pass_difference"], found["p_value"], found["verdict"]) == (0.0, 1.0, "not distinguishable")
-    low, high = found["pass_difference_interval"]
+    assert (found.difference.value, found.p_value, found.verdict) == (0.0, 1.0, "not distinguishable")
+    low, high = found.difference.bounds or (0, 0)
     assert low < -0.1 and high > 0.1
-    several = paired({"a": [0, 0], "b": [1, 1]}, {"a": [0, 0], "b": [1, 1]})
-    assert several["pass_difference_interval"][0] < -0.3
+    several = {"a": [False, False], "b": [True, False]}
+    assert (paired(several, several).difference.low or 0) < -0.3
 
 
 def test_several_answers_a_task_are_compared_by_task() -> None:
-    base = {f"t{i}": [0, 0, 0, 1] for i in range(10)}
-    tuned = {f"t{i}": [0, 1, 1, 1] if i else [0, 0, 0, 1] for i in range(10)}
+    base = {f"t{i}": [False, False, False, True] for i in range(10)}
+    tuned = {f"t{i}": [False, i > 0, i > 0, True] for i in range(10)}
     found = paired(base, tuned)
-    assert found["test"] == "sign flip over tasks" and found["verdict"] == "better"
-    assert found["pass_difference"] == pytest.approx(0.45) and found["only_tuned_better"] == 9
-
-
-def test_the_interval_covers() -> None:
-    """Of 2,000 draws of 30 paired items, 95 % of the intervals hold the true difference (0.2; at least 0.93 asked)."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(30, [0.3, 0.1, 0.6], size=2000)
-    held = [found.low <= 0.2 <= found.high for b, a, _ in draws if (found := paired_shares(int(a), int(b), 30)).low]
-    assert len(held) == 2000 and sum(held) / 2000 > 0.93
+    assert found.test == "sign flip" and found.verdict == "better"
+    assert found.difference.value == pytest.approx(0.45) and found.n_differing == 9
 
 
 def config_of(model_folder: Path, write_rows: Any, tmp_path: Path, **keys: Any) -> Any:
@@ -296,18 +295,18 @@ def test_train_measures_base_and_tuned(
     model_folder: Path, tasks_file: Path, write_rows: Any, tmp_path: Path, strict_sandbox: Any
 ) -> None:
     run = hone.train(config_of(model_folder, write_rows, tmp_path, code_tasks=str(tasks_file)))
-    base, tuned, compare = (run.read_eval(f"{name}.code") for name in ("base", "tuned", "compare"))
-    assert base and tuned and compare
-    assert base["n_tasks"] == tuned["n_tasks"] == compare["n_items"] == 3
-    assert base["about"]["template"] == "plain" and base["isolation"] == ["strict"]
+    base, tuned, comparison = run.code()
+    assert base and tuned and comparison and base.about
+    assert base.n_tasks == tuned.n_tasks == comparison.n_items == 3
+    assert base.about.template == "plain" and base.isolation == ["strict"]
     rows = [json.loads(line) for line in (run.folder / "eval" / "tuned.code.jsonl").read_text().splitlines()]
     assert [row["task_id"] for row in rows] == ["add0", "add1", "add2"]
     assert "completion" in rows[0] and rows[0]["isolation"] == "strict"
-    from hone.tables import before_after
+    from hone.tables.run import before_after
 
     shown = before_after(run)
     assert "- tuned: pass@1 0.000" in (run.folder / "README.md").read_text()
-    assert "base: pass@1 0.000 [0.000, " in shown and "programs, tuned - base, paired over 3 tasks" in shown
+    assert "base: pass@1 0.000 [0.000, " in shown and "programs, tuned - base, paired: +0.000 [" in shown
 
 
 @pytest.mark.parametrize("error", [IsolationError("no bubblewrap"), HarnessError("a sandbox failed")])
@@ -327,7 +326,7 @@ def test_train_goes_on_where_programs_cannot_run(
 
     monkeypatch.setattr(selftest, "ready", none)
     run = hone.train(config_of(model_folder, write_rows, tmp_path, code_tasks=str(tasks_file)))
-    assert run.status["status"] == "finished" and run.read_eval("compare")
+    assert run.status["status"] == "finished" and run.comparison
     assert not list((run.folder / "eval").glob("*.code*")), "nothing is called wrong"
     assert f"the code tasks are not measured: {error}" in caplog.text
 
@@ -346,10 +345,14 @@ def test_other_tasks_are_not_compared(tmp_path: Path, caplog: Any) -> None:
 
     (tmp_path / "eval").mkdir()
     run = Run(tmp_path)
-    run.write_eval("base.code", {"about": {"tasks_sha256": "a"}, "passed": {"x": [1]}})
-    run.write_eval("tuned.code", {"about": {"tasks_sha256": "b"}, "passed": {"x": [1]}})
-    code_eval.compare(run, hone.load_config({}))
-    assert run.read_eval("compare.code") is None and "not compared" in caplog.text
+    for name, template in (("base", "plain"), ("tuned", "instruction")):
+        drawn = Sampling(
+            max_new_tokens=9, temperature=0, top_k=0, top_p=1, num_return_sequences=1, sampling_seed=0, stop=[]
+        )
+        about = CodeSetup(tasks_sha256="a", template=template, settings=drawn)
+        run.write(f"{name}.code", programs(True, False).model_copy(update={"about": about}))
+    code_eval.compare(run, hone.load_config({}).eval)
+    assert not run.has("compare.code") and "not compared" in caplog.text
 
 
 # ---- the command ----

@@ -21,6 +21,7 @@ from hone.grading.sandbox import HarnessError
 from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.verdict import Exam, Outcome
 from hone.grading.tasks import Task, as_task, read_tasks
+from hone.results import CodeMeasurement, json_text, read
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -83,13 +84,14 @@ def test_results_are_in_the_samples_order(any_sandbox: Sandbox) -> None:
     assert [result.trust for result in results] == apart
     assert {result.isolation for result in results} == {any_sandbox.isolation}
     found = summary(results, (1, 2, 100), [*TASKS, Task("x", "p", "f", ("f",), ("t",))])
-    assert found["trust"] == {"two-sandboxes": 6, "same-process": 5}
-    assert list(found["pass_at_k"]) == ["1", "2"], "nobody has 100 samples"
-    assert found["pass_at_k"]["1"]["value"] == pytest.approx((3 / 5 + 2 / 3 + 1 / 2 + 1) / 4)
-    assert found["pass_at_k"]["2"]["value"] is None and found["pass_at_k"]["2"]["tasks_with_too_few_samples"] == 1
-    assert found["pass_at_k_by_trust"]["two-sandboxes"]["1"]["n_tasks"] == 2
-    assert found["tasks_without_samples"] == ["x"]
-    json.dumps(found, allow_nan=False)
+    assert found.trust == {"two-sandboxes": 6, "same-process": 5}
+    assert list(found.pass_at_k) == [1, 2], "nobody has 100 samples"
+    rate = found.pass_at_k[1].estimate
+    assert rate and rate.value == pytest.approx((3 / 5 + 2 / 3 + 1 / 2 + 1) / 4)
+    assert found.pass_at_k[2].estimate is None and found.pass_at_k[2].n_too_few == 1
+    assert found.pass_at_k_by_trust["two-sandboxes"][1].n_tasks == 2
+    assert found.tasks_without_samples == ["x"]
+    assert CodeMeasurement.model_validate_json(json_text(found)) == found
 
 
 def test_one_flipped_expectation_fails_everything_honest(any_sandbox: Sandbox) -> None:
@@ -205,11 +207,13 @@ def test_files_of_results(tmp_path: Path) -> None:
     ):
         assert results_path(tmp_path / name) == tmp_path / expected
     result = grading.Result("add", False, "exception", "\ud800\x1b[2J é\n", "none", "two-sandboxes", 0.1)
-    write_results(tmp_path / "r.jsonl", [result, result])
+    write_results(tmp_path / "r.jsonl", [result, result], summary([result, result]))
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert len(lines) == 2 and list(json.loads(lines[0])) == [
         "task_id", "passed", "verdict", "detail", "isolation", "trust", "seconds",
     ]  # fmt: skip
+    together = read(CodeMeasurement, tmp_path / "r.json")
+    assert together and together.passed == {"add": [False, False]}
 
 
 def invoke(*arguments: str) -> Any:
@@ -239,7 +243,7 @@ def test_the_command(tmp_path: Path, any_sandbox: Sandbox) -> None:
     done = invoke(tasks, "--json", "--isolation", any_sandbox.isolation)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["verdicts"] == {"pass": 4} and found["results"] is None, "the tasks' own solutions"
+    assert found["verdicts"] == {"pass": 4}, "the tasks' own solutions"
 
 
 def test_the_commands_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ import hone
 from hone.data.special_tokens import SpecialTokens, padding_id, special_tokens
 from hone.loss import classification_loss
 from hone.models.kinds import CLASSIFIER
-from hone.statistics.paired import before_after
-from hone.tasks.classification import Answers, class_order, class_weights, collate, metrics
+from hone.results import ClassScores
+from hone.statistics.paired import compare_items, items_of
+from hone.tasks.classification import Answers, class_order, class_report, class_weights, collate, metrics
 from tiny_tasks import BERT, GPT2_DRY, QUIET, WORDS, bert_tokenizer, labelled_rows
 
 NAMES = ["bad", "good"]
@@ -216,7 +217,7 @@ def test_balanced_weights_change_what_is_trained(tmp_path: Path, model_folder: P
         runs[name] = hone.train(hone.load_config(config))
     first = [next(line["loss"] for line in run.metrics() if "loss" in line) for run in runs.values()]
     assert first[0] != first[1]
-    assert runs["none"].read_eval("base")["loss"] == runs["balanced"].read_eval("base")["loss"], "never weighted"
+    assert runs["none"].base.metrics == runs["balanced"].base.metrics, "never weighted"
 
 
 # ---- metrics ------------------------------------------------------------------------------------------------------
@@ -228,20 +229,22 @@ def test_metrics_are_scikit_learns() -> None:
     generator = np.random.default_rng(0)
     true = generator.integers(0, 4, 200)
     predicted = np.where(generator.random(200) < 0.6, true, generator.integers(0, 3, 200))
-    got = metrics(Answers(true, predicted, np.ones(200)), ["a", "b", "c", "d", "never"], 0.95, 500)
-    assert math.isclose(got["accuracy"], sk.accuracy_score(true, predicted))
-    assert math.isclose(got["balanced_accuracy"], sk.balanced_accuracy_score(true, predicted))
+    answers = Answers(true, predicted, np.ones(200))
+    got, classes = metrics(answers, 5, 0.95, 500), class_report(answers, ["a", "b", "c", "d", "never"], 0)
+    assert math.isclose(got["accuracy"].value, sk.accuracy_score(true, predicted))
+    assert math.isclose(got["balanced_accuracy"].value, sk.balanced_accuracy_score(true, predicted))
+    assert got["macro_f1"].value == classes.averages["macro"].f1
     for average in ("macro", "weighted"):
         for name in ("precision", "recall", "f1"):
             reference = getattr(sk, f"{name}_score")(true, predicted, average=average, zero_division=0)
-            assert math.isclose(got[f"{average}_{name}"], reference), (average, name)
-    assert got["confusion"] == sk.confusion_matrix(true, predicted, labels=range(5)).tolist()
+            assert math.isclose(getattr(classes.averages[average], name), reference), (average, name)
+    assert classes.confusion == sk.confusion_matrix(true, predicted, labels=range(5)).tolist()
     report = sk.classification_report(true, predicted, output_dict=True, zero_division=0)
-    assert math.isclose(got["classes"]["b"]["f1"], report["1"]["f1-score"])
-    assert got["classes"]["never"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
+    assert math.isclose(classes.classes["b"].f1, report["1"]["f1-score"])
+    assert classes.classes["never"] == ClassScores(precision=0.0, recall=0.0, f1=0.0, rows=0)
     for key in ("accuracy", "balanced_accuracy", "macro_f1"):
-        low, high = got[f"{key}_interval"]
-        assert low < got[key] < high, key
+        low, high = got[key].bounds or (1, 0)
+        assert low < got[key].value < high, key
         assert 0.05 < high - low < 0.25, key
 
 
@@ -252,12 +255,12 @@ def test_bootstrap_of_f1_and_balanced_accuracy_is_that_of_resampled_rows() -> No
     generator = np.random.default_rng(1)
     true = generator.integers(0, 3, 150)
     predicted = np.where(generator.random(150) < 0.7, true, generator.integers(0, 3, 150))
-    got = metrics(Answers(true, predicted, np.ones(150)), ["a", "b", "c"], 0.9, 4000)
+    got = metrics(Answers(true, predicted, np.ones(150)), 3, 0.9, 4000)
     draws = generator.integers(0, 150, (600, 150))
     f1 = [f1_score(true[d], predicted[d], average="macro") for d in draws]
     balanced = [balanced_accuracy_score(true[d], predicted[d]) for d in draws]
-    np.testing.assert_allclose(got["macro_f1_interval"], np.quantile(f1, [0.05, 0.95]), atol=0.012)
-    np.testing.assert_allclose(got["balanced_accuracy_interval"], np.quantile(balanced, [0.05, 0.95]), atol=0.012)
+    np.testing.assert_allclose(got["macro_f1"].bounds, np.quantile(f1, [0.05, 0.95]), atol=0.012)
+    np.testing.assert_allclose(got["balanced_accuracy"].bounds, np.quantile(balanced, [0.05, 0.95]), atol=0.012)
 
 
 def test_mcnemar_by_hand() -> None:
@@ -265,14 +268,15 @@ def test_mcnemar_by_hand() -> None:
     true = np.zeros(30, int)
     before, after = np.zeros(30, int), np.zeros(30, int)
     before[:10], after[10:12] = 1, 1
-    items = [Answers(true, p, np.ones(30)).as_dict() for p in (before, after)]
-    result = before_after(items[0], items[1])
-    assert (result["only_tuned_right"], result["only_base_right"]) == (10, 2)
-    assert math.isclose(result["mcnemar_p_value"], 2 * (1 + 12 + 66) / 2**12)
-    assert math.isclose(result["accuracy_difference"], 8 / 30)
-    assert result["verdict"] == "better"
-    same = before_after(items[0], items[0])
-    assert (same["verdict"], same["mcnemar_p_value"]) == ("not distinguishable", 1.0)
+    base, tuned = (items_of("row", Answers(true, p, np.ones(30)).metrics()) for p in (before, after))
+    found = compare_items(base, tuned)
+    accuracy = found.metrics["accuracy"]
+    assert (found.headline, accuracy.test, accuracy.only_b, accuracy.only_a) == ("accuracy", "McNemar", 10, 2)
+    assert math.isclose(accuracy.p_value, 2 * (1 + 12 + 66) / 2**12)
+    assert math.isclose(accuracy.difference.value, 8 / 30)
+    assert found.verdict == "better"
+    same = compare_items(base, base)
+    assert (same.verdict, same.metrics["accuracy"].p_value) == ("not distinguishable", 1.0)
 
 
 # ---- whole runs ---------------------------------------------------------------------------------------------------
@@ -287,15 +291,16 @@ def test_separable_rows_are_learned(
         folder, write_rows, n=90, num_train_epochs=8.0, learning_rate=3e-3, output_dir=str(tmp_path / "run")
     )
     run = hone.train(hone.load_config({**config, "sample_prompts": 2}))
-    tuned, change = run.read_eval("tuned"), run.read_eval("compare")
-    assert tuned["accuracy"] == 1.0
-    assert tuned["confusion"] == [[4, 0], [0, 8]]
-    assert (tuned["majority_class"], tuned["majority_accuracy"]) == ("good", 8 / 12)
-    assert change["only_base_right"] == 0
+    tuned, change = run.tuned, run.comparison
+    assert tuned and tuned.classes and change
+    assert tuned.value("accuracy") == 1.0
+    assert tuned.classes.confusion == [[4, 0], [0, 8]]
+    assert (tuned.classes.majority_class, tuned.classes.majority_accuracy) == ("good", 8 / 12)
+    assert change.metrics["accuracy"].only_a == 0
     watched = [line for line in run.metrics() if "eval_loss" in line]
     assert watched
     assert set(watched[-1]) == {"step", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1"}
-    assert math.isclose(watched[-1]["eval_loss"], tuned["loss"], rel_tol=1e-5)
+    assert math.isclose(watched[-1]["eval_loss"], tuned.value("loss"), rel_tol=1e-5)
     _check_plain_transformers(run.folder)
     rows = hone.predict(run, ["a sunny day", "day 3 is sad indeed"])
     assert [row["label"] for row in rows] == ["good", "bad"]
@@ -331,8 +336,8 @@ def test_lora_and_head_only_train_the_head_and_load_again(
         "train_file": str(write_rows("three.jsonl", [*labelled_rows(36), {"text": "so so", "label": "even"}] * 2))
     }
     run = hone.train(hone.load_config(config))
-    base, tuned = run.read_eval("base"), run.read_eval("tuned")
-    assert tuned["loss"] < base["loss"]
+    base, tuned = run.base, run.tuned
+    assert base and tuned and tuned.value("loss") < base.value("loss")
     model, tokenizer = hone.load(run)  # tuned.json was measured on a model loaded from these files
     from hone.inference.predict import predict
     from hone.models.classifier_head import class_names
@@ -341,7 +346,7 @@ def test_lora_and_head_only_train_the_head_and_load_again(
     texts = [row["text"] for row in labelled_rows(48)[36:]]
     logs = [math.log(r["probabilities"][row["label"]]) for r, row in zip(
         predict(model, tokenizer, texts), labelled_rows(48)[36:], strict=True)]  # fmt: skip
-    assert math.isclose(-sum(logs) / 12, tuned["loss"], rel_tol=1e-5)
+    assert math.isclose(-sum(logs) / 12, tuned.value("loss"), rel_tol=1e-5)
     if method == "freeze":
         from safetensors.torch import load_file
 
@@ -385,9 +390,10 @@ def test_eval_of_a_run_repeats_its_numbers(tmp_path: Path, model_folder: Path, w
     config = settings(model_folder, write_rows, output_dir=str(tmp_path / "run"))
     run = hone.train(hone.load_config(config))
     again = hone.evaluate(run, hone.load_config(run.folder / "config.resolved.yaml"))
-    tuned = run.read_eval("tuned")
-    assert math.isclose(again["loss"], tuned["loss"], rel_tol=1e-6)
-    assert again["confusion"] == tuned["confusion"]
+    tuned = run.tuned
+    assert tuned and again.classes and tuned.classes
+    assert math.isclose(again.value("loss"), tuned.value("loss"), rel_tol=1e-6)
+    assert again.classes.confusion == tuned.classes.confusion
     card = (run.folder / "README.md").read_text(encoding="utf-8")
     assert "pipeline_tag: text-classification" in card
     assert "balanced accuracy" in card

@@ -11,7 +11,7 @@ import hone
 from hone.data.special_tokens import SpecialTokens, padding_id, special_tokens
 from hone.loss import seq2seq_loss
 from hone.metrics.continuations import greedy
-from hone.tasks.seq2seq import collate, decoder_inputs, rouge_l, text_scores
+from hone.tasks.seq2seq import collate, decoder_inputs, rouge_l, text_metrics, text_scores
 from tiny_tasks import BART, QUIET, T5, framed_tokenizer, pair_rows
 
 KINDS = {  # tokenizer's frame, the architecture, what its decoder starts with, how it spells a target "c d"
@@ -150,15 +150,17 @@ def test_text_scores_are_sacrebleus() -> None:
 
     texts = ["the cat sat on the mat", "a dog", " exactly this one here "] * 4
     references = ["the cat is on the mat", "the dog ran away", "exactly this one here"] * 4
-    scores, each = text_scores(texts, references, 0.95, 200)
+    each = text_metrics(texts, references)
+    scores, signatures = text_scores(texts, references, each, 0.95, 200)
+    assert len(signatures) == 2 and all("version:" in signature for signature in signatures)
     stripped = [t.strip() for t in texts]
-    assert scores["chrf"] == sacrebleu.corpus_chrf(stripped, [references]).score
-    assert scores["bleu"] == sacrebleu.corpus_bleu(stripped, [references]).score
-    assert scores["exact_match"] == pytest.approx(1 / 3)
-    assert each["exact_match"] == [0.0, 0.0, 1.0] * 4
-    low, high = scores["exact_match_interval"]
+    assert scores["chrf"].value == sacrebleu.corpus_chrf(stripped, [references]).score
+    assert scores["bleu"].value == sacrebleu.corpus_bleu(stripped, [references]).score
+    assert scores["exact_match"].value == pytest.approx(1 / 3)
+    assert each["exact_match"].numerator.tolist() == [0.0, 0.0, 1.0] * 4
+    low, high = scores["exact_match"].bounds or (1, 0)
     assert low < 1 / 3 < high
-    assert scores["rouge_l"] == pytest.approx(np.mean(each["rouge_l"]))
+    assert scores["rouge_l"].value == pytest.approx(np.mean(each["rouge_l"].numerator))
 
 
 # ---- whole runs ---------------------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ def test_numbers_of_a_run(tmp_path: Path, tokenizer: Any, write_rows: Any) -> No
     run = overfit(
         "bart", BART, tmp_path, tokenizer, write_rows, num_train_epochs=2.0, sample_prompts=1, eval_strategy="epoch"
     )
-    tuned = run.read_eval("tuned")
+    tuned, change = run.tuned, run.comparison
+    assert tuned and change
     plain = AutoModelForSeq2SeqLM.from_pretrained(run.folder).eval()
     saved = AutoTokenizer.from_pretrained(run.folder)
     nats, tokens = 0.0, 0
@@ -213,11 +216,11 @@ def test_numbers_of_a_run(tmp_path: Path, tokenizer: Any, write_rows: Any) -> No
         with torch.no_grad():
             nats += float(plain(input_ids=ids, labels=labels).loss) * labels.shape[1]
         tokens += labels.shape[1]
-    assert tuned["n_tokens"] == tokens
-    assert math.isclose(tuned["loss"], nats / tokens, rel_tol=1e-5)
-    assert tuned["n_bytes"] == sum(len(row["target"]) for row in pair_rows(36)[32:])
-    assert tuned["n_written"] == 4
-    assert {"exact_match_difference", "chrf_mean_difference", "loss_difference"} <= set(run.read_eval("compare"))
+    assert tuned.n_tokens == tokens
+    assert math.isclose(tuned.value("loss"), nats / tokens, rel_tol=1e-5)
+    assert tuned.n_bytes == sum(len(row["target"]) for row in pair_rows(36)[32:])
+    assert tuned.metrics["chrf"].n_items == 4
+    assert list(change.metrics) == ["loss", "bits_per_byte", "exact_match", "chrf_mean", "rouge_l"]
     watched = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
-    assert math.isclose(watched[-1], tuned["loss"], rel_tol=1e-5)
+    assert math.isclose(watched[-1], tuned.value("loss"), rel_tol=1e-5)
     assert type(hone.load(run)[0]).__name__ == "BartForConditionalGeneration"

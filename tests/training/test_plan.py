@@ -20,7 +20,7 @@ from hone.models.kinds import DECODER
 from hone.planning import lengths, memory, plan
 from hone.planning.lengths import estimated_data
 from hone.planning.plan import make_plan
-from hone.tables import plan_text
+from hone.tables.plan import plan_text
 from hone.tasks import task_of
 from tiny_tasks import BART, BERT, GPT2, QUIET, T5, bert_tokenizer, labelled_rows, pair_rows
 

@@ -15,6 +15,7 @@ import hone
 from conftest import pairs
 from hone.cli import app
 from hone.errors import HoneError
+from hone.results import Repeat, read
 from hone.runs import Run
 
 WORDS = {"good": ["fine", "great", "lovely"], "bad": ["poor", "awful", "sad"]}
@@ -39,7 +40,7 @@ def settings(tmp_path: Path, model_folder: Path, write_rows: Callable[..., Path]
     }
 
 
-def repeated(settings: dict[str, Any], seeds: list[int], **changes: Any) -> dict[str, Any]:
+def repeated(settings: dict[str, Any], seeds: list[int], **changes: Any) -> Repeat:
     return hone.repeat(hone.load_config({**settings, **changes}), seeds)
 
 
@@ -66,15 +67,15 @@ def test_each_seed_is_the_run_that_train_makes_alone(settings: dict[str, Any], t
     alone = hone.train(hone.load_config({**settings, "seed": 3, "output_dir": str(tmp_path / "alone")}))
     assert items(alone.folder) == items(tmp_path / "out" / "seed-3")
     assert items(alone.folder, "base") == items(tmp_path / "out" / "seed-3", "base")
-    shared = json.loads((tmp_path / "out" / "seed-3" / "eval" / "base.json").read_text())
-    assert {**shared, "seconds": 0} == {**(alone.read_eval("base") or {}), "seconds": 0}
+    shared = Run(tmp_path / "out" / "seed-3").base
+    assert shared and alone.base and shared.model_copy(update={"seconds": alone.base.seconds}) == alone.base
 
 
 def test_what_can_be_shared_is_done_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     measured = count_calls(monkeypatch, "hone.evaluation.run.evaluate_model")
     tokenised = count_calls(monkeypatch, "hone.data.prepare.write_store")
     repeated(settings, [5, 6, 7])
-    assert [call[-1] for call in measured] == ["base", "tuned", "tuned", "tuned"]
+    assert len(measured) == 4, "the base once, and each tuned model"
     assert len(tokenised) == 1
 
 
@@ -87,24 +88,27 @@ def test_the_same_call_trains_only_what_is_missing(
     assert not fitted
     more = repeated(settings, [1, 2, 3])
     assert len(fitted) == 1
-    assert more["runs"][:2] == first["runs"]
-    assert json.loads((tmp_path / "out" / "repeat.json").read_text()) == more
+    assert more.runs[:2] == first.runs
+    assert read(Repeat, tmp_path / "out" / "repeat.json") == more
 
 
 def test_numbers_are_those_of_the_folders(settings: dict[str, Any], tmp_path: Path) -> None:
     found = repeated(settings, [1, 2, 3])
     runs = [Run(tmp_path / "out" / f"seed-{seed}") for seed in (1, 2, 3)]
-    losses = [(run.read_eval("tuned") or {})["loss"] for run in runs]
-    changes = [(run.read_eval("compare") or {})["loss_difference"] for run in runs]
-    assert [row["tuned"] for row in found["runs"]] == losses
-    assert found["tuned"]["mean"] == pytest.approx(np.mean(losses), rel=1e-12)
-    assert found["change"]["mean"] == pytest.approx(np.mean(changes), rel=1e-9)
-    assert found["change"]["standard_deviation"] == pytest.approx(np.std(changes, ddof=1), rel=1e-6)
-    assert found["tuned"]["n_items"] == len(items(runs[0].folder)["nll"])
-    assert len({json.dumps(items(run.folder)["n_tokens"]) for run in runs}) == 1  # the same held-out rows
+    losses = [run.tuned.value("loss") for run in runs if run.tuned]
+    changes = [run.comparison.metrics["loss"].difference.value for run in runs if run.comparison]
+    assert [row.tuned.value for row in found.runs] == losses
+    tuned, change = found.metrics["loss"].tuned, found.metrics["loss"].change
+    assert change and change.standard_deviation
+    assert tuned.mean.value == pytest.approx(np.mean(losses), rel=1e-12)
+    assert change.mean.value == pytest.approx(np.mean(changes), rel=1e-9)
+    assert change.standard_deviation.value == pytest.approx(np.std(changes, ddof=1), rel=1e-6)
+    assert tuned.n_items == len(items(runs[0].folder)["metrics"]["loss"]["numerator"])
+    weights = [items(run.folder)["metrics"]["loss"]["weight"] for run in runs]
+    assert weights[0] == weights[1] == weights[2]  # the same held-out rows
     assert len(set(losses)) == 3  # and yet the seeds do differ
-    assert found["change"]["verdict"] == "better"
-    assert found["change"]["sign_flip_p"] == found["change"]["smallest_sign_flip_p"] == 0.25
+    assert change.verdict == "better"
+    assert change.sign_flip_p == change.smallest_sign_flip_p == 0.25
 
 
 def test_code_tasks_are_solved_by_the_base_once_and_judged_over_seeds(
@@ -120,28 +124,30 @@ def test_code_tasks_are_solved_by_the_base_once_and_judged_over_seeds(
         for i in range(3)
     ]
     found = repeated(settings, [1, 2], code_tasks=str(write_rows("tasks.jsonl", tasks)), max_new_tokens=4)
-    assert found["metrics"]["passed"]["change"]["n_items"] == 3
-    assert found["metrics"]["passed"]["change"]["verdict"] == "not distinguishable"  # none passes, before or after
+    passed = found.metrics["passed"]
+    assert passed.item == "task" and passed.change and passed.change.n_items == 3
+    assert passed.change.verdict == "not distinguishable"  # none passes, before or after
     for file in ("base.code.json", "base.code.jsonl"):
         assert len({(tmp_path / "out" / f"seed-{seed}" / "eval" / file).read_text() for seed in (1, 2)}) == 1
 
 
 def test_a_seed_twice_is_the_same_training_and_no_second_draw(settings: dict[str, Any], tmp_path: Path) -> None:
     found = repeated(settings, [1, 1, 7])
-    assert [row["folder"] for row in found["runs"]] == ["seed-1", "seed-1-run-2", "seed-7"]
+    assert [row.folder for row in found.runs] == ["seed-1", "seed-1-run-2", "seed-7"]
     assert items(tmp_path / "out" / "seed-1") == items(tmp_path / "out" / "seed-1-run-2")
-    assert found["same_seed_spread"] == {"1": 0.0}
-    assert found["change"]["n_seeds"] == 2
-    only = repeated(settings, [1, 1])
-    assert only["change"]["n_seeds"] == 1
-    assert only["change"]["interval"] is only["change"]["sign_flip_p"] is None
-    assert only["change"]["verdict"] == "not distinguishable"
+    assert found.same_seed_spread == {1: 0.0}
+    change = found.metrics["loss"].change
+    assert change and change.n_seeds == 2
+    only = repeated(settings, [1, 1]).metrics["loss"].change
+    assert only and only.n_seeds == 1
+    assert only.mean.bounds is only.sign_flip_p is None
+    assert only.verdict == "not distinguishable"
 
 
 def test_lora_shares_the_base_and_says_what_the_seed_draws(settings: dict[str, Any], tmp_path: Path) -> None:
     found = repeated(settings, [1, 2], method="lora", lora_target_modules=["c_attn"])
-    assert "the initial weights of the adapter" in found["seed_changes"]
-    assert not found["base_depends_on_seed"]
+    assert "the initial weights of the adapter" in found.seed_changes
+    assert not found.base_depends_on_seed
     assert items(tmp_path / "out" / "seed-1", "base") == items(tmp_path / "out" / "seed-2", "base")
 
 
@@ -150,7 +156,7 @@ def test_from_scratch_each_seed_has_its_own_base(settings: dict[str, Any], tmp_p
     del scratch["model_name_or_path"]
     scratch["config_overrides"] = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 64}
     found = repeated(scratch, [1, 2])
-    assert found["base_depends_on_seed"]
+    assert found.base_depends_on_seed
     assert items(tmp_path / "out" / "seed-1", "base") != items(tmp_path / "out" / "seed-2", "base")
 
 
@@ -166,11 +172,12 @@ def test_classes_are_judged_by_accuracy(
     found = repeated(settings, [1, 2, 3], task="classification", train_file=str(write_rows("classes.jsonl", rows)),
                      num_train_epochs=3)  # fmt: skip
     runs = [Run(tmp_path / "out" / f"seed-{seed}") for seed in (1, 2, 3)]
-    shares = [(run.read_eval("tuned") or {})["accuracy"] for run in runs]
-    gains = [(run.read_eval("compare") or {})["accuracy_difference"] for run in runs]
-    assert found["metric"] == "accuracy"
-    assert found["tuned"]["mean"] == pytest.approx(np.mean(shares))
-    assert found["change"]["mean"] == pytest.approx(np.mean(gains))
+    shares = [run.tuned.value("accuracy") for run in runs if run.tuned]
+    gains = [run.comparison.metrics["accuracy"].difference.value for run in runs if run.comparison]
+    metric = found.metrics["accuracy"]
+    assert found.headline == "accuracy" and metric.change
+    assert metric.tuned.mean.value == pytest.approx(np.mean(shares))
+    assert metric.change.mean.value == pytest.approx(np.mean(gains))
     assert items(runs[0].folder, "base") != items(runs[1].folder, "base")  # each head starts with other weights
 
 
@@ -200,9 +207,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(
     assert len(fitted) == 1
     assert fitted[0][-1] is not None  # from a checkpoint
     whole = repeated(settings, [1, 2], output_dir=str(tmp_path / "whole"))
-    found = json.loads(done.stdout)
-    assert [row["tuned"] for row in found["runs"]] == [row["tuned"] for row in whole["runs"]]
-    assert found["change"] == whole["change"]
+    found = Repeat.model_validate_json(done.stdout)
+    assert [row.tuned for row in found.runs] == [row.tuned for row in whole.runs]
+    assert found.metrics == whole.metrics
 
 
 def test_the_table_names_every_seed_and_what_they_can_show(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -213,7 +220,7 @@ def test_the_table_names_every_seed_and_what_they_can_show(settings: dict[str, A
     assert [line.split()[0] for line in shown[2:4]] == ["4", "5"]
     assert "2 seeds, which cannot give less than 0.5; 6 are the fewest for p < 0.05" in result.stdout
     assert "nats/token over 2 seeds and 12 documents: " in result.stdout
-    assert "bits/byte over 2 seeds and 12 documents: " in result.stdout
+    assert "bits per byte over 2 seeds and 12 documents: " in result.stdout
 
 
 @pytest.mark.parametrize("text", ["", "six", "1,,2", "-3", "1.5", "0", "1,99999999999"])
@@ -255,10 +262,10 @@ def test_runs_measured_otherwise_are_not_put_together(
     with pytest.raises(HoneError, match=r"another data"):
         repeated(settings, [1, 3])
     again = repeated(settings, [1, 3], overwrite=True)
-    assert again["change"]["n_seeds"] == 2
+    assert again.metrics["loss"].change and again.metrics["loss"].change.n_seeds == 2
 
 
 def test_without_a_base_the_tuned_models_are_compared(settings: dict[str, Any]) -> None:
-    found = repeated(settings, [1, 2], eval_base=False)
-    assert found["change"] is None
-    assert found["tuned"]["standard_deviation"] > 0
+    found = repeated(settings, [1, 2], eval_base=False).metrics["loss"]
+    assert found.change is None
+    assert found.tuned.standard_deviation and found.tuned.standard_deviation.value > 0

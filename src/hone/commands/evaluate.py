@@ -37,10 +37,11 @@ def evaluate(
     elif tasks is not None:
         _evaluate_public(model, tasks, config, limit, as_json)
     else:
-        from hone.evaluation.run import describe
+        from hone.results import json_text
+        from hone.show import measurement_line
 
         result = hone.evaluate(model, config)
-        typer.echo(json.dumps(result) if as_json else describe(result))
+        typer.echo(json_text(result) if as_json else measurement_line(result))
 
 
 def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: Path | None, as_json: bool) -> None:
@@ -48,28 +49,25 @@ def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: 
     if output is not None:
         check_output(output, path)
     from hone.evaluation.code_tasks import evaluate_code, rows_text
-    from hone.evaluation.columns import code_notes
     from hone.files import write_text_atomic
-    from hone.tables import grades_text
+    from hone.results import json_text
+    from hone.tables.results import code_text
 
     log_to_stderr()
     result, rows = evaluate_code(model, path, config, isolation)  # type: ignore[arg-type]
     if output is not None:
         write_text_atomic(output, rows_text(rows))
-    typer.echo(json.dumps(result) if as_json else f"{grades_text(result)}\n{code_notes(result)}")
+    typer.echo(json_text(result) if as_json else code_text(result))
 
 
 def _evaluate_public(model: str, tasks: str, config: Any, limit: int | None, as_json: bool) -> None:
-    from hone.evaluation.public_tasks import evaluate_public, public_rows
-    from hone.show import table
+    from hone.evaluation.public_tasks import evaluate_public
+    from hone.results import json_text
+    from hone.tables.results import public_text
 
-    result = evaluate_public(model, [name.strip() for name in tasks.split(",")], config, limit=limit)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    typer.echo(table(["task", "metric", "value", "items"], public_rows(result)))
-    level = f"in brackets {result['confidence_level']:.0%} intervals; lm-eval {result['versions']['lm-eval']}"
-    typer.echo(level + ("" if limit is None else f"; the first {limit} items only: no benchmark result"))
+    names = [name.strip() for name in tasks.split(",")]
+    result = evaluate_public(model, names, config.eval, as_chat=config.data.template == "chat", limit=limit)
+    typer.echo(json_text(result) if as_json else public_text(result))
 
 
 def grade(
@@ -93,7 +91,8 @@ def grade(
     from hone.grading.grade import grade as grade_samples
     from hone.grading.grade import read_samples, references, results_path, summary, write_results
     from hone.grading.tasks import read_tasks
-    from hone.tables import grades_text
+    from hone.results import json_text
+    from hone.tables.results import code_text
 
     known = read_tasks(tasks)
     asked = read_samples(samples) if samples else references(known)
@@ -102,11 +101,11 @@ def grade(
     results = grade_samples(known, asked, isolation=isolation, timeout=timeout, workers=workers)  # type: ignore[arg-type]
     found = summary(results, map(int, k.split(",")), known)
     if samples:
-        write_results(results_path(samples), results)
+        write_results(results_path(samples), results, found)
     if as_json:
-        typer.echo(json.dumps({**found, "results": str(results_path(samples)) if samples else None}))
+        typer.echo(json_text(found))
     else:
-        typer.echo(grades_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
+        typer.echo(code_text(found) + (f"\nresults: {results_path(samples)}" if samples else ""))
 
 
 def compare(
@@ -118,15 +117,12 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """B compared with A on the same items: difference, interval, test, and the minimum detectable effect."""
-    from hone.show import printable, table
-    from hone.statistics.compare import failed, notes, table_of
+    from hone.results import json_text
+    from hone.tables.results import comparison_text, worse
 
     result = hone.compare(a, b)
-    why = failed(result, fail_if_worse) if fail_if_worse is not None else None
-    if as_json:
-        typer.echo(json.dumps(result))
-    else:
-        typer.echo(printable("\n\n".join([result["sentence"], table(*table_of(result)), "\n".join(notes(result))])))
+    why = worse(result, fail_if_worse) if fail_if_worse is not None else None
+    typer.echo(json_text(result) if as_json else comparison_text(result))
     if why:
         typer.echo(f"failed: {why}", err=True)
         raise typer.Exit(3)
@@ -150,7 +146,7 @@ def runs(
 ) -> None:
     """List runs: status, base, data, last loss, before and after, duration."""
     from hone.runs import find_runs
-    from hone.tables import run_row, runs_table
+    from hone.tables.run import run_row, runs_table
 
     found = find_runs(folder)
     typer.echo(json.dumps([run_row(run) for run in found]) if as_json else runs_table(found))

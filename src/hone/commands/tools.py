@@ -56,7 +56,7 @@ def doctor(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from hone.doctor import examine, exit_code
-    from hone.tables import checks_table
+    from hone.tables.data import checks_table
 
     checks = examine()
     typer.echo(json.dumps([asdict(item) for item in checks]) if as_json else checks_table(checks))
@@ -76,7 +76,7 @@ def cache(
     from hone.cache import cache_entries, cache_root, chosen
     from hone.cache import remove as remove_entries
     from hone.show import size
-    from hone.tables import cache_text
+    from hone.tables.data import cache_text
 
     root = cache_root()
     entries = chosen(

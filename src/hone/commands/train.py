@@ -93,7 +93,7 @@ def prepare(
     require_training(config)
     from hone.data.prepare import copy_bins, describe
     from hone.models.fallback import with_fallback
-    from hone.tables import colour_tokens
+    from hone.tables.data import colour_tokens
 
     config = with_fallback(config)
     data = hone.prepare(config)
@@ -118,7 +118,7 @@ def plan(
 ) -> None:
     """What a training will cost, before it starts: parameters, steps, memory, disk, time. Exit code 3: too much."""
     config = config_of(settings)
-    from hone.tables import plan_text
+    from hone.tables.plan import plan_text
 
     found = hone.plan(config, measure=measure)
     typer.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))
@@ -134,11 +134,12 @@ def train(settings: Settings = None, as_json: AsJson = False) -> None:
 
 
 def _print_run(run: Any, as_json: bool) -> None:
-    from hone.tables import before_after
+    from hone.tables.run import before_after
 
     if as_json:
-        names = ("base", "tuned", "compare")
-        typer.echo(json.dumps({"run": str(run.folder), **{name: run.read_eval(name) for name in names}}))
+        found = {"base": run.base, "tuned": run.tuned, "comparison": run.comparison}
+        files = {name: one and one.model_dump(mode="json") for name, one in found.items()}
+        typer.echo(json.dumps({"run": str(run.folder), **files}))
     else:
         typer.echo(before_after(run))
 
@@ -153,8 +154,9 @@ def repeat(
     """Train with several seeds: is the change larger than seed variance? Once more, it trains only what is missing."""
     config = config_of(settings)
     log_to_stderr()
-    from hone.tables import repeat_text
+    from hone.results import json_text
+    from hone.tables.results import repeat_text
     from hone.training.repeat import parse_seeds
 
     found = hone.repeat(config, parse_seeds(seeds, config.train.seed))
-    typer.echo(json.dumps(found) if as_json else repeat_text(found, config.output.output_dir))
+    typer.echo(json_text(found) if as_json else repeat_text(found, config.output.output_dir))

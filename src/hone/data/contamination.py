@@ -1,4 +1,4 @@
-"""Which evaluation items stand in the training rows, word for word or nearly: looked for before anything is trained.
+"""Which evaluation items occur in the training rows, word for word or nearly: looked for before anything is trained.
 
 Three kinds, the worst first. exact: the same words and signs, however laid out. same code: the same program under other
 variable names, comments and layout. near: one training row holds at least half of the item's 13-grams, in one of the
@@ -7,7 +7,7 @@ and more than a hundredth of them hold are nobody's own (a template, a licence) 
 
 Only the items are indexed (about 50 bytes a token, in each form); rows stream by, so memory does not grow with them.
 
->>> found = find_overlap(["def f(x):\\n    return x"], [["a = 1", "def f(x): return x"]], n_rows=2)
+>>> found = find_contamination(["def f(x):\\n    return x"], [["a = 1", "def f(x): return x"]], n_rows=2)
 >>> found.pairs
 [Pair(item=0, row=1, kind='exact', share=0.0, code_share=0.0)]
 """
@@ -16,9 +16,9 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from hone.data.dataset import Dataset
 from hone.data.ngrams import Form, N, code_form, plain_form
 from hone.data.store import Split, Store
 from hone.errors import HoneError
-from hone.files import read_json, write_json_atomic
+from hone.results import ContaminatedItem, Contamination, read, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,9 +39,9 @@ FORMS = {"plain": plain_form, "code": code_form}
 PIECE_TOKENS = 1 << 18  # decoded at once: bounds memory; a longer document is looked at in pieces
 EXPANDED = 1 << 21  # (item, row) pairs counted at once
 LOOKED_THROUGH = 100_000_000  # training tokens, some minutes; more are looked through only where rows are to be dropped
-LISTED = 1000  # items in overlap.json
+LISTED = 1000  # items in contamination.json
 EXCERPT = 80
-FORMAT = 1  # of overlap.json beside the tokens: raise when anything here would find other pairs
+FORMAT = 2  # of the file beside the tokens: raise when anything here would find other pairs
 
 # (texts, the row of each, whether it is the whole row)
 Batches = Iterator[tuple[list[str], np.ndarray, np.ndarray]]
@@ -58,7 +58,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Matches:
     """All pairs, worst first. n_short: items of fewer than N tokens."""
 
     n_items: int
@@ -74,7 +74,7 @@ class Overlap:
         return list(found.values())
 
 
-def find_overlap(items: Sequence[str], rows: Iterable[Sequence[str]], n_rows: int) -> Overlap:
+def find_contamination(items: Sequence[str], rows: Iterable[Sequence[str]], n_rows: int) -> Matches:
     """Pairs of evaluation items and training rows that are the same, or nearly.
 
     Args:
@@ -91,7 +91,7 @@ def _numbered(batches: Iterable[Sequence[str]]) -> Batches:
         first += len(batch)
 
 
-def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Overlap:
+def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Matches:
     """The same where rows may come in parts."""
     searches = {name: Search.of(form(items), least=N if name == "code" else 1) for name, form in FORMS.items()}
     for texts, numbers, whole in batches:
@@ -106,7 +106,7 @@ def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Overlap:
         if kind != "near" or (item, row) not in exact | same_code
     ]
     pairs.sort(key=lambda p: (KINDS.index(p.kind), -max(p.share, p.code_share), p.item, p.row))
-    return Overlap(len(items), n_rows, int((searches["plain"].sizes < N).sum()), pairs)
+    return Matches(len(items), n_rows, int((searches["plain"].sizes < N).sum()), pairs)
 
 
 # ---- the search in one form ---------------------------------------------------------------------------------------
@@ -223,10 +223,10 @@ def _row_blocks(rows: np.ndarray, sizes: np.ndarray) -> Iterator[slice]:
         first = last
 
 
-# ---- the overlap of prepared data ---------------------------------------------------------------------------------
+# ---- the contamination of prepared data ---------------------------------------------------------------------------
 
 
-def overlap_of(
+def contamination_of(
     store: Store,
     train: Dataset,
     validation: Dataset,
@@ -234,8 +234,8 @@ def overlap_of(
     *,
     cache: Path,
     however_long: bool = False,
-) -> dict[str, Any]:
-    """What eval/overlap.json says of two datasets; found once, then read from beside the tokens.
+) -> Contamination:
+    """What eval/contamination.json says of two datasets; found once, then read from beside the tokens.
 
     An item is a validation document, or a piece of the only one; a row is a training document, whole, wherever rows
     are cut. Both are numbered as they stand in the store.
@@ -247,71 +247,74 @@ def overlap_of(
     rows = np.unique(train.documents)
     n_tokens = int(np.diff(train.split.starts)[rows].sum())
     if n_tokens > LOOKED_THROUGH and not however_long:
-        return {"not_searched": f"{n_tokens:,} training tokens are more than {LOOKED_THROUGH:,}"}
+        return Contamination(not_searched=f"{n_tokens:,} training tokens are more than {LOOKED_THROUGH:,}")
     pieces = len(np.unique(validation.documents)) == 1 and len(validation) > 1
     spans = _spans(validation, pieces)
     identity = [FORMAT, N, NEAR, store.meta["sources"], tokenizer.name_or_path, rows.tobytes(), spans.tobytes()]
-    name = f"overlap-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.json"
+    name = f"contamination-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.json"
     path = (store.folder or cache) / name
-    if path.is_file():
-        with suppress(HoneError):  # damaged: found anew
-            return dict(read_json(path))
+    with suppress(HoneError):  # damaged: found anew
+        if known := read(Contamination, path):
+            return known
     items, numbers = [], []
     for texts, documents, _ in _texts(validation.split, spans, tokenizer):
         items += texts
         numbers += documents.tolist()
     found = _find(items, _texts(train.split, _spans(train, False), tokenizer), int(rows.max(initial=-1)) + 1)
-    found = replace(found, n_rows=len(rows))
-    result = _as_dict(found, items, numbers, train.split, tokenizer) | {
-        "item": "piece" if pieces else "document",
-        "seconds": round(time.perf_counter() - began, 2),
-    }
+    worst = found.worst()
+    result = Contamination(
+        item="piece" if pieces else "document",
+        n=N,
+        near=NEAR,
+        n_items=found.n_items,
+        n_rows=len(rows),
+        n_short=found.n_short,
+        n_contaminated=len(worst),
+        by_kind={kind: sum(pair.kind == kind for pair in worst) for kind in KINDS},
+        items=[_listed(pair, numbers, items, train.split, tokenizer) for pair in worst[:LISTED]],
+        rows=sorted({pair.row for pair in found.pairs}),
+        seconds=round(time.perf_counter() - began, 2),
+    )
     with suppress(HoneError, OSError):  # a full or read-only cache: the result is here all the same
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(path, result)
+        write(path, result)
     return result
 
 
-def without_overlap(train: Dataset, overlap: dict[str, Any]) -> Dataset:
+def _listed(
+    pair: Pair, numbers: list[int], items: list[str], split: Split, tokenizer: "PreTrainedTokenizerBase"
+) -> ContaminatedItem:
+    """A pair with the beginnings of its texts; numbers: of the items in their split."""
+    begin = int(split.starts[pair.row])
+    end = min(begin + EXCERPT, int(split.starts[pair.row + 1]))
+    row_text = _decoded(tokenizer, [split.tokens[begin:end].tolist()])[0][:EXCERPT]
+    text = items[pair.item][:EXCERPT]
+    return ContaminatedItem(**{**pair._asdict(), "item": numbers[pair.item]}, text=text, row_text=row_text)
+
+
+def without_contaminated_rows(train: Dataset, found: Contamination) -> Dataset:
     """The training data without the rows that hold an item, and how many examples that cost among what is left out."""
-    keep = ~np.isin(train.documents, overlap["rows"])
-    return train.select(keep, "examples dropped: their row overlaps with a validation item")
+    keep = ~np.isin(train.documents, found.rows)
+    return train.select(keep, "examples dropped: their row holds a validation item")
 
 
-def describe_overlap(overlap: dict[str, Any]) -> str:
+def describe(found: Contamination) -> str:
     """One line: how many items of how many, and the worst three."""
-    if "not_searched" in overlap:
-        return f"overlap: not looked for: {overlap['not_searched']} (overlap: drop looks through any number)"
-    told = f"overlap: {overlap['n_overlapping']:,} of {overlap['n_items']:,} validation items are in the "
-    told += f"{overlap['n_rows']:,} training rows"
-    if overlap["n_short"]:
-        told += f" ({overlap['n_short']:,} have fewer than {N} words: only looked for as a whole)"
-    if not overlap["n_overlapping"]:
-        return told
-    told += f": {overlap['n_exact']:,} exact, {overlap['n_same_code']:,} the same code, {overlap['n_near']:,} near; "
+    if found.not_searched is not None:
+        return f"contamination: not looked for: {found.not_searched} (overlap: drop looks through any number)"
+    line = f"contamination: {found.n_contaminated:,} of {found.n_items:,} validation items are in the "
+    line += f"{found.n_rows:,} training rows"
+    if found.n_short:
+        line += f" ({found.n_short:,} have fewer than {N} words: only looked for as a whole)"
+    if not found.n_contaminated:
+        return line
+    line += f": {', '.join(f'{count:,} {kind}' for kind, count in found.by_kind.items())}; "
     worst = []
-    for entry in overlap["items"][:3]:
-        share = "" if entry["kind"] != "near" else f" {max(entry['share'], entry['code_share']):.0%}"
-        text = repr(entry["text"][: EXCERPT // 2])
-        worst.append(f"{overlap['item']} {entry['item']} in row {entry['row']} ({entry['kind']}{share}) {text}")
-    return told + f"worst: {'; '.join(worst)}"
-
-
-def _as_dict(
-    found: Overlap, items: list[str], numbers: list[int], split: Split, tokenizer: "PreTrainedTokenizerBase"
-) -> dict[str, Any]:
-    worst = found.worst()
-    listed = []
-    for pair in worst[:LISTED]:
-        begin = int(split.starts[pair.row])
-        end = min(begin + EXCERPT, int(split.starts[pair.row + 1]))
-        row_text = _decoded(tokenizer, [split.tokens[begin:end].tolist()])[0]
-        shown = {**pair._asdict(), "item": numbers[pair.item]}
-        listed.append({**shown, "text": items[pair.item][:EXCERPT], "row_text": row_text[:EXCERPT]})
-    counts = {f"n_{kind.replace(' ', '_')}": sum(pair.kind == kind for pair in worst) for kind in KINDS}
-    sizes = {key: value for key, value in asdict(found).items() if key != "pairs"}
-    rows = sorted({pair.row for pair in found.pairs})
-    return {"n": N, "near": NEAR, **sizes, "n_overlapping": len(worst), **counts, "items": listed, "rows": rows}
+    for one in found.items[:3]:
+        share = "" if one.kind != "near" else f" {max(one.share, one.code_share):.0%}"
+        text = repr(one.text[: EXCERPT // 2])
+        worst.append(f"{found.item} {one.item} in row {one.row} ({one.kind}{share}) {text}")
+    return line + f"worst: {'; '.join(worst)}"
 
 
 def row_texts(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[str]]:

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from hone.cache import token_cache
 from hone.config.schema import Config, Where
 from hone.config.sections.data import DataSection
-from hone.data.contamination import describe_overlap, overlap_of, without_overlap
+from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
 from hone.data.inputs import Side, files_of, fingerprints, is_bin, rows_of
@@ -38,6 +38,7 @@ from hone.data.tokenizer import tokenizer_fingerprint
 from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
+from hone.results import Contamination
 
 Examples = Iterable[tuple[Row, Example]]
 
@@ -76,8 +77,8 @@ class Prepared:
     """Data ready to train on.
 
     train: examples as they are trained. validation: the held-out documents as they are measured (all of a text's
-    tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto". overlap:
-    what eval/overlap.json says of the two (`contamination.py`), None if it was not looked for.
+    tokens, also beyond max_length, in consecutive pieces). template: the one that was used, never "auto".
+    contamination: validation items that occur in the training rows, None if it was not looked for.
     """
 
     store: Store
@@ -86,7 +87,7 @@ class Prepared:
     template: str
     cached: bool
     seconds: float
-    overlap: dict[str, Any] | None = None
+    contamination: Contamination | None = None
 
 
 def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> Prepared:
@@ -101,9 +102,9 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
     store, cached = made(data, task, tokenizer, where)
     train, validation = task.views(config, store, tokenizer)
     train, validation = train.head(data.max_train_samples), validation.head(data.max_eval_samples)
-    overlap = None
+    found = None
     if data.overlap != "off" and len(train) and len(validation):
-        overlap = overlap_of(
+        found = contamination.contamination_of(
             store,
             train,
             validation,
@@ -111,17 +112,17 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
             cache=token_cache(data.token_cache_dir),
             however_long=data.overlap == "drop",
         )
-        train = without_overlap(train, overlap) if data.overlap == "drop" else train
+        train = contamination.without_contaminated_rows(train, found) if data.overlap == "drop" else train
         if not len(train):
             raise HoneError(
-                "every training row overlaps with a validation item",
+                "every training row holds a validation item",
                 where=where("overlap"),
                 fix="give other validation rows, or set overlap: flag",
             )
     refuse_empty(data, store, train, validation, where)
     with placed(where("train_file") or where("dataset_name")):
         validation = task.settle(train, validation)
-    return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began, overlap)
+    return Prepared(store, train, validation, store.meta["template"], cached, time.perf_counter() - began, found)
 
 
 def refuse_empty(data: DataSection, store: Store, train: Dataset, validation: Dataset, where: Where) -> None:
@@ -304,7 +305,7 @@ def describe(data: Prepared, batching: str) -> list[str]:
         places = f": {', '.join(entry['first'])}" + (", …" if entry["count"] > len(entry["first"]) else "")
         lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))
     lines += [f"data: {count:,} {reason}" for reason, count in train.left_out.items()]
-    lines += [f"data: {describe_overlap(data.overlap)}"] if data.overlap is not None else []
+    lines += [f"data: {contamination.describe(data.contamination)}"] if data.contamination is not None else []
     return lines
 
 

@@ -1,7 +1,5 @@
 """`hone eval`: any model on the validation data of a config."""
 
-from typing import Any
-
 from hone.config.schema import Config
 from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
@@ -9,11 +7,12 @@ from hone.errors import HoneError
 from hone.evaluation.run import evaluate_model as measure_model
 from hone.models.inspect import check_vocabulary
 from hone.models.load import check_kind, load_finished, quiet_libraries
+from hone.results import Measurement
 from hone.tasks import chosen
 from hone.tasks.task import Task
 
 
-def evaluate_model(name: str, config: Config, task: Task | None = None) -> dict[str, Any]:
+def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measurement:
     """Loss, perplexity and bits per byte of the model `name` (run, adapter, folder or hub name) with its own tokenizer.
 
     Raises:

@@ -14,17 +14,20 @@ characters, or 6 different words. Only the generations are indexed; rows stream 
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
 from hone.data.contamination import row_texts
 from hone.data.ngrams import PLAIN, N, character_form, plain_form
 from hone.data.prepare import Prepared
 from hone.metrics.continuations import greedy, sample_prompts
+from hone.results import Continuations, CopiedText, Copying, Kind, Measurement, Memorization, Sample, level_of
 from hone.runs import Run
-from hone.statistics.intervals import Interval, mcnemar, ratio_interval, share_difference_interval, wilson_interval
+from hone.show import estimate
+from hone.statistics.intervals import ratio_interval, wilson_interval
+from hone.statistics.paired import Metric, compare_metrics
 from hone.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ log = logging.getLogger("hone")
 
 CHARACTERS, OWN_CHARACTERS = 50, 10
 OWN_WORDS = 6
+COPYING = Kind(heading="copying", higher_is_better=False, form=".0%", top=1.0)
+COPIED_CHARACTERS = Kind(heading="copied characters", higher_is_better=False, form=".0%", top=1.0)
 GROUPS = ("training", "held_out")  # where prompts come from
 LISTED = 10  # copied texts in eval/memorization.json
 
@@ -90,96 +95,87 @@ def write_texts(
     task: Task,
     tokenizer: "PreTrainedTokenizerBase",
     data: Prepared,
-    config: Config,
+    settings: EvalSection,
 ) -> None:
     """eval/memorization.<name>.json: greedy continuations of the first tokens of training and of held-out rows.
 
     Continuations of held-out rows that eval/<name>.json has already are taken from there.
     """
-    n, settings = config.eval.memorization_samples, config.eval
-    if not n or not task.token_rows or run.read_eval(f"memorization.{name}") is not None:
+    n = settings.memorization_samples
+    if not n or not task.token_rows or run.has(f"memorization.{name}"):
         return
-    measured = run.read_eval(name) or {}
-    known = {sample["item"]: sample[name] for sample in measured.get("samples", ()) if name in sample}
-    groups: dict[str, Any] = {}
+    measured = run.read(Measurement, name)
+    known = {sample.item: sample.text for sample in measured.samples} if measured else {}
+    groups: dict[str, list[Sample]] = {}
     for group, dataset in zip(GROUPS, (data.train, data.validation)):
         prompts = sample_prompts(dataset, tokenizer, n) if len(dataset) else []
         have = known if group == "held_out" else {}
-        new = [(ids, about) for ids, about in prompts if about["item"] not in have]
+        new = [(ids, sample) for ids, sample in prompts if sample.item not in have]
         texts = greedy(model, tokenizer, [ids for ids, _ in new], settings.sample_max_new_tokens)
-        written = {about["item"]: text for (_, about), text in zip(new, texts, strict=True)} | have
-        groups[group] = [{**about, "text": written[about["item"]]} for _, about in prompts]
-    run.write_eval(f"memorization.{name}", groups)
+        written = {sample.item: text for (_, sample), text in zip(new, texts, strict=True)} | have
+        groups[group] = [sample.model_copy(update={"text": written[sample.item]}) for _, sample in prompts]
+    run.write(f"memorization.{name}", Continuations(training=groups["training"], held_out=groups["held_out"]))
 
 
-def compare_copies(run: Run, tokenizer: "PreTrainedTokenizerBase", data: Prepared, config: Config) -> None:
+def compare_copies(run: Run, tokenizer: "PreTrainedTokenizerBase", data: Prepared, settings: EvalSection) -> None:
     """eval/memorization.json: how much of these texts is copied from the training rows, and the difference to base."""
-    files = {name: run.read_eval(f"memorization.{name}") for name in ("base", "tuned")}
-    models = {name: groups for name, groups in files.items() if groups is not None}
-    if "tuned" not in models or run.read_eval("memorization") is not None:
+    files = {name: run.read(Continuations, f"memorization.{name}") for name in ("base", "tuned")}
+    models = {name: {"training": found.training, "held_out": found.held_out} for name, found in files.items() if found}
+    if "tuned" not in models or run.has("memorization"):
         return
-    flat = [(name, group, entry) for name, groups in models.items() for group in GROUPS for entry in groups[group]]
-    found = copies([entry["text"] for _, _, entry in flat], row_texts(data.train, tokenizer))
-    result: dict[str, Any] = {
-        "copied_characters_in_a_row": CHARACTERS,
-        "copied_words_in_a_row": N,
-        "max_new_tokens": config.eval.sample_max_new_tokens,
-        "n_rows": len(np.unique(data.train.documents)),
-        "confidence_level": config.eval.confidence_level,
-        "prompts": {},
-    }
+    flat = [(name, group, sample) for name, groups in models.items() for group in GROUPS for sample in groups[group]]
+    found = copies([sample.text for _, _, sample in flat], row_texts(data.train, tokenizer))
+    prompts = {}
     for group in GROUPS:
         copied = {
             name: [c for c, (model, of, _) in zip(found, flat, strict=True) if (model, of) == (name, group)]
             for name in models
         }
         if copied["tuned"]:
-            result["prompts"][group] = shares(copied, config.eval.confidence_level)
-            log.info("memorization: %s", describe(group, result["prompts"][group]))
-    result["examples"] = [
-        {"model": name, "prompts": group, "item": entry["item"], "copied": _copied_text(entry["text"], copy)}
-        for copy, (name, group, entry) in sorted(zip(found, flat, strict=True), key=lambda pair: -pair[0].n)[:LISTED]
-        if copy.n
-    ]
-    run.write_eval("memorization", result)
+            prompts[group] = copying_of(copied, settings.confidence_level)
+            log.info("memorization: %s", describe(group, prompts[group]))
+    longest = sorted(zip(found, flat, strict=True), key=lambda pair: -pair[0].n)[:LISTED]
+    result = Memorization(
+        copied_characters_in_a_row=CHARACTERS,
+        copied_words_in_a_row=N,
+        max_new_tokens=settings.sample_max_new_tokens,
+        n_rows=len(np.unique(data.train.documents)),
+        confidence_level=settings.confidence_level,
+        prompts=prompts,
+        examples=[
+            CopiedText(model=name, prompts=group, item=sample.item, copied=_copied_text(sample.text, copy))
+            for copy, (name, group, sample) in longest
+            if copy.n
+        ],
+    )
+    run.write("memorization", result)
 
 
-def shares(copied: dict[str, list[Copied]], confidence: float = 0.95) -> dict[str, Any]:
+def copying_of(copied: dict[str, list[Copied]], confidence: float = 0.95) -> Copying:
     """For each model the share of texts that copy and of characters that are copied; and tuned - base, by prompt."""
-    result: dict[str, Any] = {"n_items": len(copied["tuned"])}
-    for name, texts in copied.items():
-        lengths = np.array([max(1, len(copy.characters)) for copy in texts])
-        texts_that_copy = wilson_interval(sum(map(bool, texts)), len(texts), confidence)
-        characters = ratio_interval(np.array([copy.n for copy in texts]), lengths, confidence=confidence)
-        result[name] = _with_bounds("copying", texts_that_copy) | _with_bounds("copied_characters", characters)
+    texts, characters = {}, {}
+    for name, found in copied.items():
+        lengths = np.array([max(1, len(copy.characters)) for copy in found])
+        share = ratio_interval(np.array([copy.n for copy in found]), lengths, confidence=confidence)
+        texts[name] = level_of(COPYING, wilson_interval(sum(map(bool, found)), len(found), confidence))
+        characters[name] = level_of(COPIED_CHARACTERS, share)
+    change = None
     if "base" in copied:
-        only_base = sum(bool(b) and not t for b, t in zip(copied["base"], copied["tuned"], strict=True))
-        only_tuned = sum(bool(t) and not b for b, t in zip(copied["base"], copied["tuned"], strict=True))
-        change = share_difference_interval(only_base, only_tuned, len(copied["tuned"]), confidence)
-        result |= _with_bounds("copying_difference", change)
-        result |= {"only_base": only_base, "only_tuned": only_tuned, "p_value": mcnemar(only_base, only_tuned)}
-    return result
+        base, tuned = (
+            {"copying": Metric(COPYING, np.array([bool(copy) for copy in copied[name]]))} for name in ("base", "tuned")
+        )
+        change = compare_metrics(base, tuned, confidence=confidence)["copying"]
+    return Copying(n_items=len(copied["tuned"]), copying=texts, copied_characters=characters, change=change)
 
 
-def describe(group: str, found: dict[str, Any]) -> str:
+def describe(group: str, found: Copying) -> str:
     """'of 20 training prompts, tuned continues 45% [26%, 66%] with text copied …, base 5% [1%, 24%]; …'."""
-    told = f"of {found['n_items']} {group.replace('_', '-')} prompts, tuned continues "
-    told += f"{_percent(found['tuned'], 'copying')} with text copied from the training rows"
-    if "base" in found:
-        told += f", base {_percent(found['base'], 'copying')}; "
-        told += f"the difference is {_percent(found, 'copying_difference', '+')}"
-    return told
-
-
-def _percent(found: dict[str, Any], key: str, sign: str = "") -> str:
-    interval = found[f"{key}_interval"]
-    bounds = f" [{interval[0]:{sign}.0%}, {interval[1]:{sign}.0%}]" if interval else " [no interval]"
-    return f"{found[key]:{sign}.0%}{bounds}"
-
-
-def _with_bounds(key: str, interval: Interval) -> dict[str, Any]:
-    bounds = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-    return {key: interval.value, f"{key}_interval": bounds}
+    line = f"of {found.n_items} {group.replace('_', '-')} prompts, tuned continues "
+    line += f"{estimate(found.copying['tuned'], COPYING.form)} with text copied from the training rows"
+    if found.change is not None:
+        line += f", base {estimate(found.copying['base'], COPYING.form)}; "
+        line += f"the difference is {estimate(found.change.difference, f'+{COPYING.form}')}"
+    return line
 
 
 def _copied_text(text: str, copy: Copied) -> str:

@@ -3,21 +3,22 @@
 import hashlib
 import json
 import logging
-import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
 from hone.data.dataset import Dataset
 from hone.files import write_text_atomic
 from hone.hardware import best_device
 from hone.metrics.continuations import decode
 from hone.models.inspect import check_vocabulary
+from hone.results import Items, Measurement, side_by_side
 from hone.runs import Run
-from hone.show import with_bounds
-from hone.statistics.paired import before_after
+from hone.show import measurement_line
+from hone.statistics.paired import compare_items
 from hone.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -36,15 +37,13 @@ def measure(
     config: Config,
 ) -> None:
     """Write eval/<name>.json, and the numbers of each item beside it; nothing to do if they are there already."""
-    if not len(validation):
-        return
-    if run.read_eval(name) is not None:
+    if not len(validation) or run.has(name):
         return
     check_vocabulary(model, tokenizer)
-    result, items = evaluate_model(model, task, tokenizer, validation, config, name)
-    run.write_eval(f"{name}.items", {**items, "fingerprint": fingerprint(validation, task, tokenizer)})
-    run.write_eval(name, result)
-    log.info("%s: %s", name, describe(result))
+    result, items = evaluate_model(model, task, tokenizer, validation, config)
+    run.write(f"{name}.items", items.model_copy(update={"fingerprint": fingerprint(validation, task, tokenizer)}))
+    run.write(name, result)
+    log.info("%s: %s", name, measurement_line(result))
 
 
 def fingerprint(validation: Dataset, task: Task, tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -62,58 +61,23 @@ def fingerprint(validation: Dataset, task: Task, tokenizer: "PreTrainedTokenizer
 
 
 def evaluate_model(
-    model: "PreTrainedModel",
-    task: Task,
-    tokenizer: "PreTrainedTokenizerBase",
-    validation: Dataset,
-    config: Config,
-    name: str = "model",
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The task's numbers with intervals and a few samples under the key `name`; and the numbers of each item."""
+    model: "PreTrainedModel", task: Task, tokenizer: "PreTrainedTokenizerBase", validation: Dataset, config: Config
+) -> tuple[Measurement, Items]:
+    """The task's numbers with intervals and a few samples; and the numbers of each item."""
     began = time.perf_counter()
     model.to(best_device(config.train.use_cpu))
-    result, items = task.measure(model, tokenizer, validation, config, name)
-    return {**result, "seconds": round(time.perf_counter() - began, 2)}, items
+    result, items = task.measure(model, tokenizer, validation, config)
+    return result.model_copy(update={"seconds": round(time.perf_counter() - began, 2)}), items
 
 
-def compare(run: Run, config: Config) -> None:
+def compare(run: Run, settings: EvalSection) -> None:
     """eval/compare.json: the paired difference on the same items; eval/samples.jsonl: the texts side by side."""
-    base, tuned = run.read_eval("base"), run.read_eval("tuned")
+    base, tuned = run.base, run.tuned
     if base is None or tuned is None:
         return
-    items = [run.read_eval(f"{name}.items") for name in ("base", "tuned")]
-    assert items[0] and items[1], "eval/<name>.items.json is written before eval/<name>.json"
-    settings = config.eval
-    change = before_after(
-        items[0], items[1], confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
-    )
-    run.write_eval("compare", change)
-    samples = [{**b, "tuned": t["tuned"]} for b, t in zip(base["samples"], tuned["samples"], strict=True)]
-    lines = [json.dumps(sample, ensure_ascii=False) for sample in samples]
+    before, after = (run.read(Items, f"{name}.items") for name in ("base", "tuned"))
+    assert before and after, "eval/<name>.items.json is written before eval/<name>.json"
+    change = compare_items(before, after, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples)
+    run.write("compare", change)
+    lines = [json.dumps(pair.model_dump(), ensure_ascii=False) for pair in side_by_side(base, tuned)]
     write_text_atomic(run.folder / "eval" / "samples.jsonl", "".join(f"{line}\n" for line in lines))
-
-
-def describe(result: dict[str, Any]) -> str:
-    """'loss 3.12 [3.01, 3.24], perplexity 22.7 [20.3, 25.5], 1.42 bits per byte over 30 documents, 2,811 tokens'."""
-    over = f"over {result['n_items']:,} {result['item']}s, {result['n_tokens']:,} tokens"
-    if result.get("task") == "classification":
-        return (
-            f"accuracy {shown(result, 'accuracy', '.4f')}, macro F1 {shown(result, 'macro_f1', '.4f')}, "
-            f"balanced accuracy {shown(result, 'balanced_accuracy', '.4f')}, loss {shown(result, 'loss', '.4f')} "
-            f"{over} (always '{result['majority_class']}': accuracy {result['majority_accuracy']:.4f})"
-        )
-    told = (
-        f"loss {shown(result, 'loss', '.4f')}, perplexity {shown(result, 'perplexity', ',.2f')}, "
-        f"{result['bits_per_byte'] or math.nan:.4f} bits per byte {over}"
-    )
-    if "exact_match" in result:
-        told += (
-            f"; {result['n_written']} written: exact match {shown(result, 'exact_match', '.3f')}, "
-            f"chrF {result['chrf']:.2f}, BLEU {result['bleu']:.2f}, ROUGE-L {shown(result, 'rouge_l', '.3f')}"
-        )
-    return told
-
-
-def shown(result: dict[str, Any], key: str, form: str) -> str:
-    """A value with its interval: '3.12 [3.01, 3.24]'."""
-    return with_bounds(result[key], result[f"{key}_interval"], form, alone="[one item: no interval]")

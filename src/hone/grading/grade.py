@@ -6,7 +6,7 @@ when the program, alone, runs out of time again; where the task has a reference,
 times what that takes. A sandbox that fails or tests that are broken end the grading: they are never a verdict.
 
 >>> results = grade(read_tasks(path), [{"task_id": "add", "completion": "    return a + b"}])      # doctest: +SKIP
->>> summary(results)["pass_at_k"]      # doctest: +SKIP
+>>> summary(results).pass_at_k[1].estimate      # doctest: +SKIP
 """
 
 import json
@@ -23,13 +23,14 @@ from hone.data.sources import read_rows
 from hone.errors import HoneError
 from hone.files import write_text_atomic
 from hone.grading.extract import programs_of
-from hone.grading.pass_at_k import PassAtK, estimate
+from hone.grading.pass_at_k import pass_rates
 from hone.grading.sandbox import HarnessError
 from hone.grading.sandbox.isolation import Isolation, Sandbox
 from hone.grading.sandbox.selftest import ready
 from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 from hone.grading.tasks import Task
 from hone.hardware import count_cpus, read_cgroup
+from hone.results import CodeMeasurement, PassAtK, write
 
 TIMEOUT_S = 3.0
 REFERENCE_FACTOR = 4.0
@@ -256,56 +257,46 @@ def results_path(samples: Path) -> Path:
     return samples.with_name(f"{name[: -len(Path(name).suffix)] if Path(name).suffix else name}_results.jsonl")
 
 
-def write_results(path: Path, results: Iterable[Result]) -> None:
-    """One JSON object a line, in the samples' order; the file is whole or not there."""
-    lines = [json.dumps(asdict(result)) + "\n" for result in results]
-    write_text_atomic(path, "".join(lines))
+def write_results(path: Path, results: Iterable[Result], found: CodeMeasurement) -> None:
+    """One JSON object a line, in the samples' order, and what they say together beside it as .json; each file whole."""
+    write_text_atomic(path, "".join(json.dumps(asdict(result)) + "\n" for result in results))
+    write(path.with_suffix(".json"), found)
 
 
-def summary(results: Sequence[Result], ks: Iterable[int] = (1, 10, 100), tasks: Sequence[Task] = ()) -> dict[str, Any]:
-    """pass@k with intervals over tasks, counts of verdicts, and what was graded how; plain JSON values.
+def summary(results: Sequence[Result], ks: Iterable[int] = (1, 10, 100), tasks: Sequence[Task] = ()) -> CodeMeasurement:
+    """pass@k with intervals over tasks, counts of verdicts, and what was graded how.
 
     Args:
         ks: those for which every task has too few samples are left out, but for 1.
         tasks: all of them, to count those without a sample.
     """
-    counts = _counts(results)
-    wanted = [k for k in sorted(set(ks)) if k == 1 or any(n >= k for n, _ in counts.values())]
+    passed = _by_task(results)
+    wanted = [k for k in sorted(set(ks)) if k == 1 or any(len(each) >= k for each in passed.values())]
     by_trust = {
-        trust: _as_json(estimate(list(_counts([r for r in results if r.trust == trust]).values()), wanted))
+        trust: _pass_rates(_by_task([r for r in results if r.trust == trust]), wanted)
         for trust in sorted({result.trust for result in results})
     }
-    return {
-        "pass_at_k": _as_json(estimate(list(counts.values()), wanted)),
-        "pass_at_k_by_trust": by_trust,
-        "verdicts": dict(Counter(result.verdict for result in results).most_common()),
-        "trust": dict(Counter(result.trust for result in results).most_common()),
-        "isolation": sorted({result.isolation for result in results}),
-        "n_samples": len(results),
-        "n_tasks": len(counts),
-        "tasks_without_samples": [task.task_id for task in tasks if task.task_id not in counts],
-        "confidence_level": 0.95,
-    }
+    return CodeMeasurement(
+        pass_at_k=_pass_rates(passed, wanted),
+        pass_at_k_by_trust=by_trust,
+        verdicts=dict(Counter(result.verdict for result in results).most_common()),
+        trust=dict(Counter(result.trust for result in results).most_common()),
+        isolation=sorted({result.isolation for result in results}),
+        passed=passed,
+        n_samples=len(results),
+        n_tasks=len(passed),
+        tasks_without_samples=[task.task_id for task in tasks if task.task_id not in passed],
+        confidence_level=0.95,
+    )
 
 
-def _counts(results: Iterable[Result]) -> dict[str, tuple[int, int]]:
-    """task_id -> (samples, passed)."""
-    counts: dict[str, tuple[int, int]] = {}
+def _by_task(results: Iterable[Result]) -> dict[str, list[bool]]:
+    """task_id -> whether each of its samples passed."""
+    found: dict[str, list[bool]] = {}
     for result in results:
-        n, c = counts.get(result.task_id, (0, 0))
-        counts[result.task_id] = (n + 1, c + result.passed)
-    return counts
-
-
-def _as_json(estimates: Iterable[PassAtK]) -> dict[str, Any]:
-    found = {}
-    for item in estimates:
-        interval = item.interval
-        bounds = None if interval is None or interval.low is None else [interval.low, interval.high]
-        found[str(item.k)] = {
-            "value": None if interval is None else interval.value,
-            "interval": bounds,
-            "n_tasks": item.n_tasks,
-            "tasks_with_too_few_samples": item.n_too_few,
-        }
+        found.setdefault(result.task_id, []).append(result.passed)
     return found
+
+
+def _pass_rates(passed: Mapping[str, list[bool]], ks: Iterable[int]) -> dict[int, PassAtK]:
+    return pass_rates([(len(each), sum(each)) for each in passed.values()], ks)

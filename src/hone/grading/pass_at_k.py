@@ -6,13 +6,16 @@
 0.3
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
+from hone.results import Items, Kind, PassAtK
+from hone.statistics.intervals import wilson_interval
+from hone.statistics.paired import Metric, estimate, items_of
+
+PASSED = Kind(heading="pass rate", higher_is_better=True, top=1.0)
 
 
 def pass_at_k(n: Any, c: Any, k: int) -> Any:
@@ -35,40 +38,29 @@ def pass_at_k(n: Any, c: Any, k: int) -> Any:
     return float(found) if found.ndim == 0 else found
 
 
-@dataclass(frozen=True)
-class PassAtK:
-    """pass@k over tasks, with its 95 % interval over tasks; None where a task has fewer than k samples."""
-
-    k: int
-    interval: Interval | None
-    n_tasks: int
-    n_too_few: int
-
-
-def estimate(counts: Sequence[tuple[int, int]], ks: Iterable[int]) -> list[PassAtK]:
-    """pass@k of (samples, passed) of each task.
+def pass_rates(counts: Sequence[tuple[int, int]], ks: Iterable[int]) -> dict[int, PassAtK]:
+    """pass@k of (samples, passed) of each task, with its 95 % interval over tasks.
 
     The interval is Wilson's where each task has one sample, else a bootstrap over tasks: samples of one task are not
     independent of each other as an answer to "how would it do on other tasks".
     """
-    found = []
+    found = {}
     n, c = (
         (np.array(column, dtype=np.int64) for column in zip(*counts)) if counts else (np.zeros(0, dtype=np.int64),) * 2
     )
     for k in ks:
         too_few = int((n < k).sum())
-        if not len(n) or too_few:
-            interval = None
-        elif k == 1 and (n == 1).all():
-            interval = wilson_interval(int(c.sum()), len(n))
-        else:
-            values = pass_at_k(n, c, k)
-            interval = clipped(ratio_interval(values, np.ones(len(n))))
-        found.append(PassAtK(k, interval, len(n), too_few))
+        share = None
+        if len(n) and not too_few:
+            if k == 1 and (n == 1).all():
+                share = wilson_interval(int(c.sum()), len(n))
+            else:
+                share = estimate(Metric(PASSED, pass_at_k(n, c, k)))
+        found[k] = PassAtK(estimate=share, n_tasks=len(n), n_too_few=too_few)
     return found
 
 
-def clipped(interval: Interval) -> Interval:
-    """A share cannot leave [0, 1]; an interval for few tasks could."""
-    low, high = (None if bound is None else min(max(bound, 0.0), 1.0) for bound in (interval.low, interval.high))
-    return Interval(interval.value, low, high, interval.n_items)
+def passed_items(passed: Mapping[str, Sequence[bool]]) -> Items:
+    """task_id -> whether each of its samples passed, as the numbers of items for paired tests."""
+    shares = np.array([np.mean(each) for each in passed.values()])
+    return items_of("task", {"passed": Metric(PASSED, shares)})

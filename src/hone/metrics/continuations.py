@@ -10,6 +10,7 @@ from hone.data.dataset import Dataset
 from hone.inference.decoding import decode_in_batches, reads_source
 from hone.inference.generate import answer_rule, start_id
 from hone.inference.stream import Answer
+from hone.results import Sample
 
 TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
 
@@ -21,10 +22,8 @@ class Written(NamedTuple):
     ended: bool
 
 
-def sample_prompts(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, n: int
-) -> list[tuple[list[int], dict[str, Any]]]:
-    """Prompts from evenly spaced held-out examples, as (ids, {"item", "prompt", "reference"})."""
+def sample_prompts(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, n: int) -> list[tuple[list[int], Sample]]:
+    """Prompts from evenly spaced held-out examples: their ids, and a sample whose text is still to be written."""
     prompts = []
     for index in evenly_spaced(len(dataset), n):
         item = dataset[index]
@@ -33,12 +32,8 @@ def sample_prompts(
             cut = max(1, min(TEXT_PROMPT_TOKENS, len(ids) // 3))
         else:
             cut = int(np.flatnonzero(item["labels"] >= 0)[0])
-        about = {
-            "item": index,
-            "prompt": decode(tokenizer, ids[:cut]),
-            "reference": decode(tokenizer, ids[cut:]),
-        }
-        prompts.append((ids[:cut].tolist(), about))
+        prompt, reference = decode(tokenizer, ids[:cut]), decode(tokenizer, ids[cut:])
+        prompts.append((ids[:cut].tolist(), Sample(item=index, prompt=prompt, reference=reference, text="")))
     return prompts
 
 

@@ -5,8 +5,8 @@ Every number is a mean over texts with its interval. Texts are parsed by a child
 to break parsers may end; nothing is executed, except by `runs`, in a box that is given.
 
 >>> found = quality(["a b a b a b", "c d e f"])
->>> round(found["distinct_1"], 3), found["n_texts"]
-(0.667, 2)
+>>> round(found["distinct_1"].value, 3)
+0.667
 """
 
 import json
@@ -20,25 +20,31 @@ import numpy as np
 
 from hone.data.ngrams import BEGINS, PLAIN
 from hone.grading.extract import continuation, fenced
+from hone.results import Kind, Level, level_of
 from hone.statistics.intervals import ratio_interval, wilson_interval
 
 if TYPE_CHECKING:
     from hone.grading.sandbox.isolation import Sandbox
 
-HEADINGS = {  # in this order; what is a share of texts is shown as one
-    "parses": "parses",
-    "runs": "runs",
-    "has_def": "defines",
-    "has_return": "returns",
-    "has_docstring": "documents",
-    "ended": "ends by itself",
-    "distinct_1": "distinct words",
-    "distinct_2": "distinct pairs",
-    "distinct_3": "distinct triples",
-    "line_run": "same line in a row",
-    "characters": "characters",
-    "words": "words",
-    "chrf": "chrF to the reference",
+
+def _share(heading: str) -> Kind:
+    return Kind(heading=heading, higher_is_better=True, form=".2f", top=1.0)
+
+
+KINDS = {  # in this order
+    "parses": _share("parses"),
+    "runs": _share("runs"),
+    "has_def": _share("defines"),
+    "has_return": _share("returns"),
+    "has_docstring": _share("documents"),
+    "ended": _share("ends by itself"),
+    "distinct_1": _share("distinct words"),
+    "distinct_2": _share("distinct pairs"),
+    "distinct_3": _share("distinct triples"),
+    "line_run": Kind(heading="same line in a row", higher_is_better=False, form=".1f"),
+    "characters": Kind(heading="characters", higher_is_better=None, form=".1f"),
+    "words": Kind(heading="words", higher_is_better=None, form=".1f"),
+    "chrf": Kind(heading="chrF to the reference", higher_is_better=True, form=".1f", top=100.0),
 }
 DEFINES = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(", re.MULTILINE)
 RETURNS = re.compile(r"^[ \t]*(?:return|yield)\b", re.MULTILINE)
@@ -70,8 +76,8 @@ def quality(
     box: "Sandbox | None" = None,
     confidence: float = 0.95,
     resamples: int = 2000,
-) -> dict[str, Any]:
-    """Each number as a mean over the texts with `<name>_interval`; `n_texts`; and `per_text`, None where not known.
+) -> dict[str, Level]:
+    """Each number as a mean over the texts, or over those it is known of, with its interval.
 
     Args:
         prompts: what the texts continue. A definition in one makes the texts code, and is parsed with its text.
@@ -80,34 +86,39 @@ def quality(
         ended: whether each ended by the end token, not by the limit.
         box: of `hone.grading.sandbox.selftest.ready`; programs that parse are then run, alone, in it.
     """
-    per_text: dict[str, list[Any]] = _written(texts)
+    per_text = each(texts, prompts=prompts, references=references, box=box)
     if ended is not None:
         per_text["ended"] = list(ended)
-    if references is not None:
-        per_text["chrf"] = likeness(texts, references)
-    if any(BEGINS.search(text) for text in (*(prompts or ()), *(references or ()))):
-        per_text |= _as_code(texts, prompts or [""] * len(texts), box)
-    result: dict[str, Any] = {"n_texts": len(texts)}
-    for name in HEADINGS:
+    found = {}
+    for name, kind in KINDS.items():
         known = [value for value in per_text.get(name, ()) if value is not None]
         if not known:
             continue
         if isinstance(known[0], bool):
-            interval = wilson_interval(sum(known), len(known), confidence)
+            mean = wilson_interval(sum(known), len(known), confidence)
         else:
-            interval = ratio_interval(np.array(known), np.ones(len(known)), confidence=confidence, resamples=resamples)
-        bounds = None if interval.low is None or interval.high is None else [interval.low, interval.high]
-        result |= {name: interval.value, f"{name}_interval": bounds}
-        if len(known) < len(texts):
-            result[f"{name}_n"] = len(known)
-    return {**result, "per_text": per_text}
+            mean = ratio_interval(np.array(known), np.ones(len(known)), confidence=confidence, resamples=resamples)
+        found[name] = level_of(kind, mean, len(known) if len(known) < len(texts) else None)
+    return found
 
 
-def _written(texts: Sequence[str]) -> dict[str, list[Any]]:
+def each(
+    texts: Sequence[str],
+    *,
+    prompts: Sequence[str] | None = None,
+    references: Sequence[str] | None = None,
+    box: "Sandbox | None" = None,
+) -> dict[str, list[Any]]:
+    """The numbers of each text; None where one has no such number."""
     words = [PLAIN.findall(text) for text in texts]
-    found: dict[str, list[Any]] = {f"distinct_{n}": [distinct(each, n) for each in words] for n in (1, 2, 3)}
+    found: dict[str, list[Any]] = {f"distinct_{n}": [distinct(one, n) for one in words] for n in (1, 2, 3)}
     found["line_run"] = [line_run(text) for text in texts]
-    return {**found, "characters": [len(text) for text in texts], "words": [len(each) for each in words]}
+    found |= {"characters": [len(text) for text in texts], "words": [len(one) for one in words]}
+    if references is not None:
+        found["chrf"] = likeness(texts, references)
+    if any(BEGINS.search(text) for text in (*(prompts or ()), *(references or ()))):
+        found |= _as_code(texts, prompts or [""] * len(texts), box)
+    return found
 
 
 def distinct(words: Sequence[str], n: int) -> float | None:
@@ -200,22 +211,3 @@ def runs(program: str, box: "Sandbox", seconds: float = 3.0) -> bool:
     from hone.grading.sandbox.verdict import Exam, together
 
     return together(box, Exam((), ()), [program], seconds).verdict == "pass"
-
-
-# ---- side by side -------------------------------------------------------------------------------------------------
-
-
-def side_by_side(base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of a table: each number of both, with its interval; what only one has is left empty."""
-    names = [name for name in HEADINGS if any(name in found for found in (base, tuned) if found)]
-    rows = [[HEADINGS[name], *(_cell(found, name) for found in (base, tuned))] for name in names]
-    counts = {found["n_texts"] for found in (base, tuned) if found}
-    return [f"over {' and '.join(f'{n:,}' for n in sorted(counts))} written texts", "base", "tuned"], rows
-
-
-def _cell(found: dict[str, Any] | None, name: str) -> str:
-    if not found or name not in found:
-        return ""
-    interval, form = found[f"{name}_interval"], ".1f" if name in ("characters", "words", "chrf", "line_run") else ".2f"
-    bounds = f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else " [no interval]"
-    return f"{found[name]:{form}}{bounds}" + (f" (of {found[f'{name}_n']})" if f"{name}_n" in found else "")

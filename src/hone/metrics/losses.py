@@ -4,10 +4,9 @@ Examples are sorted by length and padded on the right. A causal model never look
 every real token and no attention mask is needed: the numbers are those of the documents one by one (a test holds it).
 """
 
-import functools
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from hone.data.batches import by_length, padded
 from hone.data.truncate import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
 from hone.metrics.strided import StridedDataset
-from hone.statistics.intervals import Interval, ratio_interval
+from hone.results import Kind, Measurement, level_of
+from hone.statistics.paired import Metric, level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,42 +23,30 @@ if TYPE_CHECKING:
 LOGIT_ELEMENTS = 1 << 25  # at most this many logits at once (128 MB in float32), however large the vocabulary
 
 
+LOSS = Kind(heading="loss", unit="nats/token", higher_is_better=False, per_token=True)
+PERPLEXITY = Kind(heading="perplexity", higher_is_better=False, form=",.2f", exponential_of="loss")
+BITS_PER_BYTE = Kind(heading="bits per byte", higher_is_better=False, restates="loss")
+
+
 @dataclass(frozen=True)
 class ItemLosses:
     """One row per item: a document, or a piece of the only document.
 
     nll: (n,) float64, nats. n_tokens, n_bytes: (n,) int64, supervised tokens and the UTF-8 bytes they stand for.
-    kind: what an item is.
+    item: what one is called.
     """
 
     nll: np.ndarray
     n_tokens: np.ndarray
     n_bytes: np.ndarray
-    kind: str
-
-    def as_dict(self) -> dict[str, Any]:
-        lists = {"nll": self.nll.tolist(), "n_tokens": self.n_tokens.tolist(), "n_bytes": self.n_bytes.tolist()}
-        return {"kind": self.kind, **lists}
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """loss in nats per token, perplexity = exp(loss), bits per byte = nats / ln 2 / bytes; intervals over items."""
-
-    loss: float
-    loss_interval: list[float] | None
-    perplexity: float
-    perplexity_interval: list[float] | None
-    bits_per_byte: float | None  # None where tokens stand for no bytes
-    bits_per_byte_interval: list[float] | None
-    n_tokens: int
-    n_bytes: int
-    n_items: int
     item: str
-    confidence_level: float
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def metrics(self) -> dict[str, Metric]:
+        """The loss; and bits per byte, where tokens stand for bytes."""
+        found = {"loss": Metric(LOSS, self.nll, self.n_tokens)}
+        if self.n_bytes.any():
+            found["bits_per_byte"] = Metric(BITS_PER_BYTE, self.nll / math.log(2), self.n_bytes)
+        return found
 
 
 def item_losses(
@@ -97,23 +85,20 @@ def item_losses(
     return ItemLosses(sums[0], sums[1].astype(int), sums[2].astype(int), "document")
 
 
-def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perplexity:
-    """Ratios of sums over items with bootstrap intervals."""
-    ratio = functools.partial(ratio_interval, positive=True, confidence=confidence, resamples=resamples)
-    loss = ratio(losses.nll, losses.n_tokens)
-    bits = ratio(losses.nll / math.log(2), losses.n_bytes) if losses.n_bytes.any() else None
-    perplexity = loss.map(perplexity_of)
-    return Perplexity(
-        loss=loss.value,
-        loss_interval=_bounds(loss),
-        perplexity=perplexity.value,
-        perplexity_interval=_bounds(perplexity),
-        bits_per_byte=bits.value if bits else None,
-        bits_per_byte_interval=_bounds(bits) if bits else None,
+def measurement_of(task: str, losses: ItemLosses, *, confidence: float, resamples: int) -> Measurement:
+    """Loss in nats per token, perplexity = exp(loss), bits per byte, each with its interval over items."""
+    found = {
+        name: level(metric, confidence=confidence, resamples=resamples) for name, metric in losses.metrics().items()
+    }
+    loss = found.pop("loss")
+    perplexity = level_of(PERPLEXITY, loss.mapped(perplexity_of))
+    return Measurement(
+        task=task,
+        metrics={"loss": loss, "perplexity": perplexity, **found},
+        n_items=len(losses.nll),
+        item=losses.item,
         n_tokens=int(losses.n_tokens.sum()),
         n_bytes=int(losses.n_bytes.sum()),
-        n_items=loss.n_items,
-        item=losses.kind,
         confidence_level=confidence,
     )
 
@@ -121,7 +106,3 @@ def summarize(losses: ItemLosses, *, confidence: float, resamples: int) -> Perpl
 def perplexity_of(loss: float) -> float:
     """exp(loss), but a diverged model's perplexity stays a finite JSON number."""
     return math.exp(min(loss, 700.0))
-
-
-def _bounds(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]

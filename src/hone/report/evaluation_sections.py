@@ -1,17 +1,21 @@
 """The sections of what was measured: numbers before and after, graded programs, samples, confusions, seeds."""
 
 import math
-from collections import Counter
-from typing import Any
 
-from hone.evaluation.columns import COLUMNS, ENOUGH_TEXTS, code_change
-from hone.grading.pass_at_k import estimate
-from hone.metrics.generation_quality import HEADINGS
 from hone.report.blocks import Block, Grid, Pieces, Sample, Samples, Section, Table, Text
 from hone.report.folder import Folder
-from hone.report.text import differences, number, shortened, with_interval
-from hone.report.verdict import p_text, p_value
-from hone.statistics.intervals import Interval
+from hone.report.text import differences, estimate, number, p_cell, p_text, shortened
+from hone.results import (
+    ClassReport,
+    CodeMeasurement,
+    Comparison,
+    Level,
+    Measurement,
+    Memorization,
+    SideBySide,
+    side_by_side,
+)
+from hone.show import ENOUGH_TEXTS, change_line
 
 CODE = "Generated code, by its unit tests"
 SHOWN_SAMPLES = 24
@@ -20,123 +24,104 @@ SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent conf
 
 def metrics(folder: Folder) -> Section | None:
     """Base, tuned and their paired difference, each with its interval."""
-    measured = {name: found for name, found in (("base", folder.base), ("tuned", folder.tuned)) if found}
+    measured, comparison = folder.measured, folder.comparison
     if not measured:
         return None
     last = list(measured.values())[-1]
-    compare = folder.compare or {}
     rows = []
-    for heading, key, form in COLUMNS[folder.task]:
-        if key in last:
-            found = [_value(measured.get(name), key, form) for name in ("base", "tuned")]
-            rows.append([heading, *found, *_difference(compare, key, form)])
+    for name, level in last.metrics.items():
+        found = [measured[side].metrics.get(name) if side in measured else None for side in ("base", "tuned")]
+        levels = [estimate(one, level.kind.form) for one in found]
+        rows.append([level.kind.title, *levels, *(_difference(comparison, name, level) if comparison else ["–"] * 3)])
     columns = [0, *(i for i in range(1, 6) if any(row[i] != "–" for row in rows))]  # empty ones are left out
     head = ["", "base", "tuned", "tuned − base, paired", "p", "could show"]
-    level = last.get("confidence_level", 0.95)
-    item = last.get("item", "item")
-    tokens = f", {last['n_tokens']:,} tokens" if "n_tokens" in last else ""
-    caption = f"{last['n_items']:,} held-out {item}s{tokens}; in brackets {level:.0%} intervals over {item}s."
+    caption = (
+        f"{last.n_items:,} held-out {last.item}s, {last.n_tokens:,} tokens; "
+        f"in brackets {last.confidence_level:.0%} intervals over {last.item}s."
+    )
     blocks: list[Block] = [
         Table([head[i] for i in columns], [[row[i] for i in columns] for row in rows], caption=caption)
     ]
-    if notes := _beside(last, compare):
-        blocks.append(Text(notes))
+    if notes := _notes(last, comparison):
+        blocks.append(Text(" ".join(notes)))
     return Section("Held-out data, before and after", blocks)
 
 
-def _value(found: dict[str, Any] | None, key: str, form: str) -> str:
-    return "–" if not found else with_interval(found.get(key), found.get(f"{key}_interval"), form)
-
-
-def _difference(compare: dict[str, Any], key: str, form: str) -> list[str]:
+def _difference(comparison: Comparison, name: str, level: Level) -> list[str]:
     """The paired difference with its interval, its p, and the smallest change that these items show."""
-    signed = f"+{form}"
-    nats, interval = compare.get("loss_difference"), compare.get("loss_difference_interval")
-    if key == "perplexity" and nats is not None:  # the same difference, said again: perplexity is exp(loss)
-        return [
-            "× "
-            + with_interval(
-                math.exp(min(nats, 700.0)), interval and [math.exp(min(x, 700.0)) for x in interval], ".3f"
-            ),
-            "–",
-            "–",
-        ]
-    key = "chrf_mean" if key == "chrf" else key
-    change = with_interval(compare.get(f"{key}_difference"), compare.get(f"{key}_difference_interval"), signed)
-    p, shown = p_value(compare, key), compare.get(f"{key}_detectable")
-    return [change, "–" if p is None else p_text(p).removeprefix("=\N{NO-BREAK SPACE}"), number(shown, ".2g")]
+    if (log := comparison.metrics.get(level.kind.exponential_of or "")) is not None:
+        ratio = log.difference.mapped(lambda change: math.exp(min(change, 700.0)))
+        return [f"× {estimate(ratio, '.3f')}", "–", "–"]
+    found = comparison.metrics.get(name)
+    if found is None:
+        return ["–"] * 3
+    effect = number(found.minimum_detectable_effect, ".2g")
+    return [estimate(found.difference, f"+{found.kind.form}"), p_cell(found.p_adjusted), effect]
 
 
-def _beside(last: dict[str, Any], compare: dict[str, Any]) -> str:
-    """What the numbers are to be read beside."""
-    told = []
-    if "majority_class" in last:
-        told.append(f"Always answering “{last['majority_class']}” has an accuracy of {last['majority_accuracy']:.3f}.")
-    if "only_tuned_right" in compare:
-        told.append(f"{compare['only_tuned_right']} rows are newly right, {compare['only_base_right']} newly wrong.")
-    if any(key.endswith("_detectable") for key in compare):
-        told.append("‘Could show’: the smallest change that such a comparison finds 8 times in 10.")
-    tested = {key for key in compare if key.endswith("_p_adjusted")} - {"bits_per_byte_p_adjusted"}  # loss, said again
+def _notes(last: Measurement, comparison: Comparison | None) -> list[str]:
+    """What the numbers are to be read with."""
+    notes = []
+    if last.classes is not None:
+        share = f"{last.classes.majority_accuracy:.3f}"
+        notes.append(f"Always answering “{last.classes.majority_class}” has an accuracy of {share}.")
+    changes = comparison.metrics.values() if comparison else ()
+    for change in changes:
+        if change.only_b is not None:
+            newly = f"{change.only_b} {last.item}s are newly right, {change.only_a} newly wrong"
+            notes.append(f"By {change.kind.heading}, {newly}.")
+    if changes:
+        notes.append("‘Could show’: the smallest change that such a comparison finds 8 times in 10.")
+    tested = [change for change in changes if comparison and change.kind.restates not in comparison.metrics]
     if len(tested) > 1:
-        told.append(f"p is adjusted (Holm) for {len(tested)} comparisons.")
-    if "chrf" in last:
-        told.append(
-            f"Exact match, chrF, BLEU and ROUGE-L are of {last.get('n_written', 0):,} written texts; "
-            "chrF and BLEU are of the whole set at once and have no interval; "
-            "the difference of chrF is of the texts' mean."
-        )
-    return " ".join(told)
+        notes.append(f"p is adjusted (Holm) for {len(tested)} comparisons.")
+    for n in sorted({level.n_items for level in last.metrics.values() if level.n_items is not None}):
+        headings = [level.kind.heading for level in last.metrics.values() if level.n_items == n]
+        notes.append(f"Of {n:,} {last.item}s: {', '.join(headings)}.")
+    return notes
 
 
 def code(folder: Folder) -> Section | None:
-    """Programs graded by unit tests: pass and fail of each task, base beside tuned."""
-    if not folder.grades:
+    """Programs graded by unit tests: pass and fail of each task, base and tuned."""
+    if not folder.code:
         wanted = folder.config.eval.code_tasks if folder.config else None
-        told = f"The tasks of {wanted} were not run; train.log says why. `hone eval RUN --code-tasks FILE` runs them."
-        return Section(CODE, [Text(told)]) if wanted and folder.status.get("status") == "finished" else None
-    tasks = {name: _by_task(rows) for name, rows in folder.grades.items()}
+        why = f"The tasks of {wanted} were not run; train.log says why. `hone eval RUN --code-tasks FILE` runs them."
+        return Section(CODE, [Text(why)]) if wanted and folder.status.get("status") == "finished" else None
     rows = []
-    for name, found in tasks.items():
-        first = estimate([(n, passed) for passed, n in found.values()], [1])[0].interval
-        share = "–" if first is None else with_interval(first.value, _bounds(first), ".3f")
-        graded = folder.grades[name]
-        failed = Counter(str(row.get("verdict", "?")) for row in graded if not row["passed"])
-        why = ", ".join(f"{count:,} {verdict}" for verdict, count in failed.most_common(5))
-        passed = sum(bool(row["passed"]) for row in graded)
-        rows.append([name, share, f"{passed:,} of {len(graded):,}", f"{len(found):,}", why or "–"])
+    for name, found in folder.code.items():
+        rate = found.pass_at_k[1].estimate if 1 in found.pass_at_k else None
+        failed = [(verdict, count) for verdict, count in found.verdicts.items() if verdict != "pass"]
+        why = ", ".join(f"{count:,} {verdict}" for verdict, count in failed[:5])
+        passed = f"{found.verdicts.get('pass', 0):,} of {found.n_samples:,}"
+        rows.append([name, estimate(rate, ".3f"), passed, f"{found.n_tasks:,}", why or "–"])
     caption = "pass@1: the share of tasks that one program solves; in brackets 95% intervals over tasks."
     blocks: list[Block] = [
         Table(["", "pass@1", "programs that pass", "tasks", "why the others do not"], rows, "lrrrl", caption)
     ]
-    if folder.compare_code:
-        blocks.append(Text(code_change(folder.compare_code)))
-    pair = [tasks.pop(name) for name in ("base", "tuned")] if {"base", "tuned"} <= set(tasks) else []
-    blocks += _pair(*pair) if pair else []
-    for name, found in tasks.items():
-        blocks += [
-            Text(f"{name}:"),
-            _grid({task: "●" if passed else "·" for task, (passed, _) in found.items()}, ALONE),
-        ]
+    if folder.code_comparison:
+        blocks.append(Text(change_line(folder.code_comparison)))
+    alone = dict(folder.code)
+    if {"base", "tuned"} <= set(alone):
+        blocks += _pair(alone.pop("base"), alone.pop("tuned"))
+    for name, found in alone.items():
+        marks = {task: "●" if any(passed) else "·" for task, passed in found.passed.items()}
+        blocks += [Text(f"{name}:"), _grid(marks, ALONE)]
     return Section(CODE, blocks)
-
-
-def _bounds(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 BOTH = {"●": "both pass", "+": "only tuned passes", "−": "only base passes", "·": "none passes"}
 ALONE = {"●": "passes", "·": "fails"}
 
 
-def _pair(base: dict[str, tuple[int, int]], tuned: dict[str, tuple[int, int]]) -> list[Block]:
+def _pair(base: CodeMeasurement, tuned: CodeMeasurement) -> list[Block]:
     marks = {}
-    for task in (task for task in tuned if task in base):
-        before, after = base[task][0] > 0, tuned[task][0] > 0
+    for task in (task for task in tuned.passed if task in base.passed):
+        before, after = any(base.passed[task]), any(tuned.passed[task])
         marks[task] = "●" if before and after else "+" if after else "−" if before else "·"
-    count = Counter(marks.values())
+    both, gained, lost, none = (sum(mark == one for mark in marks.values()) for one in BOTH)
     table = Table(
         ["", "tuned passes", "tuned fails"],
-        [["base passes", f"{count['●']}", f"{count['−']}"], ["base fails", f"{count['+']}", f"{count['·']}"]],
+        [["base passes", f"{both}", f"{lost}"], ["base fails", f"{gained}", f"{none}"]],
         caption=f"{len(marks):,} tasks that both were given; a task passes if one of its programs does.",
     )
     return [table, _grid(marks, BOTH)]
@@ -146,103 +131,83 @@ def _grid(marks: dict[str, str], legend: dict[str, str]) -> Grid:
     return Grid([(mark, task) for task, mark in marks.items()], legend)
 
 
-def _by_task(rows: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """task_id -> (passed, samples)."""
-    found: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        right, n = found.get(str(row["task_id"]), (0, 0))
-        found[str(row["task_id"])] = (right + bool(row["passed"]), n + 1)
-    return found
-
-
 def samples(folder: Folder) -> Section | None:
-    """Texts of base and tuned side by side, what differs marked."""
-    source = folder.samples or list((folder.tuned or folder.base or {}).get("samples", []))
-    if not source or folder.task == "classification":
-        return _answers(source)
-    shown = [_sample(sample) for sample in source[:SHOWN_SAMPLES]]
-    told = "Marked: what the other text lacks; not marked where the two have little in common."
-    if len(source) > len(shown):
-        told = f"The first {len(shown)} of {len(source):,}. {told}"
-    return Section("Samples", [Text(told), Samples(shown)])
+    """Texts of base and tuned side by side, what differs marked; of a classifier, rows and their classes."""
+    found = side_by_side(folder.base, folder.tuned)
+    if not found:
+        return None
+    if any(one.classes for one in folder.measured.values()):
+        rows = [
+            [shortened(one.prompt)[:300], *(text or "–" for text in (one.reference, one.base, one.tuned))]
+            for one in found[:SHOWN_SAMPLES]
+        ]
+        return Section("Samples", [Table(["text", "true", "base", "tuned"], rows, "llll")])
+    shown = [_sample(one) for one in found[:SHOWN_SAMPLES]]
+    how = "Marked: what the other text lacks; not marked where the two have little in common."
+    if len(found) > len(shown):
+        how = f"The first {len(shown)} of {len(found):,}. {how}"
+    return Section("Samples", [Text(how), Samples(shown)])
+
+
+def _sample(found: SideBySide) -> Sample:
+    texts = {name: shortened(text) for name, text in (("base", found.base), ("tuned", found.tuned)) if text is not None}
+    answers: dict[str, Pieces] = {name: [(text, False)] for name, text in texts.items()}
+    if len(texts) == 2:
+        answers["base"], answers["tuned"] = differences(texts["base"], texts["tuned"])
+    reference = None if found.reference is None else shortened(found.reference)
+    return Sample(f"Item {found.item}", shortened(found.prompt), reference, answers)
 
 
 def written(folder: Folder) -> Section | None:
     """What the written texts look like, and how much of them is copied from the training rows."""
     blocks: list[Block] = []
-    results = {"base": folder.base or {}, "tuned": folder.tuned or {}}
-    found = {name: result.get("generation_quality", {}) for name, result in results.items()}
-    found = {name: quality for name, quality in found.items() if quality.get("n_texts", 0) >= ENOUGH_TEXTS}
-    if found:
-        names = [key for key in HEADINGS if any(key in quality for quality in found.values())]
-        rows = [[HEADINGS[key], *(_value(quality, key, ".3g") for quality in found.values())] for key in names]
-        n = max(quality["n_texts"] for quality in found.values())
-        blocks.append(
-            Table(["", *found], rows, caption=f"{n:,} texts; means and shares, in brackets intervals over texts.")
-        )
+    found = {name: one for name, one in folder.measured.items() if one.n_texts >= ENOUGH_TEXTS}
+    kinds = {name: level.kind for one in found.values() for name, level in one.quality.items()}
+    if kinds:
+        rows = [
+            [kind.heading, *(estimate(one.quality.get(name), ".3g") for one in found.values())]
+            for name, kind in kinds.items()
+        ]
+        n = max(one.n_texts for one in found.values())
+        caption = f"{n:,} texts; means and shares, in brackets intervals over texts."
+        blocks.append(Table(["", *found], rows, caption=caption))
     if folder.memorization:
         blocks.append(_copied(folder.memorization))
     return Section("What is written", blocks) if blocks else None
 
 
-def _copied(found: dict[str, Any]) -> Table:
+def _copied(found: Memorization) -> Table:
     rows = []
-    for group, copied in found["prompts"].items():
-        shares = [_value(copied.get(name), "copying", ".3f") for name in ("base", "tuned")]
-        p = copied.get("p_value")
-        change = with_interval(copied.get("copying_difference"), copied.get("copying_difference_interval"), "+.3f")
-        said = "–" if p is None else p_text(p).removeprefix("=\N{NO-BREAK SPACE}")
-        rows.append([group.replace("_", "-"), f"{copied['n_items']:,}", *shares, change, said])
+    for group, one in found.prompts.items():
+        shares = [estimate(one.copying.get(name), ".3f") for name in ("base", "tuned")]
+        change = [estimate(one.change.difference, "+.3f"), p_cell(one.change.p_value)] if one.change else ["–", "–"]
+        rows.append([group.replace("_", "-"), f"{one.n_items:,}", *shares, *change])
     caption = (
-        f"Share of prompts whose continuation copies at least {found['copied_characters_in_a_row']} characters "
-        f"or {found['copied_words_in_a_row']} words from a training row."
+        f"Share of prompts whose continuation copies at least {found.copied_characters_in_a_row} characters "
+        f"or {found.copied_words_in_a_row} words from a training row."
     )
     return Table(["prompts from rows", "n", "base copies", "tuned copies", "tuned − base", "p"], rows, caption=caption)
 
 
-def _sample(sample: dict[str, Any]) -> Sample:
-    texts = {name: shortened(str(sample[name])) for name in ("base", "tuned") if name in sample}
-    answers: dict[str, Pieces] = {name: [(text, False)] for name, text in texts.items()}
-    if len(texts) == 2:
-        answers["base"], answers["tuned"] = differences(texts["base"], texts["tuned"])
-    reference = sample.get("reference")
-    title = f"Item {sample.get('item', '?')}"
-    return Sample(
-        title, shortened(str(sample["prompt"])), None if reference is None else shortened(str(reference)), answers
-    )
-
-
-def _answers(source: list[dict[str, Any]]) -> Section | None:
-    """Rows and the classes they were given."""
-    if not source:
-        return None
-    rows = [
-        [shortened(str(s["prompt"]))[:300], *(str(s.get(name, "–")) for name in ("reference", "base", "tuned"))]
-        for s in source[:SHOWN_SAMPLES]
-    ]
-    return Section("Samples", [Table(["text", "true", "base", "tuned"], rows, "llll")])
-
-
 def confusion(folder: Folder) -> Section | None:
     """Which class was taken for which, and how well each is found."""
-    blocks: list[Block] = []
-    for name, found in (("base", folder.base), ("tuned", folder.tuned)):
-        if found and "confusion" in found:
-            blocks.append(_matrix(f"{name}: rows of each class (down) by the answer (across)", found))
-    last = folder.tuned or folder.base or {}
-    if "classes" not in last:
+    reports = {name: found.classes for name, found in folder.measured.items() if found.classes}
+    if not reports:
         return None
-    rows = [
-        [label, *(f"{numbers[key]:.3f}" for key in ("precision", "recall", "f1")), f"{numbers['rows']:,}"]
-        for label, numbers in last["classes"].items()
+    blocks: list[Block] = [
+        _matrix(f"{name}: rows of each class (down) by the answer (across)", found) for name, found in reports.items()
     ]
-    which = "tuned" if folder.tuned else "base"
+    which, last = list(reports.items())[-1]
+    rows = [
+        [label, *(f"{number:.3f}" for number in (one.precision, one.recall, one.f1)), f"{one.rows:,}"]
+        for label, one in last.classes.items()
+    ]
     blocks.append(Table(["class", "precision", "recall", "F1", "rows"], rows, caption=f"{which}, class by class"))
     return Section("Classes", blocks)
 
 
-def _matrix(caption: str, found: dict[str, Any]) -> Table:
-    names, counts = list(found["classes"]), found["confusion"]
+def _matrix(caption: str, found: ClassReport) -> Table:
+    names, counts = list(found.classes), found.confusion
     if len(names) <= SHOWN_CLASSES:
         shades = [[None, *(count / max(sum(row), 1) for count in row)] for row in counts]
         rows = [[label, *(f"{count:,}" for count in row)] for label, row in zip(names, counts, strict=True)]
@@ -257,33 +222,28 @@ def seeds(folder: Folder) -> Section | None:
     found = folder.repeat
     if not found:
         return None
+    metric = found.metrics[found.headline]
+    tuned, change, item = metric.tuned, metric.change, metric.item
     rows = [
-        [
-            str(row["seed"]),
-            with_interval(row["tuned"], row.get("tuned_interval"), ".4f"),
-            with_interval(row.get("change"), row.get("change_interval"), "+.4f"),
-            row.get("verdict") or "–",
-        ]
-        for row in found["runs"]
+        [str(run.seed), estimate(run.tuned, ".4f"), estimate(run.change, "+.4f"), run.verdict or "–"]
+        for run in found.runs
     ]
-    tuned, change = found["tuned"], found["change"] or {}
-    mean = with_interval(change.get("mean"), change.get("interval"), "+.4f")
-    rows.append(["mean", with_interval(tuned["mean"], tuned["interval"], ".4f"), mean, change.get("verdict", "–")])
-    head = ["seed", f"tuned ({found['unit']})", "tuned − base, paired", ""]
+    mean = [estimate(change.mean, "+.4f"), change.verdict] if change else ["–", "–"]
+    rows.append(["mean", estimate(tuned.mean, ".4f"), *mean])
+    head = ["seed", f"tuned ({metric.kind.noun})", "tuned − base, paired", ""]
     caption = (
-        f"{tuned['n_seeds']} seeds, the same {tuned['n_items']:,} held-out {found['item']}s; in brackets "
-        f"{found['confidence_level']:.0%} intervals, of each seed over {found['item']}s, of the mean over seeds and "
-        f"{found['item']}s."
+        f"{tuned.n_seeds} seeds, the same {tuned.n_items:,} held-out {item}s; in brackets {found.confidence_level:.0%} "
+        f"intervals, of each seed over {item}s, of the mean over seeds and {item}s."
     )
-    told = [f"The seed changes: {', '.join(found['seed_changes'])}."]
-    if change.get("standard_deviation") is not None:
-        spread = with_interval(change["standard_deviation"], change.get("standard_deviation_interval"), ".2g")
-        told.append(f"Standard deviation of the change over seeds: {spread}.")
-    if change.get("sign_flip_p") is not None:
-        told.append(
-            f"Sign-flip test over seeds: p {p_text(change['sign_flip_p'])}; so many seeds cannot give less than "
-            f"{change['smallest_p']:.2g}."
+    notes = [f"The seed changes: {', '.join(found.seed_changes)}."]
+    if change and change.standard_deviation:
+        spread = estimate(change.standard_deviation, ".2g")
+        notes.append(f"Standard deviation of the change over seeds: {spread}.")
+    if change and change.sign_flip_p is not None:
+        notes.append(
+            f"Sign-flip test over seeds: p {p_text(change.sign_flip_p)}; so many seeds cannot give less than "
+            f"{change.smallest_sign_flip_p:.2g}."
         )
-    if change.get("detectable") is not None:
-        told.append(f"These seeds and items show a change of {change['detectable']:.2g} 8 times in 10.")
-    return Section("Seeds", [Table(head, rows, "rrrl", caption), Text(" ".join(told))])
+    if change and change.minimum_detectable_effect is not None:
+        notes.append(f"These seeds and items show a change of {change.minimum_detectable_effect:.2g} 8 times in 10.")
+    return Section("Seeds", [Table(head, rows, "rrrl", caption), Text(" ".join(notes))])

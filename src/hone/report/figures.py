@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hone.report.blocks import Figure
+from hone.results import Level
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,20 +96,20 @@ def _tokens_at(at: np.ndarray, steps: np.ndarray, tokens: np.ndarray) -> np.ndar
     return np.interp(at, known, counts) + np.maximum(at - known[-1], 0) * slope
 
 
-def loss_curve(curves: Curves, base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> Figure:
+def loss_curve(curves: Curves, base: Level | None, tuned: Level | None) -> Figure:
     """Training loss over tokens; held-out loss before, during and after, with intervals where it has them."""
     with _drawing("loss", SIZE) as (axes, done):
         _line(axes, curves.tokens, curves.training["loss"], FIRST, "training")
         at, values = curves.held_out.get("loss", (np.zeros(0), np.zeros(0)))
         end = max([*curves.tokens[-1:], *at[-1:]], default=0.0)
-        ends = [(x, found) for x, found in ((0.0, base), (end, tuned)) if found and found.get("loss") is not None]
-        points = sorted([*zip(at, values), *((x, found["loss"]) for x, found in ends)])
+        ends = [(x, found) for x, found in ((0.0, base), (end, tuned)) if found is not None]
+        points = sorted([*zip(at, values), *((x, found.value) for x, found in ends)])
         if points:
             x, y = zip(*points)
             axes.plot(x, y, color=SECOND, marker="o", markersize=3.5, label="held out", linewidth=1.0)
         for place, found in ends:
-            if interval := found.get("loss_interval"):
-                axes.plot([place, place], interval, color=SECOND, linewidth=1.0, marker="_", markersize=5)
+            if found.bounds:
+                axes.plot([place, place], found.bounds, color=SECOND, linewidth=1.0, marker="_", markersize=5)
         axes.legend(loc="upper right", handlelength=1.2)
     return Figure("Loss, nats a token", done[0])
 

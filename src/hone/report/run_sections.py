@@ -11,12 +11,13 @@ from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.text import number, shortened
+from hone.results import Contamination
 from hone.show import duration
 
 INSTALL = "pip install 'hone-lm[report]'"
 SHOWN_LINES = 12  # of the log, in the table of curves
-SHOWN_OVERLAPS = 5
-KINDS = {"exact": "word for word", "same_code": "the same code", "near": "nearly"}  # of eval/overlap.json
+SHOWN_ITEMS = 5
+KINDS = {"exact": "word for word", "same code": "the same code", "near": "nearly"}  # of eval/contamination.json
 
 
 def curves(folder: Folder) -> Section | None:
@@ -36,7 +37,8 @@ def curves(folder: Folder) -> Section | None:
 def _drawings(folder: Folder, found: figures.Curves) -> list[figures.Figure]:
     if not len(found.tokens) or not figures.drawable():  # a run too short for a log line has no curve
         return []
-    drawn = [figures.loss_curve(found, folder.base, folder.tuned)]
+    base, tuned = (one.metrics.get("loss") if one else None for one in (folder.base, folder.tuned))
+    drawn = [figures.loss_curve(found, base, tuned)]
     if "accuracy" in found.held_out:
         drawn.append(figures.held_out_curve(found, "accuracy", "Held-out accuracy"))
     for name, title in (
@@ -70,7 +72,9 @@ def _log_table(metrics: list[dict[str, Any]]) -> Table:
 def data(folder: Folder) -> Section | None:
     """Files with their fingerprints, what was kept and dropped and why, what of it is in the training data too."""
     blocks: list[Block] = []
-    lines = [line for line in data_lines(folder.log) if not (folder.overlap and line.startswith("overlap:"))]
+    lines = [
+        line for line in data_lines(folder.log) if not (folder.contamination and line.startswith("contamination:"))
+    ]
     if lines:
         blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in lines]
     files = [
@@ -80,8 +84,8 @@ def data(folder: Folder) -> Section | None:
     ]
     if files:
         blocks.append(Table(["", "file", "bytes", "SHA-256 begins"], files, "llrl"))
-    if folder.overlap:
-        blocks += overlap(folder.overlap)
+    if folder.contamination:
+        blocks += contamination(folder.contamination)
     return Section("Data", blocks) if blocks else None
 
 
@@ -92,18 +96,15 @@ def data_lines(log: list[str]) -> list[str]:
     return said[starts[-1] :] if starts else said
 
 
-def overlap(found: dict[str, Any]) -> list[Block]:
+def contamination(found: Contamination) -> list[Block]:
     """How many held-out items are in the training data, and the worst of them."""
-    if "not_searched" in found:
-        return [Text(f"Not looked for held-out items in the training data: {found['not_searched']}.")]
-    kinds = ", ".join(f"{found[f'n_{key}']:,} {name}" for key, name in KINDS.items() if f"n_{key}" in found)
-    told = f"Of {found['n_items']:,} held-out items, {found['n_overlapping']:,} are in the training rows"
-    blocks: list[Block] = [Text(f"{told} ({kinds}).")]
-    worst = [
-        [str(entry["item"]), str(entry["row"]), str(entry["kind"]), shortened(str(entry["text"]))[:200]]
-        for entry in found["items"][:SHOWN_OVERLAPS]
-    ]
-    return blocks + ([Table(["item", "training row", "", "it begins"], worst, "rrll")] if worst else [])
+    if found.not_searched is not None:
+        return [Text(f"Not looked for held-out items in the training data: {found.not_searched}.")]
+    kinds = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in found.by_kind.items())
+    counts = f"Of {found.n_items:,} held-out items, {found.n_contaminated:,} are in the training rows ({kinds})."
+    worst = [[str(one.item), str(one.row), one.kind, shortened(one.text)[:200]] for one in found.items[:SHOWN_ITEMS]]
+    table = [Table(["item", "training row", "", "it begins"], worst, "rrll")] if worst else []
+    return [Text(counts), *table]
 
 
 def cost(folder: Folder) -> Section | None:

@@ -4,7 +4,9 @@ import re
 import unicodedata
 from difflib import SequenceMatcher
 
+from hone import show
 from hone.report.blocks import Pieces
+from hone.results import Estimate
 from hone.show import figure
 
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
@@ -65,7 +67,19 @@ def number(value: float | None, form: str) -> str:
     return "–" if value is None else figure(value, form).replace("-", "−")
 
 
-def with_interval(value: float | None, interval: list[float] | None, form: str) -> str:
+def estimate(found: Estimate | None, form: str) -> str:
     """'4.32 [4.12, 4.55]'; without brackets where there is no interval."""
-    bounds = f" [{number(interval[0], form)}, {number(interval[1], form)}]" if interval and value is not None else ""
-    return number(value, form) + bounds
+    return "–" if found is None else show.estimate(found, form).replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """
+    >>> p_text(0.00004), p_text(0.0312)      # with spaces that no line is broken at
+    ('<\xa00.0001', '=\xa00.031')
+    """
+    return "<\N{NO-BREAK SPACE}0.0001" if p < 0.0001 else f"=\N{NO-BREAK SPACE}{p:.2g}"
+
+
+def p_cell(p: float | None) -> str:
+    """The same in a column of them; a dash where there is none."""
+    return "–" if p is None else p_text(p).removeprefix("=\N{NO-BREAK SPACE}")

@@ -1,4 +1,4 @@
-"""Intervals, tests and detectable differences over items: documents, rows or tasks.
+"""Intervals, tests and minimum detectable effects over items: documents, rows or tasks.
 
 Tokens of one document are not independent, documents are: so whole items are what is resampled, flipped and counted.
 Two models are always compared on the same items, by the differences of each item (`statistics.paired` puts the parts
@@ -8,33 +8,17 @@ together). Nothing here knows what a metric is.
 0.03125
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
+from scipy.optimize import brentq
+
+from hone.results import Estimate
 
 # Below FEW items Student's t holds the truth more often than resampling (benchmarks/statistics_check.py); above MANY
 # both say the same, and t at once.
 FEW, MANY = 500, 5000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A point estimate with its interval; low and high are None when one item is all there is."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n_items: int
-
-    def map(self, function: Callable[[float], float]) -> "Interval":
-        """The interval of an increasing function of the value, such as exp."""
-        return Interval(
-            function(self.value),
-            None if self.low is None else function(self.low),
-            None if self.high is None else function(self.high),
-            self.n_items,
-        )
 
 
 def ratio_interval(
@@ -45,8 +29,8 @@ def ratio_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> Interval:
-    """Interval of sum(numerator) / sum(denominator) over items (n,).
+) -> Estimate:
+    """Estimate of sum(numerator) / sum(denominator) over items (n,).
 
     From FEW to MANY items: bias-corrected accelerated bootstrap over items (scipy.stats.bootstrap, Efron 1987), by
     percentile where that is degenerate. Otherwise: Student t with the jackknife's standard error, on the logarithm if
@@ -55,20 +39,18 @@ def ratio_interval(
     >>> ratio_interval(np.array([2.0, 4.0]), np.array([1.0, 2.0])).value
     2.0
     """
-    from scipy import stats
-
     numerator, denominator = numerator.astype(np.float64), denominator.astype(np.float64)
     n = len(numerator)
     value = float(numerator.sum() / denominator.sum())
     residuals = influence(numerator, denominator)
     if n < 2 or not np.isfinite(residuals).all():
-        return Interval(value, None, None, n)
+        return Estimate(value=value)
     if not FEW <= n <= MANY or np.allclose(residuals, residuals[0]):
         half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * residuals.std(ddof=1) / np.sqrt(n))
         if positive and value > 0:
             factor = float(np.exp(min(half / value, 700.0)))
-            return Interval(value, value / factor, value * factor, n)
-        return Interval(value, value - half, value + half, n)
+            return Estimate(value=value, low=value / factor, high=value * factor)
+        return Estimate(value=value, low=value - half, high=value + half)
 
     def ratio(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         return a.sum(axis=axis) / b.sum(axis=axis)
@@ -87,8 +69,8 @@ def ratio_interval(
                 rng=np.random.default_rng(seed),
             ).confidence_interval
         if np.isfinite(result.low) and np.isfinite(result.high):
-            return Interval(value, float(result.low), float(result.high), n)
-    return Interval(value, None, None, n)
+            return Estimate(value=value, low=float(result.low), high=float(result.high))
+    return Estimate(value=value)
 
 
 def influence(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -103,32 +85,28 @@ def influence(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.asarray(found, dtype=np.float64)
 
 
-def wilson_interval(n_right: int, n: int, confidence: float = 0.95) -> Interval:
-    """Interval of a share of n independent yes-or-no items (Wilson 1927): sensible also at 0, at 1 and for few items.
+def wilson_interval(n_right: int, n: int, confidence: float = 0.95) -> Estimate:
+    """A share of n independent yes-or-no items; Wilson's interval (1927): sensible also at 0, at 1 and for few items.
 
-    >>> [round(x, 3) for x in (wilson_interval(8, 10).low, wilson_interval(8, 10).high)]
+    >>> [round(x, 3) for x in wilson_interval(8, 10).bounds]
     [0.49, 0.943]
     """
-    from scipy import stats
-
     bounds = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
-    return Interval(n_right / n, float(bounds.low), float(bounds.high), n)
+    return Estimate(value=n_right / n, low=float(bounds.low), high=float(bounds.high))
 
 
-def share_difference_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> Interval:
-    """Interval of share B - share A of n items that both answered (Bonett and Price 2012: one more of each kind).
+def share_difference_interval(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> Estimate:
+    """Share B - share A of n items that both answered; adjusted Wald interval (Bonett and Price 2012), wide at 0 too.
 
     Args:
         only_a, only_b: items that A alone, and B alone, got right.
 
-    >>> [round(x, 3) for x in (share_difference_interval(2, 10, 30).low, share_difference_interval(2, 10, 30).high)]
+    >>> [round(x, 3) for x in share_difference_interval(2, 10, 30).bounds]
     [0.038, 0.462]
     """
-    from scipy import stats
-
     a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = float(stats.norm.ppf(0.5 + confidence / 2) * np.sqrt((a + b - (b - a) ** 2) / (n + 2)))
-    return Interval((only_b - only_a) / n, max(b - a - half, -1.0), min(b - a + half, 1.0), n)
+    return Estimate(value=(only_b - only_a) / n, low=max(b - a - half, -1.0), high=min(b - a + half, 1.0))
 
 
 def sign_flip(differences: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> float:
@@ -139,8 +117,6 @@ def sign_flip(differences: np.ndarray, *, resamples: int = 10_000, seed: int = 0
     Args:
         differences: (n,) B - A of each item; the statistic is their mean.
     """
-    from scipy import stats
-
     differences = np.asarray(differences, dtype=np.float64)
     n = len(differences)
     if n < 2 or not differences.any():
@@ -169,8 +145,6 @@ def mcnemar(only_a: int, only_b: int) -> float:
     >>> mcnemar(0, 6)
     0.03125
     """
-    from scipy import stats
-
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
@@ -187,7 +161,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(spread: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable_mean(spread: float, n: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
     """The smallest mean difference that n items show with this power in a two-sided test (Bloom 1995).
 
     Infinite for so few items that no p of `sign_flip` can be below alpha (fewer than 6 for 0.05).
@@ -195,28 +169,23 @@ def detectable(spread: float, n: int, *, power: float = 0.8, alpha: float = 0.05
     Args:
         spread: standard deviation of the items' differences.
 
-    >>> round(detectable(1.0, 164), 3)
+    >>> round(minimum_detectable_mean(1.0, 164), 3)
     0.22
     """
-    from scipy import stats
-
     if 2.0 ** (1 - n) >= alpha:
         return float("inf")
     return float((stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1)) * spread / np.sqrt(n))
 
 
-def detectable_share(n: int, discordant: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable_share(n: int, discordant: int, *, power: float = 0.8, alpha: float = 0.05) -> float:
     """The smallest difference of two shares that McNemar's exact test on n paired yes-or-no items shows.
 
     Given that `discordant` of the items differ, and at least as many as the test needs (6 for alpha 0.05).
     Infinite where n is smaller than that.
 
-    >>> round(detectable_share(164, 20), 3)
+    >>> round(minimum_detectable_share(164, 20), 3)
     0.073
     """
-    from scipy import stats
-    from scipy.optimize import brentq
-
     needed = 1
     while 2.0 ** (1 - needed) >= alpha:
         needed += 1

@@ -20,10 +20,12 @@ from hone.data.truncate import LongRow, TokenDataset, view
 from hone.loss import causal_lm_loss
 from hone.metrics.continuations import continuations, sample_prompts
 from hone.metrics.generation_quality import quality
-from hone.metrics.losses import ItemLosses, item_losses, perplexity_of, summarize
+from hone.metrics.losses import ItemLosses, item_losses, measurement_of, perplexity_of
 from hone.metrics.strided import StridedDataset, strided
 from hone.models.inspect import vocabulary_size
 from hone.models.kinds import DECODER
+from hone.results import Items, Measurement
+from hone.statistics.paired import items_of
 from hone.tasks.task import Task
 
 
@@ -79,25 +81,27 @@ def measure(
     tokenizer: "PreTrainedTokenizerBase",
     validation: TokenDataset,
     config: Config,
-    name: str,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The numbers of eval/<name>.json with a few greedy continuations, and the losses of each item."""
+) -> tuple[Measurement, Items]:
+    """The numbers with a few greedy continuations, and the losses of each item."""
     settings = config.eval
     losses = losses_of(model, tokenizer, validation, config)
+    found = measurement_of(
+        "causal", losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
+    )
     prompts = sample_prompts(validation, tokenizer, settings.sample_prompts)
     written = continuations(model, tokenizer, [ids for ids, _ in prompts], settings.sample_max_new_tokens)
-    samples = [{**about, name: new.text} for (_, about), new in zip(prompts, written, strict=True)]
-    result = summarize(losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples).as_dict()
+    samples = [sample.model_copy(update={"text": new.text}) for (_, sample), new in zip(prompts, written, strict=True)]
     if samples:
-        result["generation_quality"] = quality(
-            [new.text for new in written],
-            prompts=[about["prompt"] for _, about in prompts],
-            references=[about["reference"] for _, about in prompts],
+        looks = quality(
+            [sample.text for sample in samples],
+            prompts=[sample.prompt for sample in samples],
+            references=[sample.reference or "" for sample in samples],
             ended=[new.ended for new in written],
             confidence=settings.confidence_level,
             resamples=settings.bootstrap_resamples,
         )
-    return {**result, "samples": samples}, losses.as_dict()
+        found = found.model_copy(update={"samples": samples, "n_texts": len(samples), "quality": looks})
+    return found, items_of(losses.item, losses.metrics())
 
 
 TASK = Task(

@@ -34,9 +34,15 @@ from hone.loss import classification_loss
 from hone.metrics.continuations import decode, evenly_spaced
 from hone.models.classifier_head import class_names
 from hone.models.kinds import CLASSIFIER
-from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
+from hone.results import ClassReport, ClassScores, Items, Kind, Level, Measurement, Sample, level_of
+from hone.statistics.intervals import wilson_interval
+from hone.statistics.paired import Metric, items_of, level
 from hone.tasks.task import Loss, Task
 
+ACCURACY = Kind(heading="accuracy", higher_is_better=True, top=1.0)
+BALANCED_ACCURACY = Kind(heading="balanced accuracy", higher_is_better=True, top=1.0)
+MACRO_F1 = Kind(heading="macro F1", higher_is_better=True, top=1.0)
+LOSS = Kind(heading="loss", unit="nats/row", higher_is_better=False)
 NAMED_CLASSES = 12  # in a message
 
 
@@ -242,12 +248,9 @@ class Answers:
     predicted: np.ndarray
     nll: np.ndarray
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "row", **{name: values.tolist() for name, values in vars(self).items()}}
-
-    @classmethod
-    def of_dict(cls, items: dict[str, Any]) -> "Answers":
-        return cls(np.array(items["true"]), np.array(items["predicted"]), np.array(items["nll"]))
+    def metrics(self) -> dict[str, Metric]:
+        """Those that are known row by row."""
+        return {"accuracy": Metric(ACCURACY, self.true == self.predicted), "loss": Metric(LOSS, self.nll)}
 
 
 def answers_of(model: "PreTrainedModel", dataset: LabelledDataset, config: Config) -> Answers:
@@ -292,69 +295,88 @@ def measure(
     tokenizer: "PreTrainedTokenizerBase",
     validation: LabelledDataset,
     config: Config,
-    name: str,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The numbers of eval/<name>.json, and of each row."""
+) -> tuple[Measurement, Items]:
+    """The numbers with a few answers, and those of each row."""
     got, settings = answers_of(model, validation, config), config.eval
     names = [*validation.names, *(n for n in class_names(model) if n not in validation.names)]
-    result = metrics(got, names, settings.confidence_level, settings.bootstrap_resamples)
-    result["majority_class"] = names[validation.common]
-    result["majority_accuracy"] = float((got.true == validation.common).mean())
-    result["n_tokens"] = validation.n_tokens
-    samples = []
-    for i in evenly_spaced(len(got.true), settings.sample_prompts):
-        about = {"item": i, "prompt": decode(tokenizer, validation[i]["input_ids"]), "reference": names[got.true[i]]}
-        samples.append({**about, name: names[got.predicted[i]]})
-    return {"task": "classification", **result, "samples": samples}, got.as_dict()
+    samples = [
+        Sample(
+            item=i,
+            prompt=decode(tokenizer, validation[i]["input_ids"]),
+            reference=names[got.true[i]],
+            text=names[got.predicted[i]],
+        )
+        for i in evenly_spaced(len(got.true), settings.sample_prompts)
+    ]
+    found = Measurement(
+        task="classification",
+        metrics=metrics(got, len(names), settings.confidence_level, settings.bootstrap_resamples),
+        n_items=len(got.true),
+        item="row",
+        n_tokens=validation.n_tokens,
+        confidence_level=settings.confidence_level,
+        classes=class_report(got, names, validation.common),
+        samples=samples,
+    )
+    return found, items_of("row", got.metrics())
 
 
-def metrics(got: Answers, names: list[str], confidence: float, resamples: int) -> dict[str, Any]:
-    """All metrics of `got`; confusion[i][j] counts rows of class i answered as j.
+def metrics(got: Answers, n_classes: int, confidence: float, resamples: int) -> dict[str, Level]:
+    """Accuracy with Wilson's interval; balanced accuracy and macro F1, over resampled rows; the loss.
 
-    Macro averages are over the classes that occur, as truth or as answer (scikit-learn's rule); a class that is never
-    answered has precision 0.
+    Macro averages are over the classes that occur, as truth or as answer (scikit-learn's rule).
     """
-    from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
     true, predicted, n = got.true, got.predicted, len(got.true)
-    right = true == predicted
-    loss = ratio_interval(got.nll, np.ones(n), positive=True, confidence=confidence, resamples=resamples)
-    accuracy = wilson_interval(int(right.sum()), n, confidence)
-    result: dict[str, Any] = {"loss": loss.value, "loss_interval": _bounds(loss)}
-    result |= {"accuracy": accuracy.value, "accuracy_interval": _bounds(accuracy)}
-    confusion = confusion_matrix(true, predicted, labels=range(len(names)))
-    draws = _resampled(confusion, resamples)
+    draws = _resampled(confusion_matrix(true, predicted, labels=range(n_classes)), resamples)
     recall = np.diagonal(draws, axis1=1, axis2=2) / np.maximum(draws.sum(2), 1)
     present, involved = draws.sum(2) > 0, (draws.sum(2) + draws.sum(1)) > 0
     f1 = 2 * np.diagonal(draws, axis1=1, axis2=2) / np.maximum(draws.sum(1) + draws.sum(2), 1)
-    spread = {
-        "balanced_accuracy": (recall * present).sum(1) / np.maximum(present.sum(1), 1),
-        "macro_f1": (f1 * involved).sum(1) / np.maximum(involved.sum(1), 1),
+
+    def over_draws(kind: Kind, value: float, drawn: np.ndarray) -> Level:
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]) if n > 1 else (None, None)
+        return Level(kind=kind, value=value, low=low, high=high)
+
+    each = recall_score(true, predicted, labels=np.unique(true), average=None, zero_division=0)
+    return {
+        "accuracy": level_of(ACCURACY, wilson_interval(int((true == predicted).sum()), n, confidence)),
+        "balanced_accuracy": over_draws(
+            BALANCED_ACCURACY, float(each.mean()), (recall * present).sum(1) / np.maximum(present.sum(1), 1)
+        ),
+        "macro_f1": over_draws(
+            MACRO_F1,
+            float(f1_score(true, predicted, average="macro", zero_division=0)),
+            (f1 * involved).sum(1) / np.maximum(involved.sum(1), 1),
+        ),
+        "loss": level(got.metrics()["loss"], confidence=confidence, resamples=resamples),
     }
+
+
+def class_report(got: Answers, names: list[str], common: int) -> ClassReport:
+    """Precision, recall and F1 of each class and on average; a class that is never answered has precision 0.
+
+    Args:
+        common: the most frequent class of the training rows.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    true, predicted = got.true, got.predicted
     each = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=0)
-    values = {
-        "balanced_accuracy": float(each[1][each[3] > 0].mean()),  # the mean recall of the classes that there are
-        "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
-    for key, value in values.items():
-        low, high = np.quantile(spread[key], [(1 - confidence) / 2, (1 + confidence) / 2])
-        result |= {key: value, f"{key}_interval": [float(low), float(high)] if n > 1 else None}
+    averages = {}
     for average in ("macro", "weighted"):
-        precision, recalled, score, _ = precision_recall_fscore_support(
-            true, predicted, average=average, zero_division=0
-        )
-        result |= {f"{average}_precision": float(precision), f"{average}_recall": float(recalled)}
-        result |= {f"{average}_f1": float(score)}
-    result["classes"] = {
-        name: {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(s)}
-        for name, p, r, f, s in zip(names, *each, strict=True)
-    }
-    return result | {
-        "confusion": confusion.tolist(),
-        "n_items": n,
-        "item": "row",
-        "confidence_level": confidence,
-    }
+        mean = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
+        averages[average] = ClassScores(precision=mean[0], recall=mean[1], f1=mean[2], rows=len(true))
+    return ClassReport(
+        classes={
+            name: ClassScores(precision=p, recall=r, f1=f, rows=n)
+            for name, p, r, f, n in zip(names, *each, strict=True)
+        },
+        averages=averages,
+        confusion=confusion_matrix(true, predicted, labels=range(len(names))).tolist(),
+        majority_class=names[common],
+        majority_accuracy=float((true == common).mean()),
+    )
 
 
 def _resampled(confusion: np.ndarray, resamples: int) -> np.ndarray:
@@ -365,10 +387,6 @@ def _resampled(confusion: np.ndarray, resamples: int) -> np.ndarray:
     n = int(confusion.sum())
     draws = np.random.default_rng(0).multinomial(n, confusion.ravel() / n, size=resamples)
     return draws.reshape(resamples, *confusion.shape)
-
-
-def _bounds(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 TASK = Task(

@@ -8,7 +8,6 @@ evenly spaced rows, greedily: exact match, chrF and BLEU over all of them (sacre
 without white space around them.
 """
 
-import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,13 +32,20 @@ from hone.data.truncate import IGNORE_INDEX, count_ones
 from hone.errors import HoneError, placed
 from hone.loss import seq2seq_loss
 from hone.metrics.continuations import decode, evenly_spaced, greedy
-from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, summarize
+from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, measurement_of
 from hone.models.inspect import vocabulary_size
 from hone.models.kinds import ENCODER_DECODER
-from hone.statistics.intervals import Interval, ratio_interval, wilson_interval
+from hone.results import Items, Kind, Level, Measurement, Sample, level_of
+from hone.statistics.intervals import ratio_interval, wilson_interval
+from hone.statistics.paired import Metric, items_of
 from hone.tasks.causal import loss_and_perplexity
 from hone.tasks.task import Task
 
+EXACT_MATCH = Kind(heading="exact match", higher_is_better=True, top=1.0)
+CHRF_MEAN = Kind(heading="mean chrF", higher_is_better=True, form=".1f", top=100.0)
+CHRF_OF_ALL = Kind(heading="chrF", higher_is_better=True, form=".1f", top=100.0)
+BLEU_OF_ALL = Kind(heading="BLEU", higher_is_better=True, form=".1f", top=100.0)
+ROUGE_L = Kind(heading="ROUGE-L", higher_is_better=True, top=1.0)
 WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -225,63 +231,74 @@ def measure(
     tokenizer: "PreTrainedTokenizerBase",
     validation: PairDataset,
     config: Config,
-    name: str,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The numbers of eval/<name>.json, and of each row."""
+) -> tuple[Measurement, Items]:
+    """The numbers with a few written targets, and those of each row, or of each row for which a target was written."""
     settings = config.eval
     losses = losses_of(model, tokenizer, validation, config)
-    result = summarize(losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples).as_dict()
+    confidence, resamples = settings.confidence_level, settings.bootstrap_resamples
+    found = measurement_of("seq2seq", losses, confidence=confidence, resamples=resamples)
     count = max(settings.eval_generate_samples, settings.sample_prompts)
     chosen = evenly_spaced(len(validation), count)
     sources = [validation[i]["input_ids"].tolist() for i in chosen]
     texts = greedy(model, tokenizer, sources, config.data.max_target_length)
     references = [decode(tokenizer, validation.reference(i)) for i in chosen]
-    per_row: dict[str, Any] = {}
+    per_row, metrics, signatures = losses.metrics(), found.metrics, list[str]()
     if settings.eval_generate_samples and chosen:
-        scores, per_row = text_scores(texts, references, settings.confidence_level, settings.bootstrap_resamples)
-        result |= scores
-    result["samples"] = [
-        {
-            "item": chosen[j],
-            "prompt": decode(tokenizer, validation[chosen[j]]["input_ids"]),
-            "reference": references[j],
-            name: texts[j],
-        }
+        each = text_metrics(texts, references)
+        scores, signatures = text_scores(texts, references, each, confidence, resamples)
+        per_row, metrics = {**per_row, **each}, {**metrics, **scores}
+    samples = [
+        Sample(
+            item=chosen[j],
+            prompt=decode(tokenizer, validation[chosen[j]]["input_ids"]),
+            reference=references[j],
+            text=texts[j],
+        )
         for j in evenly_spaced(len(chosen), settings.sample_prompts)
     ]
-    return {"task": "seq2seq", **result}, {**losses.as_dict(), "written": per_row}
+    found = found.model_copy(update={"metrics": metrics, "signatures": signatures, "samples": samples})
+    return found, items_of("row", per_row)
+
+
+def text_metrics(texts: list[str], references: list[str]) -> dict[str, Metric]:
+    """Exact match, chrF and ROUGE-L of each text, white space around it aside."""
+    from sacrebleu.metrics import CHRF
+
+    both = [(text.strip(), reference.strip()) for text, reference in zip(texts, references, strict=True)]
+    chrf = CHRF()
+    return {
+        "exact_match": Metric(EXACT_MATCH, np.array([text == reference for text, reference in both])),
+        "chrf_mean": Metric(CHRF_MEAN, np.array([chrf.sentence_score(t, [r]).score for t, r in both])),
+        "rouge_l": Metric(ROUGE_L, np.array([rouge_l(text, reference) for text, reference in both])),
+    }
 
 
 def text_scores(
-    texts: list[str], references: list[str], confidence: float, resamples: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores over all texts with their intervals, and those of each text for paired comparisons.
+    texts: list[str], references: list[str], each: dict[str, Metric], confidence: float, resamples: int
+) -> tuple[dict[str, Level], list[str]]:
+    """Scores over all texts, and the signatures of those that are sacrebleu's.
 
     exact_match and rouge_l are shares (0 to 1); chrf and bleu are sacrebleu's, 0 to 100, over the whole set (a ratio of
     sums over all texts, without an interval); chrf_mean is the mean of the texts' own chrF.
+
+    Args:
+        each: `text_metrics` of them.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
+    n, ones = len(texts), np.ones(len(texts))
+    found = {}
+    for name, metric in each.items():
+        if name == "exact_match":
+            share = wilson_interval(int(metric.numerator.sum()), n, confidence)
+        else:
+            share = ratio_interval(metric.numerator, ones, confidence=confidence, resamples=resamples)
+        found[name] = level_of(metric.kind, share, n)
     texts, references = [t.strip() for t in texts], [r.strip() for r in references]
     chrf, bleu = CHRF(), BLEU(effective_order=False)
-    exact = np.array([t == r for t, r in zip(texts, references, strict=True)])
-    each_chrf = np.array([chrf.sentence_score(t, [r]).score for t, r in zip(texts, references, strict=True)])
-    each_rouge = np.array([rouge_l(t, r) for t, r in zip(texts, references, strict=True)])
-    mean = functools.partial(ratio_interval, confidence=confidence, resamples=resamples)
-    ones = np.ones(len(texts))
-    intervals = {
-        "exact_match": wilson_interval(int(exact.sum()), len(exact), confidence),
-        "chrf_mean": mean(each_chrf, ones),
-        "rouge_l": mean(each_rouge, ones),
-    }
-    scores: dict[str, Any] = {"n_written": len(texts)}
-    for key, interval in intervals.items():
-        scores |= {key: interval.value, f"{key}_interval": _bounds(interval)}
-    scores["chrf"] = chrf.corpus_score(texts, [references]).score
-    scores["bleu"] = bleu.corpus_score(texts, [references]).score
-    scores["signatures"] = [str(chrf.get_signature()), str(bleu.get_signature())]
-    per_row = {"exact_match": exact.astype(float), "chrf_mean": each_chrf, "rouge_l": each_rouge}
-    return scores, {key: values.tolist() for key, values in per_row.items()}
+    for name, kind, score in (("chrf", CHRF_OF_ALL, chrf), ("bleu", BLEU_OF_ALL, bleu)):
+        found[name] = Level(kind=kind, value=score.corpus_score(texts, [references]).score, n_items=n)
+    return found, [str(chrf.get_signature()), str(bleu.get_signature())]
 
 
 def rouge_l(text: str, reference: str) -> float:
@@ -298,10 +315,6 @@ def rouge_l(text: str, reference: str) -> float:
         for j, other in enumerate(b):
             row.append(previous[j] + 1 if word == other else max(row[-1], previous[j + 1]))
     return 2 * row[-1] / (len(a) + len(b)) if a or b else 0.0
-
-
-def _bounds(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 TASK = Task(

@@ -17,9 +17,10 @@ from hone.data.prepare import Examples, Prepared, Reading
 from hone.data.records import Form
 from hone.data.store import Store
 from hone.models.kinds import ModelKind
+from hone.results import Items, Measurement
 
 Loss = Callable[[Tensor, Tensor, Any], Tensor]  # logits, labels, items of the whole step
-Measured = tuple[dict[str, Any], dict[str, Any]]  # the numbers, and those of each item
+Measured = tuple[Measurement, Items]  # the numbers, and those of each item
 
 
 def as_it_is(train: Any, validation: Any) -> Any:
@@ -59,7 +60,7 @@ class Task:
     inputs: Callable[[Any, dict[str, Any]], dict[str, Any]]
     loss: Callable[[Config, Prepared], Loss]
     watch: Callable[..., dict[str, float]]
-    measure: Callable[[Any, Any, Any, Config, str], Measured]
+    measure: Callable[[Any, Any, Any, Config], Measured]
     pipeline_tag: str
     collate: Callable[..., dict[str, Any]] | None = None
     settle: Callable[[Any, Any], Any] = as_it_is

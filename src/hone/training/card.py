@@ -1,17 +1,16 @@
 """The model card: README.md of a run folder, with the numbers of its eval files."""
 
-from typing import Any
-
 from hone.bundled import NAME
 from hone.config.schema import Config
-from hone.evaluation.columns import COLUMNS, changes, code_lines
+from hone.results import Measurement
 from hone.runs import Run
+from hone.show import change_line, code_lines, estimate, plural
 
 
 def model_card(run: Run, config: Config, pipeline_tag: str) -> str:
     """Markdown with the front matter the hub reads; says what was trained on what, and what that changed."""
     base = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
-    tuned, compare = run.read_eval("tuned"), run.read_eval("compare")
+    tuned, comparison = run.tuned, run.comparison
     front = ["---", "library_name: " + ("peft" if config.method.method == "lora" else "transformers")]
     front += [f"pipeline_tag: {pipeline_tag}", "tags: [hone]"]
     if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".", NAME)):
@@ -20,26 +19,25 @@ def model_card(run: Run, config: Config, pipeline_tag: str) -> str:
     lines = [*front, "---", "", f"# {run.folder.name}", ""]
     lines += [f"`{base}`, trained with hone ({config.method.task}, {config.method.method}).", ""]
     if tuned is not None:
-        columns = [column for column in COLUMNS[config.method.task] if column[1] in tuned]
-        lines += [f"| held-out data | {' | '.join(heading for heading, _, _ in columns)} |"]
-        lines += ["| --- " * (len(columns) + 1) + "|"]
-        keys = [key for _, key, _ in columns]
-        lines += [_row(name, run.read_eval(name), keys) for name in ("base", "tuned") if run.read_eval(name)]
-        lines += ["", f"Over {tuned['n_items']:,} {tuned['item']}s, {tuned['n_tokens']:,} tokens; "]
-        lines[-1] += f"{tuned['confidence_level']:.0%} intervals over {tuned['item']}s."
-    if compare is not None:
-        text = changes(compare)
+        lines += _numbers({name: found for name, found in (("base", run.base), ("tuned", tuned)) if found})
+    if comparison is not None:
+        text = change_line(comparison)
         lines += ["", f"{text[0].upper()}{text[1:]}."]
-    if programs := code_lines(run.read_eval):
+    if programs := code_lines(*run.code()):
         lines += ["", "Programming tasks, run against their tests:", "", *(f"- {line}" for line in programs)]
     lines += ["", "Settings: `config.resolved.yaml`. Versions, hardware and data fingerprints: `env.json`.", ""]
     return "\n".join(lines)
 
 
-def _row(name: str, result: dict[str, Any] | None, keys: list[str]) -> str:
-    assert result is not None
-    cells = []
-    for key in keys:
-        interval = result.get(f"{key}_interval")
-        cells.append(f"{result[key]:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
-    return f"| {name} | {' | '.join(cells)} |"
+def _numbers(measured: dict[str, Measurement]) -> list[str]:
+    """A table of the metrics of each model, and what they are over."""
+    last = list(measured.values())[-1]
+    kinds = {key: level.kind for key, level in last.metrics.items()}
+    rows = [
+        [name, *(estimate(found.metrics.get(key), kind.form) for key, kind in kinds.items())]
+        for name, found in measured.items()
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in [["held-out data", *(kind.title for kind in kinds.values())], *rows]]
+    lines.insert(1, "| --- " * (len(kinds) + 1) + "|")
+    over = f"Over {plural(last.n_items, last.item)}, {last.n_tokens:,} tokens"
+    return [*lines, "", f"{over}; {last.confidence_level:.0%} intervals over {last.item}s."]

@@ -5,16 +5,15 @@ tokens, the same held-out rows (chosen by split_seed, not by the seed), the same
 measurement of the base where that does not depend on the seed. `repeat.json` says what they tell together.
 
 >>> found = repeat(load_config("recipe.yaml"), [1, 2, 3, 4, 5, 6])        # doctest: +SKIP
->>> found["change"]["interval"], found["change"]["verdict"]               # doctest: +SKIP
+>>> change = found.metrics["loss"].change                                 # doctest: +SKIP
+>>> change.mean.bounds, change.verdict                                    # doctest: +SKIP
 """
 
 import gc
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,12 +23,24 @@ from hone.config.checks import require_training
 from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
-from hone.files import read_json, write_json_atomic, write_text_atomic
+from hone.files import read_json, write_text_atomic
+from hone.grading.pass_at_k import passed_items
 from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
+from hone.results import (
+    CodeMeasurement,
+    Estimate,
+    Items,
+    Measurement,
+    Repeat,
+    RepeatedMetric,
+    SeedChange,
+    SeedRun,
+    write,
+)
 from hone.runs import RESOLVED, Run, lock, open_run
 from hone.statistics.intervals import holm, sign_flip
-from hone.statistics.paired import METRICS, RESTATED, Metric, metrics_of, verdict
+from hone.statistics.paired import Metric, metrics_of, verdict
 from hone.statistics.seed_variance import over_seeds, smallest_p
 from hone.tasks import chosen
 from hone.tasks.task import Task
@@ -37,6 +48,7 @@ from hone.training.train import train
 
 log = logging.getLogger("hone")
 
+Measured = tuple[str, Metric]  # what an item of it is, and the metric
 LARGEST_SEED = 2**32 - 1
 MOST_SEEDS = 1000
 WRITTEN_LAST = ("base.json", "base.code.json")  # of eval/: where they are, what belongs to them is there too
@@ -59,7 +71,7 @@ def parse_seeds(text: str, first: int) -> list[int]:
     return numbers if len(parts) > 1 else list(range(first, first + numbers[0]))
 
 
-def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> dict[str, Any]:
+def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> Repeat:
     """Train with each seed what is not trained yet, and write `repeat.json`; returns what is in it.
 
     Args:
@@ -81,23 +93,18 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> di
     for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):
         one = _with_seed(config, seed, folder / name)
         log.info("seed %d (%d of %d): %s", seed, number, len(seeds), folder / name)
-        is_new = Run(folder / name).read_eval("base") is None
+        is_new = not Run(folder / name).has("base")
         if measured is not None and not config.output.overwrite:
             _share_base(measured, one)
         run = train(one, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
-        if run.read_eval("tuned") is None:
+        if not run.has("tuned"):
             raise _nothing_measured(config)
-        if (
-            measured is None
-            and is_new
-            and not base_depends_on_seed(config.model, task.model)
-            and run.read_eval("base") is not None
-        ):
+        if measured is None and is_new and not base_depends_on_seed(config.model, task.model) and run.has("base"):
             measured = run
         runs.append(run)
     result = _together(config, task.model, seeds, runs)
-    write_json_atomic(folder / "repeat.json", result)
+    write(folder / "repeat.json", result)
     return result
 
 
@@ -175,7 +182,7 @@ def _share_base(measured: Run, config: Config) -> None:
     """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
     run = open_run(config)
     with lock(run):
-        if run.status["status"] == "unknown" and run.read_eval("base") is None:
+        if run.status["status"] == "unknown" and not run.has("base"):
             files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)
             for file in files:
                 write_text_atomic(run.folder / "eval" / file.name, file.read_text(encoding="utf-8"))
@@ -185,71 +192,71 @@ def _share_base(measured: Run, config: Config) -> None:
 # ---- after the runs ------------------------------------------------------------------------------------------------
 
 
-def _together(config: Config, kind: ModelKind, seeds: Sequence[int], runs: list[Run]) -> dict[str, Any]:
-    """What repeat.json says: of each metric, and of the headline's at the top."""
+def _together(config: Config, kind: ModelKind, seeds: Sequence[int], runs: list[Run]) -> Repeat:
+    """What repeat.json says: of each metric, the headline's first."""
     tuned = _metrics(runs, "tuned", config)
-    base = _metrics(runs, "base", config) if all(run.read_eval("base") is not None for run in runs) else []
+    base = _metrics(runs, "base", config) if all(run.has("base") for run in runs) else []
     firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is no second draw
-    measured = runs[0].read_eval("tuned") or {}
     confidence = config.eval.confidence_level
-    metrics = {}
-    for name in tuned[0]:
-        if all(name in run for run in [*tuned, *base]):
-            metrics[name] = {
-                "unit": METRICS[name].unit,
-                "item": "task" if name == "passed" else measured["item"],
-                **_over_runs([run[name] for run in tuned], [run[name] for run in base], firsts, confidence),
-            }
-    _judge(metrics, confidence)
-    headline = next(iter(metrics))
-    values = np.array([run[headline].numerator.sum() / run[headline].weights.sum() for run in tuned])
-    return {
-        "metric": headline,
-        **metrics[headline],
-        "confidence_level": confidence,
-        "split_seed": config.data.split_seed,
-        "seed_changes": seed_changes(config.model, config.method.method, kind),
-        "base_depends_on_seed": base_depends_on_seed(config.model, kind),
-        "runs": [_row(run, seed, headline) for run, seed in zip(runs, seeds)],
-        "same_seed_spread": _same_seed_spread(seeds, values),
-        "metrics": metrics,
+    metrics = {
+        name: _over_runs([run[name] for run in tuned], [run[name] for run in base], firsts, confidence)
+        for name in tuned[0]
+        if all(name in run for run in [*tuned, *base])
     }
+    headline = next(iter(metrics))
+    values = np.array([run[headline][1].numerator.sum() / run[headline][1].weights.sum() for run in tuned])
+    return Repeat(
+        metrics=_judged(metrics, confidence),
+        runs=[_row(run, seed, headline) for run, seed in zip(runs, seeds)],
+        confidence_level=confidence,
+        split_seed=config.data.split_seed,
+        seed_changes=seed_changes(config.model, config.method.method, kind),
+        base_depends_on_seed=base_depends_on_seed(config.model, kind),
+        same_seed_spread=_same_seed_spread(seeds, values),
+    )
 
 
-def _over_runs(tuned: list[Metric], base: list[Metric], firsts: list[int], confidence: float) -> dict[str, Any]:
+def _over_runs(tuned: list[Measured], base: list[Measured], firsts: list[int], confidence: float) -> RepeatedMetric:
     """One metric of the runs numbered `firsts`: `tuned`, and `change` = tuned - base where the base was measured."""
-    weights = tuned[0].weights
-    values = np.array([metric.numerator for metric in tuned], dtype=np.float64)[firsts]  # (seeds, items)
-    found: dict[str, Any] = {"tuned": asdict(over_seeds(values, weights, confidence)), "change": None}
+    item, metric = tuned[0]
+    weights = metric.weights
+    values = np.array([metric.numerator for _, metric in tuned], dtype=np.float64)[firsts]  # (seeds, items)
+    change = None
     if base:
-        differences = values - np.array([metric.numerator for metric in base], dtype=np.float64)[firsts]
-        change = over_seeds(differences, weights, confidence)
-        noise = change.standard_deviation
-        found["change"] = {
-            **asdict(change),
-            "over_seed_noise": abs(change.mean) / noise if noise else None,
-            "sign_flip_p": sign_flip(differences.sum(1)) if change.n_seeds > 1 else None,
-            "smallest_sign_flip_p": smallest_p(change.n_seeds),
-        }
-    return found
-
-
-def _judge(metrics: dict[str, dict[str, Any]], confidence: float) -> None:
-    """Add `p_adjusted` (Holm, over the metrics) and `verdict` to each change: the rule of `statistics.paired`."""
-    changes = {name: found["change"] for name, found in metrics.items() if found["change"]}
-    tested = [name for name in changes if RESTATED.get(name) not in changes and changes[name]["p_value"] is not None]
-    adjusted = dict(zip(tested, holm([changes[name]["p_value"] for name in tested]), strict=True))
-    for name, change in changes.items():
-        p = change["p_adjusted"] = adjusted.get(name, adjusted.get(RESTATED.get(name, "")))
-        change["verdict"] = verdict(
-            1.0 if p is None else p,
-            change["interval"],
-            alpha=1 - confidence,
-            higher_is_better=METRICS[name].higher_is_better,
+        differences = values - np.array([metric.numerator for _, metric in base], dtype=np.float64)[firsts]
+        found = over_seeds(differences, weights, confidence)
+        noise = found.standard_deviation.value if found.standard_deviation else None
+        change = SeedChange.model_validate(
+            {
+                **dict(found),
+                "over_seed_noise": abs(found.mean.value) / noise if noise else None,
+                "sign_flip_p": sign_flip(differences.sum(1)) if found.n_seeds > 1 else None,
+                "smallest_sign_flip_p": smallest_p(found.n_seeds),
+            }
         )
+    return RepeatedMetric(kind=metric.kind, item=item, tuned=over_seeds(values, weights, confidence), change=change)
 
 
-def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Metric]]:
+def _judged(metrics: dict[str, RepeatedMetric], confidence: float) -> dict[str, RepeatedMetric]:
+    """Each change with p adjusted for the number of metrics (Holm) and a verdict: the rule of `statistics.paired`."""
+    changes = {name: found.change for name, found in metrics.items() if found.change}
+    tested = {
+        name: change.p_value
+        for name, change in changes.items()
+        if metrics[name].kind.restates not in changes and change.p_value is not None
+    }
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    judged = dict(metrics)
+    for name, change in changes.items():
+        kind = metrics[name].kind
+        p = adjusted.get(name, adjusted.get(kind.restates or ""))
+        found = verdict(1.0 if p is None else p, change.mean, kind, alpha=1 - confidence)
+        update = {"change": change.model_copy(update={"p_adjusted": p, "verdict": found})}
+        judged[name] = metrics[name].model_copy(update=update)
+    return judged
+
+
+def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Measured]]:
     """The metrics of each run, on the same items; the headline's first.
 
     Raises:
@@ -257,18 +264,20 @@ def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Metri
     """
     found, circumstances = [], []
     for run in runs:
-        items, result, code = (run.read_eval(f"{name}{part}") for part in (".items", "", ".code"))
+        items, result = run.read(Items, f"{name}.items"), run.read(Measurement, name)
+        code = run.read(CodeMeasurement, f"{name}.code")
         assert items is not None and result is not None, f"eval/{name}.json is there without its items"
-        metrics = metrics_of(items)
+        measured = {key: (items.item, metric) for key, metric in metrics_of(items).items()}
         if code is not None:
-            metrics["passed"] = Metric("passed", np.array([np.mean(answers) for answers in code["passed"].values()]))
-        found.append(metrics)
+            tasks = passed_items(code.passed)
+            measured |= {key: (tasks.item, metric) for key, metric in metrics_of(tasks).items()}
+        found.append(measured)
         circumstances.append(
             {
                 "data": read_json(run.folder / "env.json")["data"],
-                "set of held-out items": [items.get(key) for key in ("n_tokens", "true", "fingerprint")],
-                "confidence_level": result["confidence_level"],
-                "set of code tasks, or way to solve them": code and code["about"],
+                "set of held-out items": (items.fingerprint, [each.weight for each in items.metrics.values()]),
+                "confidence_level": result.confidence_level,
+                "set of code tasks, or way to solve them": code and code.about,
             }
         )
     asked = {**circumstances[0], "confidence_level": config.eval.confidence_level}
@@ -278,22 +287,22 @@ def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Metri
     return found
 
 
-def _row(run: Run, seed: int, key: str) -> dict[str, Any]:
+def _row(run: Run, seed: int, headline: str) -> SeedRun:
     """One seed's numbers, as its own folder has them."""
-    tuned, compare = run.read_eval("tuned") or {}, run.read_eval("compare") or {}
-    return {
-        "seed": seed,
-        "folder": run.folder.name,
-        "tuned": tuned[key],
-        "tuned_interval": tuned[f"{key}_interval"],
-        "change": compare.get(f"{key}_difference"),
-        "change_interval": compare.get(f"{key}_difference_interval"),
-        "verdict": compare.get("verdict"),
-        "seconds": run.status.get("seconds"),
-    }
+    tuned, comparison = run.tuned, run.comparison
+    assert tuned is not None, "each of the runs is measured"
+    level = tuned.metrics[headline]
+    return SeedRun(
+        seed=seed,
+        folder=run.folder.name,
+        tuned=Estimate(value=level.value, low=level.low, high=level.high),
+        change=comparison.metrics[headline].difference if comparison else None,
+        verdict=comparison.verdict if comparison else None,
+        seconds=run.status.get("seconds"),
+    )
 
 
-def _same_seed_spread(seeds: Sequence[int], values: np.ndarray) -> dict[str, float]:
+def _same_seed_spread(seeds: Sequence[int], values: np.ndarray) -> dict[int, float]:
     """Seeds that were trained more than once -> largest minus smallest value: 0 where training repeats exactly."""
     by_seed = {seed: values[[other == seed for other in seeds]] for seed in seeds}
-    return {str(seed): float(np.ptp(own)) for seed, own in by_seed.items() if len(own) > 1}
+    return {seed: float(np.ptp(own)) for seed, own in by_seed.items() if len(own) > 1}

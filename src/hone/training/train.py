@@ -4,7 +4,7 @@ Each stage leaves its result in the run folder and is not repeated: the same com
 SIGTERM goes on where it was, and after the end it only says so.
 
 >>> run = train(load_config("recipe.yaml"))       # doctest: +SKIP
->>> run.read_eval("tuned")["perplexity"]          # doctest: +SKIP
+>>> run.tuned.value("perplexity")                  # doctest: +SKIP
 """
 
 import json
@@ -85,7 +85,7 @@ def train(config: Config, task: Task | None = None) -> Run:
             log.info("%s", describe_model(config.model, config.method.method, model))
             if config.eval.eval_base:
                 measure(run, "base", model, task, tokenizer, data.validation, config)
-                memorization.write_texts(run, "base", model, task, tokenizer, data, config)
+                memorization.write_texts(run, "base", model, task, tokenizer, data, config.eval)
                 code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
             model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
@@ -95,15 +95,15 @@ def train(config: Config, task: Task | None = None) -> Run:
                 raise Interrupted("trained and saved, but not measured: the same command goes on from there")
             del model
             give_back_freed_memory()
-        if data.overlap is not None:
-            run.write_eval("overlap", data.overlap)
+        if data.contamination is not None:
+            run.write("contamination", data.contamination)
         tuned = load_finished(str(run.folder), task.model)
         measure(run, "tuned", tuned, task, tokenizer, data.validation, config)
-        memorization.write_texts(run, "tuned", tuned, task, tokenizer, data, config)
-        memorization.compare_copies(run, tokenizer, data, config)
+        memorization.write_texts(run, "tuned", tuned, task, tokenizer, data, config.eval)
+        memorization.compare_copies(run, tokenizer, data, config.eval)
         code_eval.measure(run, "tuned", tuned, tokenizer, tasks, data.template, config)
-        compare(run, config)
-        code_eval.compare(run, config)
+        compare(run, config.eval)
+        code_eval.compare(run, config.eval)
         write_text_atomic(run.folder / "README.md", model_card(run, config, task.pipeline_tag))
         run.update(stage="finished", status="finished")
     write_report_or_say(run.folder)

@@ -1,0 +1,144 @@
+"""`hone compare`: two runs, a run's base and tuned model, or two files of graded programs, on the same items.
+
+Reads files only, no model: eval/<name>.items.json of runs, the results of `hone grade`. Two models measured on
+different items are refused, because then luck with the items looks like a difference of the models.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from hone.data.sources import read_rows
+from hone.errors import HoneError
+from hone.grading.pass_at_k import passed_items
+from hone.results import Comparison, Items
+from hone.runs import Run
+from hone.statistics.paired import Metric, compare_metrics, metrics_of
+
+SAME_ITEMS = "measure both on the same rows: the same validation_file, template, max_length and eval settings"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model: its name, its metrics, what an item is, and what tells whether the items are another model's too.
+
+    fingerprint: of the items' texts, None where it is not known. ids: of graded tasks.
+    """
+
+    name: str
+    metrics: dict[str, Metric]
+    item: str
+    fingerprint: str | None = None
+    ids: list[str] = field(default_factory=list)
+
+
+def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> Comparison:
+    """How B compares with A, or, of one run alone, its tuned model with its base.
+
+    Raises:
+        HoneError: something is not there, or the items differ.
+    """
+    first = _path(a)
+    if b is None:
+        left, right = of_run(first, "base"), of_run(first, "tuned")
+    else:
+        left, right = measured(first), measured(_path(b))
+    only_a, only_b = [i for i in left.ids if i not in set(right.ids)], [i for i in right.ids if i not in set(left.ids)]
+    left, right = same_items(left, right)
+    metrics = compare_metrics(left.metrics, right.metrics, confidence=confidence)
+    if not metrics:
+        raise HoneError(f"no metric in common with {left.name}", where=right.name, fix="compare alike tasks")
+    return Comparison(
+        a=left.name,
+        b=right.name,
+        item=left.item,
+        n_items=next(iter(metrics.values())).n_items,
+        confidence_level=confidence,
+        metrics=metrics,
+        only_in_a=only_a,
+        only_in_b=only_b,
+    )
+
+
+def _path(source: "Run | str | Path") -> Path:
+    return source.folder if isinstance(source, Run) else Path(source)
+
+
+def measured(path: Path) -> Measured:
+    """The tuned model of a run folder, or the graded programs of a file."""
+    return of_run(path, "tuned") if path.is_dir() else of_results(path)
+
+
+def of_run(folder: Path, name: str) -> Measured:
+    """The model `name` (base or tuned) of a run."""
+    if not folder.exists():
+        raise HoneError("no such folder", where=str(folder), fix="name a run folder; `hone runs` lists them")
+    items = Run(folder).read(Items, f"{name}.items")
+    if items is None:
+        fix = "let `hone train` finish it with validation data (validation_file=… or validation_split_percentage=10)"
+        if folder.is_file():
+            fix = "two files of graded programs can be compared, one run, or two"
+        raise HoneError(
+            f"holds no measurement of its {name} model (eval/{name}.items.json)", where=str(folder), fix=fix
+        )
+    called = str(folder) if name == "tuned" else f"{folder} ({name})"
+    return Measured(called, metrics_of(items), items.item, items.fingerprint)
+
+
+def of_results(path: Path) -> Measured:
+    """Graded programs, by task: the share of its samples that passed."""
+    passed: dict[str, list[bool]] = {}
+    for row in read_rows([path], on_bad_row="error", on_skip=lambda reason, where: None):
+        task, verdict = row.columns.get("task_id"), row.columns.get("passed")
+        if task is None or not isinstance(verdict, bool):
+            fix = "name a run folder, or the file of results that `hone grade TASKS SAMPLES` wrote (*_results.jsonl)"
+            raise HoneError("a graded program has `task_id` and `passed`", where=row.where, fix=fix)
+        passed.setdefault(str(task), []).append(verdict)
+    if not passed:
+        raise HoneError("no results", where=str(path), fix="grade some samples: hone grade TASKS SAMPLES")
+    items = passed_items(passed)
+    return Measured(str(path), metrics_of(items), items.item, ids=list(passed))
+
+
+def same_items(a: Measured, b: Measured) -> tuple[Measured, Measured]:
+    """Both on the items that both have, in one order, with the metrics that can be compared.
+
+    Raises:
+        HoneError: they were measured on different items.
+    """
+    if bool(a.ids) != bool(b.ids):
+        raise HoneError("a run and a file of graded programs have nothing in common", where=b.name, fix=SAME_ITEMS)
+    if a.ids:
+        both = [task for task in a.ids if task in set(b.ids)]
+        if not both:
+            fix = f"grade both on the same tasks (the first are '{a.ids[0]}' and '{b.ids[0]}')"
+            raise HoneError(f"no task is also in {a.name}", where=b.name, fix=fix)
+        return _chosen(a, both), _chosen(b, both)
+    n = [len(next(iter(side.metrics.values())).numerator) for side in (a, b)]
+    if a.item != b.item or n[0] != n[1]:
+        what = f"measured on {n[1]:,} {b.item}s, and {a.name} on {n[0]:,} {a.item}s"
+        raise HoneError(what, where=b.name, fix=SAME_ITEMS)
+    common = [name for name in a.metrics if name in b.metrics]
+    alike = [name for name in common if np.array_equal(a.metrics[name].weights, b.metrics[name].weights)]
+    known = a.fingerprint is not None and b.fingerprint is not None
+    if (a.fingerprint != b.fingerprint) if known else alike != common:
+        raise HoneError(f"measured on other {b.item}s than {a.name}", where=b.name, fix=SAME_ITEMS)
+    kept = [name for name in common if name in alike or _comparable(a.metrics[name], b.metrics[name])]
+    return _with_metrics(a, kept), _with_metrics(b, kept)
+
+
+def _comparable(a: Metric, b: Metric) -> bool:
+    """Whether items that weigh differently can be compared: the same texts in other tokens, but no loss per token."""
+    return len(a.numerator) == len(b.numerator) and not (a.kind.per_token or b.kind.per_token)
+
+
+def _with_metrics(side: Measured, names: list[str]) -> Measured:
+    return replace(side, metrics={name: side.metrics[name] for name in names})
+
+
+def _chosen(side: Measured, tasks: list[str]) -> Measured:
+    place = {task: i for i, task in enumerate(side.ids)}
+    at = [place[task] for task in tasks]
+    kept = {name: Metric(metric.kind, metric.numerator[at]) for name, metric in side.metrics.items()}
+    return replace(side, metrics=kept, ids=tasks)
