@@ -136,7 +136,7 @@ def preferences(tmp_path: Path) -> Run:
 def test_a_task_of_somebody_elses_is_shown_compared_and_reported(preferences: Run) -> None:
     run, found = preferences, preferences.comparison
     assert found and run.tuned and found.verdict == "better" and found.headline == "win_rate"
-    for text in (before_after(run), model_card(run, Config()), measurement_line(run.tuned)):
+    for text in (before_after(run), model_card(run, Config(), "other"), measurement_line(run.tuned)):
         assert "win rate" in text and "reward margin" in text and "pairs" in text
     assert "pairs newly right" in change_line(found) and "nats/pair" in change_line(found)
     assert "margin (nats/pair)" in comparison_text(found)
