@@ -151,7 +151,7 @@ def repeat(
     ] = "6",
     as_json: AsJson = False,
 ) -> None:
-    """Train with several seeds: is the change larger than seed variance? Once more, it trains only what is missing."""
+    """Train with several seeds: is the change larger than seed variance? The same command trains what is missing."""
     config = config_of(settings)
     log_to_stderr()
     from hone.results import json_text
