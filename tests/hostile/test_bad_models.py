@@ -118,7 +118,7 @@ def test_a_cut_off_adapter(adapter: Path, project: Path, hone: Hone, refused: Re
 def test_an_adapter_without_weights_or_base(adapter: Path, hone: Hone, refused: Refused) -> None:
     about = adapter / "adapter_config.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"base_model_name_or_path": None}))
-    refused(hone("generate", "adapter", "-p", "x"), "adapter_config.json: names no base model", "copy")
+    refused(hone("generate", "adapter", "-p", "x"), "adapter_config.json: base_model_name_or_path is missing", "copy")
     (adapter / "adapter_model.safetensors").unlink()
     refused(hone("generate", "adapter", "-p", "x"), "the adapter has no weights", "adapter_model.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")

@@ -154,7 +154,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     weights = {name: tensor.clone() for name, tensor in theirs(TINY).state_dict().items()}
     cases = {
         r"h\.1\.ln_1\.weight is missing": {"transformer.h.1.ln_1.weight": None},
-        r"h\.3\.ln_1\.weight is no weight of such": {"transformer.h.3.ln_1.weight": torch.ones(24)},
+        r"h\.3\.ln_1\.weight is not a weight of such": {"transformer.h.3.ln_1.weight": torch.ones(24)},
         r"wpe\.weight is \(41, 24\), expected \(40, 24\)": {"transformer.wpe.weight": torch.ones(41, 24)},
     }
     for message, change in cases.items():

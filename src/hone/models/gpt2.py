@@ -148,7 +148,7 @@ def fill(model: GPT2, weights: Mapping[str, Tensor], where: str | None = None) -
 
     Args:
         weights: by transformers' names, with or without "transformer."; its copy of the head and its stored attention
-            masks (`attn.bias`, `attn.masked_bias` of old files) are no weights and are passed over.
+            masks (`attn.bias`, `attn.masked_bias` of old files) are not weights and are passed over.
 
     Raises:
         HoneError: a weight is missing, unknown or of another shape.
@@ -159,7 +159,7 @@ def fill(model: GPT2, weights: Mapping[str, Tensor], where: str | None = None) -
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | given.keys()):
         if name not in given or name not in wanted:
-            problem = f"{name} is missing" if name in wanted else f"{name} is no weight of such a GPT-2"
+            problem = f"{name} is missing" if name in wanted else f"{name} is not a weight of such a GPT-2"
             raise HoneError(problem, where=where, fix=f"expected the weights of {model.config}")
         if given[name].shape != wanted[name].shape:
             shapes = tuple(given[name].shape), tuple(wanted[name].shape)

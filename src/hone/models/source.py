@@ -22,7 +22,7 @@ BASE_FIX = (
 
 
 def check_source(name: str) -> None:
-    """Refuse a name that is no model folder and cannot be a hub name either; reads no weights.
+    """Refuse a name that is not a model folder and cannot be a hub name either; reads no weights.
 
     Raises:
         HoneError: no such folder, a file, or a folder without config or weights.
@@ -76,7 +76,7 @@ def base_of(folder: Path) -> str | None:
     """
     about = read_json(folder / ADAPTER, COPY_AGAIN)
     if not isinstance(about, dict):
-        raise HoneError("is no adapter's: it is damaged", where=str(folder / ADAPTER), fix=COPY_AGAIN)
+        raise HoneError("is not a valid adapter config", where=str(folder / ADAPTER), fix=COPY_AGAIN)
     return about.get("base_model_name_or_path") or None
 
 
@@ -97,11 +97,7 @@ def check_adapter(folder: Path) -> str:
         )
     base = base_of(folder)
     if base is None:
-        raise HoneError(
-            "names no base model: it is damaged, or no adapter's",
-            where=str(folder / ADAPTER),
-            fix=COPY_AGAIN,
-        )
+        raise HoneError("base_model_name_or_path is missing", where=str(folder / ADAPTER), fix=COPY_AGAIN)
     return base
 
 
