@@ -27,6 +27,7 @@ import numpy as np
 
 from hone import bundled
 from hone.data.tokenizer import load_tokenizer, start_ids
+from hone.show import estimate
 from hone.statistics.intervals import ratio_interval
 
 BATCH_TOKENS = 8192
@@ -47,8 +48,7 @@ def main() -> None:
         began = time.perf_counter()
         bits = measure()
         found = ratio_interval(np.asarray(bits, float), n_bytes, positive=True)
-        interval = f"[{found.low:.3f}, {found.high:.3f}]"
-        print(f"| {name} | {found.value:.3f} {interval} | {time.perf_counter() - began:.0f} s |", flush=True)
+        print(f"| {name} | {estimate(found, '.3f')} | {time.perf_counter() - began:.0f} s |", flush=True)
     together = 8 * COMPRESSORS["xz -9e"]("".join(texts).encode()) / n_bytes.sum()
     print(f"\nxz -9e of all files in one: {together:.3f} bits per byte")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from hone.results import Estimate, Kind
-from hone.show import table
+from hone.show import estimate, table
 from hone.statistics.intervals import (
     mcnemar,
     minimum_detectable_mean,
@@ -49,7 +49,7 @@ def main() -> None:
     for check in (false_positives, coverage, power):
         for name, n, aim, hits in check(n_simulations):
             found = wilson_interval(int(np.sum(hits)), len(hits))
-            shown = f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
+            shown = estimate(found, ".1%")
             rows.append([check.__name__.replace("_", " "), name, str(n), aim, shown, f"{len(hits):,}"])
     print(table(["", "of", "items", "aim", "found", "comparisons"], rows))
     print(f"{time.perf_counter() - began:.0f} s")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hone.config.schema import Config
+from hone.config.sections.method import MethodSection
+from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.report.build import write_report
 from hone.results import (
@@ -19,12 +20,12 @@ from hone.results import (
     ItemValues,
     Kind,
     Measurement,
-    Repeat,
     json_text,
     read,
     side_by_side,
     write,
 )
+from hone.results.repeat import Repeat
 from hone.runs import Run
 from hone.show import change_line, measurement_line
 from hone.statistics.paired import Metric, compare_items, items_of, level
@@ -136,7 +137,11 @@ def preferences(tmp_path: Path) -> Run:
 def test_a_task_of_somebody_elses_is_shown_compared_and_reported(preferences: Run) -> None:
     run, found = preferences, preferences.comparison
     assert found and run.tuned and found.verdict == "better" and found.headline == "win_rate"
-    for text in (before_after(run), model_card(run, Config(), "other"), measurement_line(run.tuned)):
+    for text in (
+        before_after(run),
+        model_card(run, ModelSection(model_type="gpt2"), MethodSection(), "other"),
+        measurement_line(run.tuned),
+    ):
         assert "win rate" in text and "reward margin" in text and "pairs" in text
     assert "pairs newly right" in change_line(found) and "nats/pair" in change_line(found)
     assert "margin (nats/pair)" in comparison_text(found)

@@ -6,29 +6,10 @@ from typing import Any
 
 from hone.config.dump import resolved_yaml
 from hone.config.schema import Config
-from hone.results import (
-    CodeMeasurement,
-    Comparison,
-    ContaminatedItem,
-    Contamination,
-    Copying,
-    Difference,
-    Estimate,
-    File,
-    Kind,
-    Level,
-    Measurement,
-    Memorization,
-    PassAtK,
-    Repeat,
-    RepeatedMetric,
-    Sample,
-    SeedChange,
-    SeedRun,
-    SeedVariance,
-    Verdict,
-    write,
-)
+from hone.results import Comparison, Difference, Estimate, File, Kind, Level, Measurement, Sample, Verdict, write
+from hone.results.benchmarks import CodeMeasurement, PassAtK
+from hone.results.contamination import ContaminatedItem, Contamination, Copying, Memorization
+from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun, SeedVariance
 
 LOG = [
     {"step": 10, "loss": 5.25, "tokens": 1000, "supervised_tokens": 400, "learning_rate": 5e-4, "grad_norm": 2.0,

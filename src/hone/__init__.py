@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hone.inference.generate import SamplingOptions
     from hone.inference.prompts import Prompt
     from hone.planning.plan import Plan
-    from hone.results import Comparison, Measurement, Repeat
+    from hone.results import Comparison, Measurement
+    from hone.results.repeat import Repeat
     from hone.runs import Run
     from hone.tasks.task import Task
 

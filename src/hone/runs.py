@@ -32,7 +32,8 @@ from hone.config.load import load_config
 from hone.config.schema import Config, leaves
 from hone.errors import HoneError
 from hone.files import disk_errors, read_json, write_json_atomic, write_text_atomic
-from hone.results import CodeMeasurement, Comparison, File, Measurement, R
+from hone.results import Comparison, File, Measurement, R
+from hone.results.benchmarks import CodeMeasurement
 
 STATUS = "status.json"
 RESOLVED = "config.resolved.yaml"

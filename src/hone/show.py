@@ -2,7 +2,8 @@
 
 import math
 
-from hone.results import CodeMeasurement, Comparison, Difference, Estimate, Measurement
+from hone.results import Comparison, Difference, Estimate, Measurement
+from hone.results.benchmarks import CodeMeasurement
 
 NO_INTERVAL = "[one item: no interval]"
 ENOUGH_TEXTS = 10  # fewer written texts are read, not counted

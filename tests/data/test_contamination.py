@@ -16,7 +16,7 @@ from hone.data import contamination
 from hone.data.contamination import Pair, find_contamination
 from hone.data.ngrams import N, code_form, plain_form
 from hone.errors import HoneError
-from hone.results import Contamination
+from hone.results.contamination import Contamination
 
 MEDIAN = '''def median(values, ordered=False):
     """The middle of some numbers."""

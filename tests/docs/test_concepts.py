@@ -13,8 +13,8 @@ from markdown_pages import DOCS, ROOT, Section, sections
 from hone.data.tokenizer import load_tokenizer
 from hone.grading.pass_at_k import pass_at_k
 from hone.inference import sampling
-from hone.statistics.intervals import detectable, mcnemar, sign_flip, wilson_interval
-from hone.tasks.seq2seq import text_scores
+from hone.statistics.intervals import mcnemar, minimum_detectable_mean, sign_flip, wilson_interval
+from hone.tasks.seq2seq import text_metrics, text_scores
 
 PAGE = DOCS / "concepts.md"
 CONCEPTS = [one for one in sections(PAGE) if one.level == 3]
@@ -288,7 +288,8 @@ def test_confusion() -> None:
 def test_text_scores() -> None:
     heading = "Exact match, chrF, BLEU and ROUGE-L"
     text, reference = re.findall(r"`(return [^`]+)`", concept(heading).prose)[:2]
-    scores, _ = text_scores([text], [reference], 0.95, 100)
+    levels, _ = text_scores([text], [reference], text_metrics([text], [reference]), 0.95, 100)
+    scores = {name: level.value for name, level in levels.items()}
     wanted = [
         f"{scores['exact_match']:.0f}",
         f"{scores['rouge_l']:.3f}",
@@ -328,4 +329,4 @@ def test_two_rows() -> None:
 
 def test_detectable_effect() -> None:
     for n, smallest in cells("Minimum detectable effect"):
-        assert smallest == f"{detectable(0.3, int(n)):.3f}"
+        assert smallest == f"{minimum_detectable_mean(0.3, int(n)):.3f}"

@@ -10,7 +10,7 @@ import pytest
 import hone
 from hone.config import load_config
 from hone.evaluation.memorization import CHARACTERS, Copied, copies, copying_of, describe
-from hone.results import Continuations, Memorization
+from hone.results.contamination import Continuations, Memorization
 
 
 def text(seed: int, n: int) -> str:

@@ -15,7 +15,7 @@ from conftest import pairs
 from hone.cli import app
 from hone.errors import HoneError
 from hone.evaluation.public_tasks import evaluate_public, interval_of
-from hone.results import PublicScores
+from hone.results.benchmarks import PublicScores
 from hone.statistics.intervals import wilson_interval
 from hone.tables.results import public_text
 

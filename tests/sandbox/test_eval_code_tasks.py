@@ -24,7 +24,8 @@ from hone.grading.pass_at_k import passed_items
 from hone.grading.sandbox import HarnessError, IsolationError, selftest
 from hone.grading.sandbox.isolation import open_sandbox
 from hone.grading.tasks import as_task, read_tasks
-from hone.results import CodeSetup, Difference, Sampling
+from hone.results import Difference
+from hone.results.benchmarks import CodeSetup, Sampling
 from hone.statistics.paired import compare_items
 from written_run import programs
 

@@ -21,7 +21,8 @@ from hone.grading.sandbox import HarnessError
 from hone.grading.sandbox.isolation import Sandbox
 from hone.grading.sandbox.verdict import Exam, Outcome
 from hone.grading.tasks import Task, as_task, read_tasks
-from hone.results import CodeMeasurement, json_text, read
+from hone.results import json_text, read
+from hone.results.benchmarks import CodeMeasurement
 
 ROWS: list[dict[str, Any]] = [
     {

@@ -15,7 +15,8 @@ import hone
 from conftest import pairs
 from hone.cli import app
 from hone.errors import HoneError
-from hone.results import Repeat, read
+from hone.results import read
+from hone.results.repeat import Repeat
 from hone.runs import Run
 
 WORDS = {"good": ["fine", "great", "lovely"], "bad": ["poor", "awful", "sad"]}

@@ -54,7 +54,9 @@ def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: 
     from hone.tables.results import code_text
 
     log_to_stderr()
-    result, rows = evaluate_code(model, path, config, isolation)  # type: ignore[arg-type]
+    template = None if config.data.template == "auto" else config.data.template
+    kind: Any = isolation  # checked above
+    result, rows = evaluate_code(model, path, config.generate, template=template, isolation=kind)
     if output is not None:
         write_text_atomic(output, rows_text(rows))
     typer.echo(json_text(result) if as_json else code_text(result))

@@ -26,7 +26,8 @@ from hone.data.dataset import Dataset
 from hone.data.ngrams import Form, N, code_form, plain_form
 from hone.data.store import Split, Store
 from hone.errors import HoneError
-from hone.results import ContaminatedItem, Contamination, read, write
+from hone.results import read, write
+from hone.results.contamination import ContaminatedItem, Contamination
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -38,7 +38,7 @@ from hone.data.tokenizer import tokenizer_fingerprint
 from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
-from hone.results import Contamination
+from hone.results.contamination import Contamination
 
 Examples = Iterable[tuple[Row, Example]]
 

@@ -1,11 +1,11 @@
-"""A model on programming tasks: answers generated, graded in boxes by the tests of the tasks, pass@k with its interval.
+"""A model on programming tasks: answers generated, graded in a sandbox by the tasks' own tests, pass@k.
 
 `measure` and `compare` are what a training does with `code_tasks`: eval/base.code.json, eval/tuned.code.json, the
-answers beside them in eval/<name>.code.jsonl, and eval/compare.code.json. Where programs cannot be isolated, or the
-boxes fail, nothing of this is measured, and it is said: that is never a verdict on the model.
+answers in eval/<name>.code.jsonl, and eval/compare.code.json. Where programs cannot be isolated, or the sandbox fails,
+nothing of this is measured, and that is logged: it is never a verdict on the model.
 
->>> result, rows = evaluate_code("runs/light-lab", Path("HumanEval.jsonl.gz"), config)      # doctest: +SKIP
->>> result.pass_at_k[1].estimate.value                                                         # doctest: +SKIP
+>>> result, rows = evaluate_code("runs/light-lab", Path("HumanEval.jsonl.gz"), GenerateSection())      # doctest: +SKIP
+>>> result.pass_at_k[1].estimate.value                                                                  # doctest: +SKIP
 """
 
 import json
@@ -27,7 +27,7 @@ from hone.grading.sandbox import HarnessError, IsolationError
 from hone.grading.tasks import Task, read_tasks
 from hone.hardware import best_device
 from hone.inference.generate import chosen_template, ready_model
-from hone.results import CodeMeasurement, CodeSetup, Sampling
+from hone.results.benchmarks import CodeMeasurement, CodeSetup, Sampling
 from hone.runs import Run
 from hone.show import code_line
 from hone.statistics.paired import compare_items
@@ -37,26 +37,35 @@ if TYPE_CHECKING:
 
     from hone.grading.sandbox.isolation import Isolation, Sandbox
 
-# Boxes and grading are imported where they are used: they need Linux, and training does not.
+# The sandbox and grading are imported where they are used: they need Linux, and training does not.
 log = logging.getLogger("hone")
 Row = dict[str, Any]  # of an answer: task_id, sample, completion and the fields of `grading.grade.Result`
 Measured = tuple[CodeMeasurement, list[Row]]
 
 
-def evaluate_code(name: str, path: Path, config: Config, isolation: "Isolation" = "strict") -> Measured:
+def evaluate_code(
+    name: str,
+    path: Path,
+    settings: GenerateSection,
+    *,
+    template: str | None = None,
+    isolation: "Isolation" = "strict",
+) -> Measured:
     """`hone eval NAME --code-tasks PATH`: the numbers, and a row for each answer.
 
+    Args:
+        template: how tasks are formatted; None: as the model was trained.
+
     Raises:
-        IsolationError: programs cannot be run safely here; said before the model is loaded.
-        HoneError: no such model or tasks; a box that fails; broken tests.
+        IsolationError: programs cannot be run safely here; known before the model is loaded.
+        HoneError: no such model or tasks; a sandbox that fails; broken tests.
     """
     from hone.grading.sandbox.selftest import ready
 
     tasks = read_tasks(path)
-    with ready(isolation) as box:
+    with ready(isolation) as sandbox:
         model, tokenizer = ready_model(name)
-        given = None if config.data.template == "auto" else config.data.template
-        return graded(model, tokenizer, tasks, config.generate, chosen_template(name, given, tokenizer), box)
+        return graded(model, tokenizer, tasks, settings, chosen_template(name, template, tokenizer), sandbox)
 
 
 def graded(
@@ -65,7 +74,7 @@ def graded(
     tasks: Sequence[Task],
     settings: GenerateSection,
     template: str,
-    box: "Sandbox",
+    sandbox: "Sandbox",
 ) -> Measured:
     """Generate, grade and count."""
     from hone.grading.grade import Result, Sample, grade, summary
@@ -74,10 +83,12 @@ def graded(
     answers = solve(model, tokenizer, tasks, settings, template)
     n = settings.num_return_sequences
     asked = [Sample(task.task_id, text) for task in tasks for text in answers.get(task.task_id, ())]
-    found = iter(grade(tasks, asked, sandbox=box))
+    found = iter(grade(tasks, asked, sandbox=sandbox))
     rows, graded_samples = [], []
     for task in tasks:
-        unasked = Result(task.task_id, False, "no-room", "the prompt fills the model's window", box.isolation, "-", 0.0)
+        unasked = Result(
+            task.task_id, False, "no-room", "the prompt fills the model's window", sandbox.isolation, "-", 0.0
+        )
         for i, text in enumerate(answers.get(task.task_id, [""] * n)):
             result = next(found) if task.task_id in answers else unasked
             graded_samples.append(result)
@@ -93,7 +104,7 @@ def graded(
 
 
 def _length(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
-    """Tokens of an answer, by spelling it again: it may have had a few more as it was generated."""
+    """Tokens of an answer, by tokenizing it again: it may have had a few more as it was generated."""
     return len(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -120,9 +131,9 @@ def measure(
     try:
         from hone.grading.sandbox.selftest import ready
 
-        with ready("strict") as box:
+        with ready("strict") as sandbox:
             model.to(best_device(config.train.use_cpu))
-            result, rows = graded(model, tokenizer, tasks, config.generate, template, box)
+            result, rows = graded(model, tokenizer, tasks, config.generate, template, sandbox)
     except (IsolationError, HarnessError, ModuleNotFoundError) as error:  # the last on Windows
         command = ["hone", "eval", str(run.folder), "--code-tasks", str(config.eval.code_tasks)]
         later = f"afterwards: {shlex.join(command)}"

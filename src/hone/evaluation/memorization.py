@@ -23,7 +23,8 @@ from hone.data.contamination import row_texts
 from hone.data.ngrams import PLAIN, N, character_form, plain_form
 from hone.data.prepare import Prepared
 from hone.metrics.continuations import greedy, sample_prompts
-from hone.results import Continuations, CopiedText, Copying, Kind, Measurement, Memorization, Sample, level_of
+from hone.results import Kind, Measurement, Sample, level_of
+from hone.results.contamination import Continuations, CopiedText, Copying, Memorization
 from hone.runs import Run
 from hone.show import estimate
 from hone.statistics.intervals import ratio_interval, wilson_interval

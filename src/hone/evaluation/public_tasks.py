@@ -20,7 +20,8 @@ from scipy import stats
 from hone.config.sections.eval import EvalSection
 from hone.errors import HoneError, first_line
 from hone.inference.generate import ready_model, trained_template
-from hone.results import Estimate, PublicScore, PublicScores
+from hone.results import Estimate
+from hone.results.benchmarks import PublicScore, PublicScores
 from hone.statistics.intervals import wilson_interval
 
 INSTALL = "pip install 'hone-lm[lm-eval]'"

@@ -30,7 +30,8 @@ from hone.grading.sandbox.selftest import ready
 from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 from hone.grading.tasks import Task
 from hone.hardware import count_cpus, read_cgroup
-from hone.results import CodeMeasurement, PassAtK, write
+from hone.results import write
+from hone.results.benchmarks import CodeMeasurement, PassAtK
 
 TIMEOUT_S = 3.0
 REFERENCE_FACTOR = 4.0

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hone.results import Items, Kind, PassAtK
+from hone.results import Items, Kind
+from hone.results.benchmarks import PassAtK
 from hone.statistics.intervals import wilson_interval
 from hone.statistics.paired import Metric, estimate, items_of
 

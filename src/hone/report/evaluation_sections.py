@@ -5,16 +5,9 @@ import math
 from hone.report.blocks import Block, Grid, Pieces, Sample, Samples, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.text import differences, estimate, number, p_cell, p_text, shortened
-from hone.results import (
-    ClassReport,
-    CodeMeasurement,
-    Comparison,
-    Level,
-    Measurement,
-    Memorization,
-    SideBySide,
-    side_by_side,
-)
+from hone.results import ClassReport, Comparison, Level, Measurement, SideBySide, side_by_side
+from hone.results.benchmarks import CodeMeasurement
+from hone.results.contamination import Memorization
 from hone.show import ENOUGH_TEXTS, change_line
 
 CODE = "Generated code, by its unit tests"

@@ -15,7 +15,10 @@ from hone import results
 from hone.config.load import load_config
 from hone.config.schema import Config
 from hone.errors import HoneError
-from hone.results import CodeMeasurement, Comparison, Contamination, Measurement, Memorization, Repeat
+from hone.results import Comparison, Measurement
+from hone.results.benchmarks import CodeMeasurement
+from hone.results.contamination import Contamination, Memorization
+from hone.results.repeat import Repeat
 from hone.runs import RESOLVED, STATUS, Run
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.text import number, shortened
-from hone.results import Contamination
+from hone.results.contamination import Contamination
 from hone.show import duration
 
 INSTALL = "pip install 'hone-lm[report]'"

@@ -3,7 +3,8 @@
 from hone.report.blocks import Verdict
 from hone.report.folder import Folder
 from hone.report.text import estimate, p_text
-from hone.results import Comparison, Kind, Repeat
+from hone.results import Comparison, Kind
+from hone.results.repeat import Repeat
 from hone.runs import living_status
 from hone.show import plural
 

@@ -11,7 +11,8 @@ same rows, another training). The items are the same for every seed, so their lu
 import numpy as np
 from scipy import stats
 
-from hone.results import Estimate, SeedVariance
+from hone.results import Estimate
+from hone.results.repeat import SeedVariance
 from hone.statistics.paired import POWER
 
 

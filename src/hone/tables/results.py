@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from hone.errors import HoneError
-from hone.results import CodeMeasurement, Comparison, PassAtK, PublicScores, Repeat, RepeatedMetric, SeedChange
+from hone.results import Comparison
+from hone.results.benchmarks import CodeMeasurement, PassAtK, PublicScores
+from hone.results.repeat import Repeat, RepeatedMetric, SeedChange
 from hone.show import NO_INTERVAL, estimate, plural, printable, table
 
 NONE = "[no interval]"

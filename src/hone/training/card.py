@@ -1,23 +1,24 @@
 """The model card: README.md of a run folder, with the numbers of its eval files."""
 
 from hone.bundled import NAME
-from hone.config.schema import Config
+from hone.config.sections.method import MethodSection
+from hone.config.sections.model import ModelSection
 from hone.results import Measurement
 from hone.runs import Run
 from hone.show import change_line, code_lines, estimate, plural
 
 
-def model_card(run: Run, config: Config, pipeline_tag: str) -> str:
+def model_card(run: Run, model: ModelSection, method: MethodSection, pipeline_tag: str) -> str:
     """Markdown with the front matter the hub reads; says what was trained on what, and what that changed."""
-    base = config.model.model_name_or_path or f"{config.model.model_type} from scratch"
+    base = model.model_name_or_path or f"{model.model_type} from scratch"
     tuned, comparison = run.tuned, run.comparison
-    front = ["---", "library_name: " + ("peft" if config.method.method == "lora" else "transformers")]
+    front = ["---", "library_name: " + ("peft" if method.method == "lora" else "transformers")]
     front += [f"pipeline_tag: {pipeline_tag}", "tags: [hone]"]
-    if config.model.model_name_or_path and not config.model.model_name_or_path.startswith(("/", ".", NAME)):
-        relation = "adapter" if config.method.method == "lora" else "finetune"
-        front += [f"base_model: {config.model.model_name_or_path}", f"base_model_relation: {relation}"]
+    if model.model_name_or_path and not model.model_name_or_path.startswith(("/", ".", NAME)):
+        relation = "adapter" if method.method == "lora" else "finetune"
+        front += [f"base_model: {model.model_name_or_path}", f"base_model_relation: {relation}"]
     lines = [*front, "---", "", f"# {run.folder.name}", ""]
-    lines += [f"`{base}`, trained with hone ({config.method.task}, {config.method.method}).", ""]
+    lines += [f"`{base}`, trained with hone ({method.task}, {method.method}).", ""]
     if tuned is not None:
         lines += _numbers({name: found for name, found in (("base", run.base), ("tuned", tuned)) if found})
     if comparison is not None:

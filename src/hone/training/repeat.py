@@ -27,17 +27,9 @@ from hone.files import read_json, write_text_atomic
 from hone.grading.pass_at_k import passed_items
 from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
-from hone.results import (
-    CodeMeasurement,
-    Estimate,
-    Items,
-    Measurement,
-    Repeat,
-    RepeatedMetric,
-    SeedChange,
-    SeedRun,
-    write,
-)
+from hone.results import Estimate, Items, Measurement, write
+from hone.results.benchmarks import CodeMeasurement
+from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun
 from hone.runs import RESOLVED, Run, lock, open_run
 from hone.statistics.intervals import holm, sign_flip
 from hone.statistics.paired import Metric, metrics_of, verdict
@@ -99,7 +91,7 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> Re
         run = train(one, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
         if not run.has("tuned"):
-            raise _nothing_measured(config)
+            raise _nothing_measured(config.where("validation_split_percentage"))
         if measured is None and is_new and not base_depends_on_seed(config.model, task.model) and run.has("base"):
             measured = run
         runs.append(run)
@@ -154,17 +146,17 @@ def _require_repeatable(config: Config, seeds: Sequence[int]) -> None:
         )
     data = config.data
     if not (data.validation_file or data.dataset_validation_split or data.validation_split_percentage):
-        raise _nothing_measured(config)
+        raise _nothing_measured(config.where("validation_split_percentage"))
     folder = Path(config.output.output_dir)
     if (folder / RESOLVED).is_file():
         fix = f"choose another, in which each seed gets a folder: output_dir={folder}-seeds"
         raise HoneError("the output folder is a single run", where=str(folder), fix=fix)
 
 
-def _nothing_measured(config: Config) -> HoneError:
+def _nothing_measured(where: str | None) -> HoneError:
     return HoneError(
         "there are no validation rows, so that no two runs can be compared",
-        where=config.where("validation_split_percentage"),
+        where=where,
         fix="name some: validation_file=…, or hold some out: validation_split_percentage=10",
     )
 
@@ -194,10 +186,10 @@ def _share_base(measured: Run, config: Config) -> None:
 
 def _together(config: Config, kind: ModelKind, seeds: Sequence[int], runs: list[Run]) -> Repeat:
     """What repeat.json says: of each metric, the headline's first."""
-    tuned = _metrics(runs, "tuned", config)
-    base = _metrics(runs, "base", config) if all(run.has("base") for run in runs) else []
-    firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is no second draw
     confidence = config.eval.confidence_level
+    tuned = _metrics(runs, "tuned", confidence)
+    base = _metrics(runs, "base", confidence) if all(run.has("base") for run in runs) else []
+    firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is no second draw
     metrics = {
         name: _over_runs([run[name] for run in tuned], [run[name] for run in base], firsts, confidence)
         for name in tuned[0]
@@ -256,7 +248,7 @@ def _judged(metrics: dict[str, RepeatedMetric], confidence: float) -> dict[str, 
     return judged
 
 
-def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Measured]]:
+def _metrics(runs: list[Run], name: str, confidence: float) -> list[dict[str, Measured]]:
     """The metrics of each run, on the same items; the headline's first.
 
     Raises:
@@ -280,7 +272,7 @@ def _metrics(runs: list[Run], name: str, config: Config) -> list[dict[str, Measu
                 "set of code tasks, or way to solve them": code and code.about,
             }
         )
-    asked = {**circumstances[0], "confidence_level": config.eval.confidence_level}
+    asked = {**circumstances[0], "confidence_level": confidence}
     for run, own in zip(runs, circumstances):
         if other := [what for what in asked if own[what] != asked[what]]:
             raise HoneError(f"was trained or measured with another {other[0]}", where=str(run.folder), fix=AGAIN)

@@ -104,7 +104,7 @@ def train(config: Config, task: Task | None = None) -> Run:
         code_eval.measure(run, "tuned", tuned, tokenizer, tasks, data.template, config)
         compare(run, config.eval)
         code_eval.compare(run, config.eval)
-        write_text_atomic(run.folder / "README.md", model_card(run, config, task.pipeline_tag))
+        write_text_atomic(run.folder / "README.md", model_card(run, config.model, config.method, task.pipeline_tag))
         run.update(stage="finished", status="finished")
     write_report_or_say(run.folder)
     return run

@@ -209,8 +209,8 @@ class DataSection(Section):
         what="What happens to training rows that hold a validation item, word for word or nearly.",
         why="A model that has trained on the answers looks better than it is.",
         how="Looked for before training: the same words; for code also with other variable names, comments or layout; "
-        "or half of an item's runs of 13 words in one row. flag: logged, and written to eval/overlap.json. drop: those "
-        "rows are not trained. off: not looked for.",
+        "or half of an item's runs of 13 words in one row. flag: logged, and written to eval/contamination.json. drop: "
+        "those rows are not trained. off: not looked for.",
         benefit="Every before-and-after comparison comes with how many of its items were in the training rows.",
         tradeoff="flag: some seconds at the first start with some data (a second for 5,000 short rows). drop: somewhat "
         "less to train on. off: nobody knows what a good number means.",
