@@ -402,7 +402,7 @@ def main() -> int:
     parser.add_argument("new", type=Path)
     parser.add_argument("--only", default="*", help="cases that match these patterns; two-runs needs light-lab")
     parser.add_argument("--keep", type=Path, help="an empty folder to work in, kept afterwards")
-    parser.add_argument("--brief", action="store_true", help="only what differs or is new")
+    parser.add_argument("--brief", action="store_true", help="only what differs")
     asked = parser.parse_args()
     names = [name for name in cases() if any(fnmatch(name, pattern) for pattern in asked.only.split(","))]
     if "code-tasks" in names and shutil.which("bwrap") is None:
@@ -421,7 +421,7 @@ def main() -> int:
                 log = (work / side / "log.txt").read_text(errors="replace")
                 print(f"{side} failed:\n{log[-3000:]}", file=sys.stderr)
         compared = [compare(name, work / "old" / name, work / "new" / name) for name in names]
-    rows = [row for found, _ in compared for row in found if ";" in row[2] or " new" in row[2] or not asked.brief]
+    rows = [row for found, _ in compared for row in found if "DIFFERS" in row[2] or not asked.brief]
     width = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
     for case, file, said in rows:
         print(f"{case:{width[0]}}  {file:{width[1]}}  {said}")

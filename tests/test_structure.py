@@ -12,12 +12,12 @@ SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "structure.py"
 LIMITS = {
     "circles": 0,
     "upward": 0,
-    "config": 72,  # goal: below 40
-    "untyped": 239,  # goal: below 127
-    "tasks": 7,  # goal: 0
-    "inner": 7,  # goal: 0
+    "config": 66,  # goal: below 40
+    "untyped": 126,
+    "tasks": 0,
+    "inner": 4,  # the sandbox needs Linux, and what imports it here does not
 }
-LONGEST = 83  # lines of a function
+LONGEST = 65  # lines of a function
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from hone.data.batches import by_length, padded
 from hone.data.truncate import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
+from hone.loss import token_nll
 from hone.metrics.strided import StridedDataset
 from hone.results import Kind, Measurement, level_of
 from hone.statistics.paired import Metric, level
@@ -58,10 +60,6 @@ def item_losses(
         byte_lengths: (vocabulary,) bytes each token stands for (`tokenizer.token_byte_lengths`).
         tokens_per_batch: padded tokens in a batch; fewer where the vocabulary is large.
     """
-    import torch
-
-    from hone.loss import token_nll
-
     if not len(dataset):
         raise HoneError("there are no validation rows to measure", fix="set validation_split_percentage above 0")
     nll, n_tokens, n_bytes = np.zeros(len(dataset)), np.zeros(len(dataset), int), np.zeros(len(dataset), int)

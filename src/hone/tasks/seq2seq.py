@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,7 +31,7 @@ from hone.data.templates import render
 from hone.data.tokenizer import start_ids, token_byte_lengths
 from hone.data.truncate import IGNORE_INDEX, count_ones
 from hone.errors import HoneError, placed
-from hone.loss import seq2seq_loss
+from hone.loss import seq2seq_loss, target_nll
 from hone.metrics.continuations import decode, evenly_spaced, greedy
 from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, measurement_of
 from hone.models.inspect import vocabulary_size
@@ -195,10 +196,6 @@ def losses_of(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", dataset: PairDataset, config: Config
 ) -> ItemLosses:
     """Sums of token losses for each row, without gradients or dropout."""
-    import torch
-
-    from hone.loss import target_nll
-
     byte_lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
     nll, n_tokens, n_bytes = np.zeros(len(dataset)), np.zeros(len(dataset), int), np.zeros(len(dataset), int)
     budget = min(config.eval.eval_tokens_per_batch, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
