@@ -73,6 +73,17 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Targets of links and pictures, line breaks within their texts allowed; none from listings or code."""
-    text = re.sub(r"```.*?```|`[^`\n]*`", "", COMMENT.sub("", page.read_text(encoding="utf-8")), flags=re.S)
-    return re.findall(r"\[(?:[^\[\]]|\[[^\]]*\]\([^)]*\))*\]\(([^)]*)\)", text)
+    """Targets of links and pictures, written at the place or as `[name]: target`; none from listings or code."""
+    text = without_code(page)
+    inline = re.findall(r"\[(?:[^\[\]]|\[[^\]]*\]\([^)]*\))*\]\(([^)]*)\)", text)
+    return inline + re.findall(r"^\[[^\]]+\]: (.+)$", text, re.M)
+
+
+def undefined(page: Path) -> set[str]:
+    """Names in `[text][name]` that no `[name]: target` defines."""
+    text = without_code(page)
+    return set(re.findall(r"\]\[([^\]]+)\]", text)) - set(re.findall(r"^\[([^\]]+)\]: ", text, re.M))
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", COMMENT.sub("", page.read_text(encoding="utf-8")), flags=re.S)

@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from markdown_pages import DOCS, ROOT, anchors, links
+from markdown_pages import DOCS, ROOT, anchors, links, undefined
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
 GUIDES = [page for page in PAGES if page.parent in (DOCS, DOCS / "labs") and page.name != "log.md"]
@@ -19,6 +19,7 @@ def named(page: Path) -> str:
 def test_links_resolve(page: Path) -> None:
     wrong = [link for link in links(page) if (problem := problem_of(page, link)) and problem]
     assert not wrong, f"{named(page)}: {wrong}"
+    assert not undefined(page)
 
 
 def problem_of(page: Path, link: str) -> str | None:
@@ -43,8 +44,10 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     assert problem_of(page, "CONTRIBUTING.md#contributing") is None
     assert problem_of(page, "http://example.com") and problem_of(page, "https://two words.org")
     made = tmp_path / "page.md"
-    made.write_text("# A `b`: c\n[x\ny](z.md) `[no](code.md)` ![p](q.svg)\n```\n# no\n```\n# A b c\n", encoding="utf-8")
-    assert links(made) == ["z.md", "q.svg"]
+    made.write_text(
+        "# A `b`: c\n[x\ny](z.md) `[no](code.md)` ![p](q.svg)\n```\n# no\n```\n# A b c\n[e][f] [g][h]\n\n[h]: i.md\n"
+    )
+    assert links(made) == ["z.md", "q.svg", "i.md"] and undefined(made) == {"f"}
     assert anchors(made) == {"", "a-b-c", "a-b-c-1"}
 
 

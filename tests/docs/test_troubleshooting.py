@@ -1,0 +1,114 @@
+"""docs/troubleshooting.md quotes what hone says, and names every contradiction that config/checks.py refuses."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from markdown_pages import DOCS, ROOT, section, sections
+
+import hone
+from hone.config.checks import _ACTIVE_WITH, _FOR_TASKS
+from hone.config.load import load_config
+from hone.demo import lay_out
+from hone.planning.plan import make_plan
+
+PAGE = DOCS / "troubleshooting.md"
+SOURCE = ROOT / "src" / "hone"
+CONTRADICTIONS = section(PAGE, "Which keys contradict each other").tables
+ASIDE = re.compile(r'"([^"]*…[^"]*|[^"]{8,})"')  # a message between quotes
+
+
+def text_of(node: ast.expr) -> str:
+    """A string of the source, … for what is put into it."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(value) for value in node.values)
+    if isinstance(node, ast.BinOp):
+        return text_of(node.left) + text_of(node.right)
+    return "…"
+
+
+@cache
+def strings() -> list[str]:
+    """Every string of src/hone, formatted ones with … in place of values."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)]
+    return list({text_of(node) for node in nodes})
+
+
+def quoted() -> Iterator[tuple[str, str]]:
+    """(heading, message) of the cells under `hone says`, and of quotations in other tables' first columns."""
+    for one in sections(PAGE):
+        for table in one.tables:
+            column = next((i for i, name in enumerate(table[0]) if "hone says" in name), None)
+            for row in table[1:] if column is not None else []:
+                yield from ((one.heading, message) for message in ASIDE.findall(row[column].replace("`", "")))
+
+
+def said(message: str) -> bool:
+    """Whether one string of the source has the words of the message, in order."""
+    parts = [re.escape(part) for part in message.split("…") if part.strip(" '():,;")]
+    return any(re.search(".*?".join(parts), text, re.S) for text in strings())
+
+
+def test_many_messages_are_quoted() -> None:
+    assert len(list(quoted())) > 80
+
+
+@pytest.mark.parametrize(("heading", "message"), list(quoted()), ids=lambda value: value[:40])
+def test_hone_says_so(heading: str, message: str) -> None:
+    assert said(message), f"{heading}: nothing in src/hone says: {message}"
+
+
+def conflicts_of_the_source() -> list[str]:
+    tree = ast.parse((SOURCE / "config" / "checks.py").read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [text_of(call.args[1]) for call in calls if getattr(call.func, "id", "") == "Conflict"]
+
+
+def test_every_contradiction_is_listed() -> None:
+    listed = [message for row in CONTRADICTIONS[0][1:] for message in ASIDE.findall(row[0])]
+    everywhere = [message for _, message in quoted()]
+    for what in conflicts_of_the_source():
+        fits = [m for m in everywhere if re.search(".*?".join(map(re.escape, m.split("…"))), what, re.S)]
+        assert fits, f"no row for: {what}"
+    assert len(listed) == len(CONTRADICTIONS[0]) - 1
+
+
+def test_what_only_some_tasks_can_do_is_listed() -> None:
+    found = set()
+    for values, tasks in CONTRADICTIONS[1][1:]:
+        able = tuple(re.findall(r"\w+", tasks.replace("task:", "").replace(" or ", " ")))
+        found |= {(value, able) for value in re.findall(r"`([^`]+)`", values)}
+    assert found == {
+        (leaf if value is None else f"{leaf}: {value}", able)
+        for leaf, values, able, _ in _FOR_TASKS
+        for value in values or (None,)
+    }
+
+
+def test_every_idle_key_is_listed() -> None:
+    found = {}
+    for keys, needs in CONTRADICTIONS[2][1:]:
+        control, first, *more = re.findall(r"[\w]+", needs.replace(" or ", " "))
+        found |= dict.fromkeys(re.findall(r"\w+", keys.replace(",", " ")), (control, (first, *more)))
+    assert found == _ACTIVE_WITH
+
+
+@pytest.mark.slow
+def test_planned_memory(tmp_path: Path) -> None:
+    """Two cells of the table of planned memory, to a tenth: a plan follows PyTorch's own temporaries."""
+    lay_out(tmp_path)
+    (table,) = section(PAGE, "What each change saves, as planned").tables
+    for settings, _, megabytes in table[1:]:
+        if settings in ("none", "`method=freeze`"):
+            keys = ["code_tasks=null", "bf16=true", "per_device_train_batch_size=1"]
+            keys += [] if settings == "none" else settings.strip("`").split()
+            config = load_config(tmp_path / "demo.yaml", keys)
+            hone.prepare(config)  # counted lengths, not estimated ones
+            plan = make_plan(config)
+            assert plan.memory.training / 1e6 == pytest.approx(float(megabytes), rel=0.1), settings
