@@ -150,7 +150,7 @@ def test_the_sandbox_holds_the_interpreter_and_little_else(strict_sandbox: Sandb
 def test_the_loader_of_a_program() -> None:
     loader = program_loader(Path(os.path.realpath(sys.executable)))
     assert loader is None or Path(loader).exists()
-    with pytest.raises(IsolationError, match="no 64-bit ELF"):
+    with pytest.raises(IsolationError, match="not a 64-bit ELF"):
         program_loader(Path(__file__))
 
 
