@@ -31,9 +31,8 @@ def before_after(run: Run) -> str:
     if last and last.n_texts >= ENOUGH_TEXTS:
         parts.append(_quality(base, tuned))
     parts += [_sample(sample) for sample in side_by_side(base, tuned) if sample.base is not None]
-    quoted = shlex.quote(str(run.folder))
-    use = f"hone predict {quoted} --text '…'" if last and last.classes else f"hone generate {quoted} -p '…'"
-    parts.append(f"model: {run.folder}\n  try it:  {use}")
+    use = str(run.status.get("try_it", "")).replace("{run}", shlex.quote(str(run.folder)))
+    parts.append(f"model: {run.folder}" + (f"\n  try it:  {use}" if use else ""))
     return "\n\n".join(parts)
 
 

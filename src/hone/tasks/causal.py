@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
 from hone.data.encode import Encoded, EncodeRule
 from hone.data.encode import encode as encode_examples
 from hone.data.prepare import Examples, Reading
@@ -54,21 +55,26 @@ def inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def losses_of(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: TokenDataset, config: Config
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    validation: TokenDataset,
+    settings: EvalSection,
+    *,
+    window: int,
 ) -> ItemLosses:
-    """Losses of each validation item, with the batch size of the config; by overlapping windows if it has a stride."""
+    """Losses of each validation item; by overlapping windows if the settings have a stride."""
     lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
     measured: TokenDataset | StridedDataset = validation
-    if config.eval.eval_stride is not None:
-        measured = strided(validation, window=config.data.max_length, stride=config.eval.eval_stride)
-    return item_losses(model, measured, lengths, tokens_per_batch=config.eval.eval_tokens_per_batch)
+    if settings.eval_stride is not None:
+        measured = strided(validation, window=window, stride=settings.eval_stride)
+    return item_losses(model, measured, lengths, tokens_per_batch=settings.eval_tokens_per_batch)
 
 
 def watch(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: TokenDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: TokenDataset, config: Config
 ) -> dict[str, float]:
     """What evaluation during training reports: the loss of eval/*.json without resampling or generations."""
-    return loss_and_perplexity(losses_of(model, tokenizer, validation, config))
+    return loss_and_perplexity(losses_of(model, tokenizer, validation, config.eval, window=config.data.max_length))
 
 
 def loss_and_perplexity(losses: ItemLosses) -> dict[str, float]:
@@ -77,14 +83,14 @@ def loss_and_perplexity(losses: ItemLosses) -> dict[str, float]:
 
 
 def measure(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     validation: TokenDataset,
     config: Config,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few greedy continuations, and the losses of each item."""
     settings = config.eval
-    losses = losses_of(model, tokenizer, validation, config)
+    losses = losses_of(model, tokenizer, validation, settings, window=config.data.max_length)
     found = measurement_of(
         "causal", losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
     )
@@ -115,4 +121,5 @@ TASK = Task(
     watch=watch,
     measure=measure,
     pipeline_tag="text-generation",
+    try_it="hone generate {run} -p '…'",
 )

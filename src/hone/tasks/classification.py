@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -253,11 +254,11 @@ class Answers:
         return {"accuracy": Metric(ACCURACY, self.true == self.predicted), "loss": Metric(LOSS, self.nll)}
 
 
-def answers_of(model: "PreTrainedModel", dataset: LabelledDataset, config: Config) -> Answers:
+def answers_of(model: PreTrainedModel, dataset: LabelledDataset, *, tokens_per_batch: int) -> Answers:
     """What the model answers to each row of `dataset`, in the dataset's numbering of classes.
 
     Raises:
-        HoneError: it is no classifier, or does not know one of the classes.
+        HoneError: it is not a classifier, or does not know one of the classes.
     """
     require_classifier(model)
     names = class_names(model)
@@ -268,7 +269,7 @@ def answers_of(model: "PreTrainedModel", dataset: LabelledDataset, config: Confi
             fix="measure it on rows of its own classes, or train it on these",
         )
     rows = [dataset[i]["input_ids"] for i in range(len(dataset))]
-    logs = class_log_probabilities(model, rows, tokens_per_batch=config.eval.eval_tokens_per_batch)
+    logs = class_log_probabilities(model, rows, tokens_per_batch=tokens_per_batch)
     everything = [*dataset.names, *(name for name in names if name not in dataset.names)]
     of_model = np.array([everything.index(name) for name in names])  # the model's number -> ours
     of_dataset = {name: i for i, name in enumerate(names)}
@@ -277,12 +278,10 @@ def answers_of(model: "PreTrainedModel", dataset: LabelledDataset, config: Confi
 
 
 def watch(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: LabelledDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: LabelledDataset, config: Config
 ) -> dict[str, float]:
     """What evaluation during training reports."""
-    from sklearn.metrics import f1_score
-
-    got = answers_of(model, validation, config)
+    got = answers_of(model, validation, tokens_per_batch=config.eval.eval_tokens_per_batch)
     return {
         "loss": float(got.nll.mean()),
         "accuracy": float((got.true == got.predicted).mean()),
@@ -291,13 +290,14 @@ def watch(
 
 
 def measure(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     validation: LabelledDataset,
     config: Config,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few answers, and those of each row."""
-    got, settings = answers_of(model, validation, config), config.eval
+    settings = config.eval
+    got = answers_of(model, validation, tokens_per_batch=settings.eval_tokens_per_batch)
     names = [*validation.names, *(n for n in class_names(model) if n not in validation.names)]
     samples = [
         Sample(
@@ -326,8 +326,6 @@ def metrics(got: Answers, n_classes: int, confidence: float, resamples: int) -> 
 
     Macro averages are over the classes that occur, as truth or as answer (scikit-learn's rule).
     """
-    from sklearn.metrics import confusion_matrix, f1_score, recall_score
-
     true, predicted, n = got.true, got.predicted, len(got.true)
     draws = _resampled(confusion_matrix(true, predicted, labels=range(n_classes)), resamples)
     recall = np.diagonal(draws, axis1=1, axis2=2) / np.maximum(draws.sum(2), 1)
@@ -359,8 +357,6 @@ def class_report(got: Answers, names: list[str], common: int) -> ClassReport:
     Args:
         common: the most frequent class of the training rows.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
     true, predicted = got.true, got.predicted
     each = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=0)
     averages = {}
@@ -403,4 +399,5 @@ TASK = Task(
     measure=measure,
     answer=lambda validation, index, tokenizer: validation.names[validation.classes[index]],
     pipeline_tag="text-classification",
+    try_it="hone predict {run} --text '…'",
 )

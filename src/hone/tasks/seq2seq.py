@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -193,12 +194,12 @@ def decoder_inputs(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def losses_of(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", dataset: PairDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: PairDataset, *, tokens_per_batch: int
 ) -> ItemLosses:
     """Sums of token losses for each row, without gradients or dropout."""
     byte_lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
     nll, n_tokens, n_bytes = np.zeros(len(dataset)), np.zeros(len(dataset), int), np.zeros(len(dataset), int)
-    budget = min(config.eval.eval_tokens_per_batch, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
+    budget = min(tokens_per_batch, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
     training, pad = model.training, padding_id(tokenizer)
     model.eval()
     with torch.inference_mode():
@@ -217,21 +218,22 @@ def losses_of(
 
 
 def watch(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", validation: PairDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: PairDataset, config: Config
 ) -> dict[str, float]:
     """What evaluation during training reports."""
-    return loss_and_perplexity(losses_of(model, tokenizer, validation, config))
+    budget = config.eval.eval_tokens_per_batch
+    return loss_and_perplexity(losses_of(model, tokenizer, validation, tokens_per_batch=budget))
 
 
 def measure(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     validation: PairDataset,
     config: Config,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few written targets, and those of each row, or of each row for which a target was written."""
     settings = config.eval
-    losses = losses_of(model, tokenizer, validation, config)
+    losses = losses_of(model, tokenizer, validation, tokens_per_batch=settings.eval_tokens_per_batch)
     confidence, resamples = settings.confidence_level, settings.bootstrap_resamples
     found = measurement_of("seq2seq", losses, confidence=confidence, resamples=resamples)
     count = max(settings.eval_generate_samples, settings.sample_prompts)
@@ -259,8 +261,6 @@ def measure(
 
 def text_metrics(texts: list[str], references: list[str]) -> dict[str, Metric]:
     """Exact match, chrF and ROUGE-L of each text, white space around it aside."""
-    from sacrebleu.metrics import CHRF
-
     both = [(text.strip(), reference.strip()) for text, reference in zip(texts, references, strict=True)]
     chrf = CHRF()
     return {
@@ -281,8 +281,6 @@ def text_scores(
     Args:
         each: `text_metrics` of them.
     """
-    from sacrebleu.metrics import BLEU, CHRF
-
     n, ones = len(texts), np.ones(len(texts))
     found = {}
     for name, metric in each.items():
@@ -327,4 +325,5 @@ TASK = Task(
     measure=measure,
     answer=lambda validation, index, tokenizer: decode(tokenizer, validation[index]["labels"]),
     pipeline_tag="text2text-generation",
+    try_it="hone generate {run} -p '…'",
 )

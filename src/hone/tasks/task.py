@@ -49,7 +49,7 @@ class Task:
     loss: config and data to the loss function.
     watch: numbers during training. measure: eval/<name>.json and its items.
     answer: what is to be answered to an item, as text; None where the item is all there is.
-    pipeline_tag: what the hub calls it.
+    pipeline_tag: what the hub calls it. try_it: the command that uses such a model, of a run's folder; empty for none.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Task:
     pipeline_tag: str
     collate: Callable[..., dict[str, Any]] | None = None
     settle: Callable[[Any, Any], Any] = as_it_is
+    try_it: str = ""
     answer: Callable[[Any, int, PreTrainedTokenizerBase], str | None] = no_answer
 
     @property

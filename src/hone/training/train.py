@@ -89,7 +89,7 @@ def train(config: Config, task: Task | None = None) -> Run:
                 code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
             model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
-            run.update(stage="saved")
+            run.update(stage="saved", try_it=task.try_it)
             log.info("saved the model to %s", run.folder)
             if stop:
                 raise Interrupted("trained and saved, but not measured: the same command goes on from there")
