@@ -4,7 +4,7 @@ model.safetensors, config.json, tokenizer.json …   the tuned model: `from_pret
 config.yaml, config.resolved.yaml                  the config as given, and with every key
 env.json                                           versions, hardware, git commit, seed, data fingerprints
 status.json                                        running | interrupted | failed | finished, and how far
-metrics.jsonl, train.log                           one JSON object a log step; what was said
+metrics.jsonl, train.log                           one JSON object a log step; what was logged
 eval/*.json                                        what was measured (`hone.results`)
 eval/samples.jsonl                                 what base and tuned wrote, side by side
 eval/base.code.jsonl, eval/tuned.code.jsonl        answers to the programming tasks
@@ -243,7 +243,7 @@ def identity(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def lock(run: Run) -> Iterator[None]:
-    """Hold the run folder: a second process is refused; a dead process's lock is no lock."""
+    """Hold the run folder: a second process is refused; a dead process's lock does not count."""
     try:
         with FileLock(run.folder / ".lock", timeout=0):
             yield
@@ -297,7 +297,7 @@ def find_runs(root: Path) -> list[Run]:
     """Run folders at `root` or up to three levels below it, by name.
 
     Raises:
-        HoneError: `root` is no folder.
+        HoneError: `root` is not a folder.
     """
     if not root.is_dir():
         raise HoneError("no such folder", where=str(root), fix="name a folder that holds runs, e.g. `hone runs out`")

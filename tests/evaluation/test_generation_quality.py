@@ -98,10 +98,10 @@ def test_nothing_is_executed_by_parsing(tmp_path: Path) -> None:
 
 def test_runs_only_in_a_sandbox(any_sandbox: Any) -> None:
     texts = [BODY, "    return a\nraise SystemExit(3)\n", "    return a\n1 / 0\n", "    return ("]
-    per_text = each(texts, prompts=[PROMPT] * 4, box=any_sandbox)
+    per_text = each(texts, prompts=[PROMPT] * 4, sandbox=any_sandbox)
     assert per_text["runs"][0] is True and per_text["runs"][3] is False
     assert "runs" not in quality(texts, prompts=[PROMPT] * 4)
-    bare = each(["raise ValueError\n", "x = 1\n"], references=["def f(): pass"] * 2, box=any_sandbox)
+    bare = each(["raise ValueError\n", "x = 1\n"], references=["def f(): pass"] * 2, sandbox=any_sandbox)
     assert bare["runs"] == [False, True]
 
 

@@ -136,9 +136,7 @@ def test_the_verdict_is_one_sentence_with_interval_items_p_and_what_could_be_sho
 ) -> None:
     write(run_folder / "eval/compare.json", compared(change, verdict))
     found = report_of(run_folder).verdict
-    rest = (
-        " over 33 held-out documents; p <\xa00.0001; the smallest change such a comparison finds 8 times in 10 is 0.21"
-    )
+    rest = " over 33 held-out documents; p <\xa00.0001; minimum detectable effect 0.21"
     assert (found.word.lower(), found.tone, found.rest) == (verdict, tone, sentence + rest)
 
 
@@ -168,7 +166,7 @@ def test_only_one_side_measured_claims_nothing(run_folder: Path) -> None:
     found = report_of(run_folder).verdict
     assert found.word == "Not compared" and found.tone == "open"
     assert found.rest == (
-        "the base was not measured, so nothing can be said of the change; tuned has a loss of 4.250 [4.100, 4.400] "
+        "the base was not measured, so the change is unknown; tuned has a loss of 4.250 [4.100, 4.400] "
         "over 33 held-out documents"
     )
     (run_folder / "repeat.json").unlink()
@@ -207,7 +205,7 @@ def test_nothing_but_a_status_is_enough(tmp_path: Path) -> None:
 
 def test_metrics_stand_beside_each_other_with_their_intervals(run_folder: Path) -> None:
     table = tables(report_of(run_folder), ALL[0])[0]
-    assert table.head == ["", "base", "tuned", "tuned − base, paired", "p", "could show"]
+    assert table.head == ["", "base", "tuned", "tuned − base, paired", "p", "MDE"]
     assert table.rows[0] == [
         "loss (nats/token)", "5.500 [5.350, 5.650]", "4.250 [4.100, 4.400]", "−1.250 [−1.400, −1.100]",
         "<\xa00.0001", "0.21",
@@ -300,7 +298,7 @@ def test_the_log_is_a_table_where_there_are_no_drawings(run_folder: Path, monkey
 def test_a_loss_that_is_no_number_is_said(run_folder: Path) -> None:
     path = run_folder / "metrics.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"step": 30, "loss": null, "tokens": 3000}\n', encoding="utf-8")
-    assert "1 log lines have a loss that is no number, the first at step 30." in said(
+    assert "1 log lines have a loss that is not a number, the first at step 30." in said(
         write_report(run_folder), "Training"
     )
 

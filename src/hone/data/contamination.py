@@ -1,6 +1,6 @@
 """Which evaluation items occur in the training rows, word for word or nearly: looked for before anything is trained.
 
-Three kinds, the worst first. exact: the same words and signs, however laid out. same code: the same program under other
+Three kinds, the worst first. exact: the same words and signs, in any layout. same code: the same program under other
 variable names, comments and layout. near: one training row holds at least half of the item's 13-grams, in one of the
 two forms (`ngrams.py`). An item of fewer than 13 tokens is only looked for as a whole. N-grams that more than ten rows
 and more than a hundredth of them hold are nobody's own (a template, a licence) and do not count.
@@ -42,7 +42,7 @@ EXPANDED = 1 << 21  # (item, row) pairs counted at once
 LOOKED_THROUGH = 100_000_000  # training tokens, some minutes; more are looked through only where rows are to be dropped
 LISTED = 1000  # items in contamination.json
 EXCERPT = 80
-FORMAT = 2  # of the file beside the tokens: raise when anything here would find other pairs
+FORMAT = 2  # of the file in the token store: raise when anything here would find other pairs
 
 # (texts, the row of each, whether it is the whole row)
 Batches = Iterator[tuple[list[str], np.ndarray, np.ndarray]]
@@ -236,10 +236,10 @@ def contamination_of(
     cache: Path,
     however_long: bool = False,
 ) -> Contamination:
-    """What eval/contamination.json says of two datasets; found once, then read from beside the tokens.
+    """What eval/contamination.json says of two datasets; found once, then read from the token store.
 
     An item is a validation document, or a piece of the only one; a row is a training document, whole, wherever rows
-    are cut. Both are numbered as they stand in the store.
+    are cut. Both are numbered as in the store.
 
     Args:
         cache: where the result is kept if the store has no folder of its own.

@@ -1,1 +1,1 @@
-"""Evaluation: losses of held-out items, intervals, and before beside after."""
+"""Evaluation: base and tuned on held-out items, programming tasks and benchmarks; memorization; comparison."""

@@ -1,7 +1,7 @@
 """`hone compare`: two runs, a run's base and tuned model, or two files of graded programs, on the same items.
 
 Reads files only, no model: eval/<name>.items.json of runs, the results of `hone grade`. Two models measured on
-different items are refused, because then luck with the items looks like a difference of the models.
+different items are refused, because then chance in the items looks like a difference of the models.
 """
 
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,7 @@
-"""How much of what a model writes is copied, word for word, from its training rows; tuned beside base.
+"""How much of what a model writes is copied, word for word, from its training rows; tuned compared with base.
 
 Both continue the same prompts, greedily: beginnings of training rows, and of held-out ones. A text copies if at least
-50 characters in a row, or 13 words and signs, stand just so in some training row. A base model knows public code too,
+50 characters in a row, or 13 words and signs, occur in some training row. A base model knows public code too,
 and any model writes what everybody writes: so it is the difference to base, and to held-out prompts, that tells.
 
 Runs of one sign or word (a line of dashes, a list of zeros) are nobody's: a window counts with at least 10 different
@@ -61,7 +61,7 @@ class Copied:
 
 
 def copies(texts: Sequence[str], rows: Iterable[Sequence[str]]) -> list[Copied]:
-    """What of each text stands word for word in the rows, which come in batches."""
+    """What of each text occurs word for word in the rows, which come in batches."""
     wanted = [_windows(texts, characters=True), _windows(texts, characters=False)]
     seen = [np.zeros(len(hashes), bool) for hashes, _, _ in wanted]
     for batch in rows:

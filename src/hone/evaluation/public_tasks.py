@@ -3,7 +3,7 @@
 The model is loaded as everywhere here (a run, an adapter, a folder, a hub name) and handed over ready. lm-eval's cache
 of answers is never used: it is not keyed by the model, so that base and tuned could share answers
 (EleutherAI/lm-evaluation-harness#4063). It fetches the data of the tasks from the hub. Tasks that run generated code
-are refused by it: `hone eval --code-tasks` runs code in boxes.
+are refused by it: `hone eval --code-tasks` runs code in a sandbox.
 
 >>> evaluate_public("runs/light-lab", ["arc_easy"], config.eval).tasks["arc_easy"]["acc"]      # doctest: +SKIP
 PublicScore(value=0.412, low=0.392, high=0.432, n_items=2376, higher_is_better=True)

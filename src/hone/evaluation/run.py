@@ -36,7 +36,7 @@ def measure(
     validation: Dataset,
     config: Config,
 ) -> None:
-    """Write eval/<name>.json, and the numbers of each item beside it; nothing to do if they are there already."""
+    """Write eval/<name>.json and eval/<name>.items.json; nothing to do if they are there already."""
     if not len(validation) or run.has(name):
         return
     check_vocabulary(model, tokenizer)

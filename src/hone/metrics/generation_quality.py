@@ -2,7 +2,7 @@
 it is code: does it parse, does it define, return and document.
 
 Every number is a mean over texts with its interval. Texts are parsed by a child of this interpreter, which a text made
-to break parsers may end; nothing is executed, except by `runs`, in a box that is given.
+to break parsers may end; nothing is executed, except by `runs`, in a sandbox that is given.
 
 >>> found = quality(["a b a b a b", "c d e f"])
 >>> round(found["distinct_1"].value, 3)
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sacrebleu.metrics import CHRF
 
 from hone.data.ngrams import BEGINS, PLAIN
 from hone.grading.extract import continuation, fenced
@@ -73,7 +74,7 @@ def quality(
     prompts: Sequence[str] | None = None,
     references: Sequence[str] | None = None,
     ended: Sequence[bool] | None = None,
-    box: "Sandbox | None" = None,
+    sandbox: "Sandbox | None" = None,
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> dict[str, Level]:
@@ -84,9 +85,9 @@ def quality(
         references: what was written instead in the data: likeness as chrF, 0 to 100. One with a definition makes the
             texts code, too.
         ended: whether each ended by the end token, not by the limit.
-        box: of `hone.grading.sandbox.selftest.ready`; programs that parse are then run, alone, in it.
+        sandbox: of `hone.grading.sandbox.selftest.ready`; programs that parse are then run, alone, in it.
     """
-    per_text = each(texts, prompts=prompts, references=references, box=box)
+    per_text = each(texts, prompts=prompts, references=references, sandbox=sandbox)
     if ended is not None:
         per_text["ended"] = list(ended)
     found = {}
@@ -107,7 +108,7 @@ def each(
     *,
     prompts: Sequence[str] | None = None,
     references: Sequence[str] | None = None,
-    box: "Sandbox | None" = None,
+    sandbox: "Sandbox | None" = None,
 ) -> dict[str, list[Any]]:
     """The numbers of each text; None where one has no such number."""
     words = [PLAIN.findall(text) for text in texts]
@@ -117,7 +118,7 @@ def each(
     if references is not None:
         found["chrf"] = likeness(texts, references)
     if any(BEGINS.search(text) for text in (*(prompts or ()), *(references or ()))):
-        found |= _as_code(texts, prompts or [""] * len(texts), box)
+        found |= _as_code(texts, prompts or [""] * len(texts), sandbox)
     return found
 
 
@@ -148,8 +149,6 @@ def line_run(text: str) -> int:
 
 def likeness(texts: Sequence[str], references: Sequence[str]) -> list[float]:
     """chrF (Popović 2015) of each text to its reference, 0 to 100, white space at the ends aside."""
-    from sacrebleu.metrics import CHRF
-
     chrf = CHRF()
     return [chrf.sentence_score(t.strip(), [r.strip()]).score for t, r in zip(texts, references, strict=True)]
 
@@ -157,7 +156,7 @@ def likeness(texts: Sequence[str], references: Sequence[str]) -> list[float]:
 # ---- as code --------------------------------------------------------------------------------------------------------
 
 
-def _as_code(texts: Sequence[str], prompts: Sequence[str], box: "Sandbox | None") -> dict[str, list[Any]]:
+def _as_code(texts: Sequence[str], prompts: Sequence[str], sandbox: "Sandbox | None") -> dict[str, list[Any]]:
     parsed = parsable([candidates(text, prompt) for text, prompt in zip(texts, prompts, strict=True)])
     found: dict[str, list[Any]] = {
         "parses": [program is not None for program in parsed],
@@ -165,8 +164,8 @@ def _as_code(texts: Sequence[str], prompts: Sequence[str], box: "Sandbox | None"
         "has_return": [bool(RETURNS.search(text)) for text in texts],
         "has_docstring": [bool(DOCUMENTS.search(text)) for text in texts],
     }
-    if box is not None:
-        found["runs"] = [program is not None and runs(program, box) for program in parsed]
+    if sandbox is not None:
+        found["runs"] = [program is not None and runs(program, sandbox) for program in parsed]
     return found
 
 
@@ -197,17 +196,17 @@ def parsable(groups: Sequence[Sequence[str]]) -> list[str | None]:
                 timeout=PARSE_S,
                 check=False,
             )
-            said = done.stdout
+            printed = done.stdout
         except subprocess.TimeoutExpired as late:
-            said = late.stdout or b""
-        found += [json.loads(line) for line in said.split(b"\n")[:-1]]
+            printed = late.stdout or b""
+        found += [json.loads(line) for line in printed.split(b"\n")[:-1]]
         if len(found) < len(groups):
             found.append(None)
     return found
 
 
-def runs(program: str, box: "Sandbox", seconds: float = 3.0) -> bool:
-    """Whether the program comes to its end without an error, in a box of its own."""
+def runs(program: str, sandbox: "Sandbox", seconds: float = 3.0) -> bool:
+    """Whether the program comes to its end without an error, in a sandbox of its own."""
     from hone.grading.sandbox.verdict import Exam, together
 
-    return together(box, Exam((), ()), [program], seconds).verdict == "pass"
+    return together(sandbox, Exam((), ()), [program], seconds).verdict == "pass"

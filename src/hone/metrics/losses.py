@@ -6,10 +6,10 @@ every real token and no attention mask is needed: the numbers are those of the d
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from hone.data.batches import by_length, padded
 from hone.data.truncate import IGNORE_INDEX, TokenDataset
@@ -18,9 +18,6 @@ from hone.loss import token_nll
 from hone.metrics.strided import StridedDataset
 from hone.results import Kind, Measurement, level_of
 from hone.statistics.paired import Metric, level
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 LOGIT_ELEMENTS = 1 << 25  # at most this many logits at once (128 MB in float32), however large the vocabulary
 
@@ -52,7 +49,7 @@ class ItemLosses:
 
 
 def item_losses(
-    model: "PreTrainedModel", dataset: TokenDataset | StridedDataset, byte_lengths: np.ndarray, *, tokens_per_batch: int
+    model: PreTrainedModel, dataset: TokenDataset | StridedDataset, byte_lengths: np.ndarray, *, tokens_per_batch: int
 ) -> ItemLosses:
     """Sum of token losses for each item of `dataset`; the model is used as it is, without gradients or dropout.
 

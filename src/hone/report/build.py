@@ -36,7 +36,7 @@ def write_report(path: Path) -> Report:
     """Write report.html and report.md into a run folder, from its files alone.
 
     Raises:
-        HoneError: this is no run folder, or it cannot be written.
+        HoneError: this is not a run folder, or it cannot be written.
     """
     report = build_report(read_folder(path))
     write_text_atomic(path / "report.html", to_html(report))
@@ -45,7 +45,7 @@ def write_report(path: Path) -> Report:
 
 
 def write_report_or_say(path: Path) -> None:
-    """`write_report` at the end of a training: whatever goes wrong is said, and costs the report only."""
+    """`write_report` at the end of a training: whatever goes wrong is logged, and costs the report only."""
     try:
         write_report(path)
     except Exception as error:

@@ -27,7 +27,7 @@ def metrics(folder: Folder) -> Section | None:
         levels = [estimate(one, level.kind.form) for one in found]
         rows.append([level.kind.title, *levels, *(_difference(comparison, name, level) if comparison else ["–"] * 3)])
     columns = [0, *(i for i in range(1, 6) if any(row[i] != "–" for row in rows))]  # empty ones are left out
-    head = ["", "base", "tuned", "tuned − base, paired", "p", "could show"]
+    head = ["", "base", "tuned", "tuned − base, paired", "p", "MDE"]
     caption = (
         f"{last.n_items:,} held-out {last.item}s, {last.n_tokens:,} tokens; "
         f"in brackets {last.confidence_level:.0%} intervals over {last.item}s."
@@ -64,7 +64,7 @@ def _notes(last: Measurement, comparison: Comparison | None) -> list[str]:
             newly = f"{change.only_b} {last.item}s are newly right, {change.only_a} newly wrong"
             notes.append(f"By {change.kind.heading}, {newly}.")
     if changes:
-        notes.append("‘Could show’: the smallest change that such a comparison finds 8 times in 10.")
+        notes.append("MDE: the minimum detectable effect, which such a comparison finds 8 times in 10.")
     tested = [change for change in changes if comparison and change.kind.restates not in comparison.metrics]
     if len(tested) > 1:
         notes.append(f"p is adjusted (Holm) for {len(tested)} comparisons.")

@@ -1,4 +1,4 @@
-"""The curves of a training as small inline drawings (SVG by matplotlib), coloured by the page they stand in.
+"""The curves of a training as small inline drawings (SVG by matplotlib), coloured by the page they are in.
 
 matplotlib is drawn without its global state (no pyplot), its text stays text, and equal numbers give equal bytes.
 Without matplotlib there are no drawings: `drawable()` says so, and the numbers are shown as a table.

@@ -22,7 +22,7 @@ from hone.results.repeat import Repeat
 from hone.runs import RESOLVED, STATUS, Run
 
 T = TypeVar("T")
-MARKERS = (STATUS, RESOLVED, "repeat.json", "eval")  # a folder with none of these is no run
+MARKERS = (STATUS, RESOLVED, "repeat.json", "eval")  # a folder with none of these is not a run
 
 
 @dataclass(frozen=True)

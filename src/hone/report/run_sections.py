@@ -28,7 +28,7 @@ def curves(folder: Folder) -> Section | None:
     blocks: list[Block] = [Figures(_drawings(folder, found), _log_table(folder.metrics))]
     lost = [line.get("step") for line in folder.metrics if "loss" in line and line["loss"] is None]
     if lost:
-        blocks.append(Text(f"{len(lost)} log lines have a loss that is no number, the first at step {lost[0]}."))
+        blocks.append(Text(f"{len(lost)} log lines have a loss that is not a number, the first at step {lost[0]}."))
     if not figures.drawable():
         blocks.append(Text(f"Numbers only: the curves are drawn with matplotlib ({INSTALL})."))
     return Section("Training", blocks)
@@ -90,10 +90,10 @@ def data(folder: Folder) -> Section | None:
 
 
 def data_lines(log: list[str]) -> list[str]:
-    """What was said of the data at the last start, of train.log's lines."""
-    said = [line.removeprefix("data: ") for line in log if line.startswith("data: ")]
-    starts = [i for i, line in enumerate(said) if " training examples" in line]
-    return said[starts[-1] :] if starts else said
+    """What was logged of the data at the last start, of train.log's lines."""
+    logged = [line.removeprefix("data: ") for line in log if line.startswith("data: ")]
+    starts = [i for i, line in enumerate(logged) if " training examples" in line]
+    return logged[starts[-1] :] if starts else logged
 
 
 def contamination(found: Contamination) -> list[Block]:
@@ -147,7 +147,7 @@ def _hardware(env: dict[str, Any]) -> list[list[str]]:
 
 
 def settings(folder: Folder) -> Section | None:
-    """What was set, beside its default; and every key."""
+    """What was set, with its default; and every key."""
     blocks: list[Block] = []
     if folder.config is not None:
         rows = []

@@ -21,7 +21,7 @@ def verdict_of(folder: Folder) -> Verdict:
     if folder.comparison is not None:
         return _compared(folder.comparison)
     if not folder.measured:
-        return Verdict("Not measured", "there are no held-out numbers, so nothing can be said of the change")
+        return Verdict("Not measured", "there are no held-out numbers, so the change is unknown")
     return Verdict("Not compared", _alone(folder))
 
 
@@ -50,7 +50,7 @@ def _alone(folder: Folder) -> str:
     why = "the base was not measured" if folder.base is None else "the tuned model was not measured"
     if folder.base and folder.tuned:
         why = "their paired comparison is missing"
-    return f"{why}, so nothing can be said of the change; {' and '.join(parts)}{over}"
+    return f"{why}, so the change is unknown; {' and '.join(parts)}{over}"
 
 
 def _compared(found: Comparison) -> Verdict:
@@ -58,13 +58,13 @@ def _compared(found: Comparison) -> Verdict:
     change, kind = first.difference, first.kind
     if found.verdict in TONES:
         word, size = ("fell", change.negated()) if change.value < 0 else ("rose", change)
-        said = f"{kind.heading} {word} by {estimate(size, kind.form)}{_unit(kind)}"
+        sentence = f"{kind.heading} {word} by {estimate(size, kind.form)}{_unit(kind)}"
     else:
-        said = f"{kind.heading} changed by {estimate(change, f'+{kind.form}')}{_unit(kind)}"
-    said += f" over {plural(found.n_items, f'held-out {found.item}')}; p {p_text(first.p_adjusted)}"
+        sentence = f"{kind.heading} changed by {estimate(change, f'+{kind.form}')}{_unit(kind)}"
+    sentence += f" over {plural(found.n_items, f'held-out {found.item}')}; p {p_text(first.p_adjusted)}"
     if first.minimum_detectable_effect is not None:
-        said += f"; the smallest change such a comparison finds 8 times in 10 is {first.minimum_detectable_effect:.2g}"
-    return Verdict(found.verdict.capitalize(), said, TONES.get(found.verdict, "open"))
+        sentence += f"; minimum detectable effect {first.minimum_detectable_effect:.2g}"
+    return Verdict(found.verdict.capitalize(), sentence, TONES.get(found.verdict, "open"))
 
 
 def _repeated(found: Repeat) -> Verdict:
@@ -72,12 +72,12 @@ def _repeated(found: Repeat) -> Verdict:
     metric = found.metrics[found.headline]
     change, kind = metric.change, metric.kind
     if change is None:
-        return Verdict("Not compared", "the base was not measured, so nothing can be said of the change")
+        return Verdict("Not compared", "the base was not measured, so the change is unknown")
     over = f" over {plural(change.n_seeds, 'seed')} and {plural(change.n_items, f'held-out {metric.item}')}"
-    said = f"{kind.heading} changed by {estimate(change.mean, f'+{kind.form}')}{_unit(kind)} on average{over}"
+    sentence = f"{kind.heading} changed by {estimate(change.mean, f'+{kind.form}')}{_unit(kind)} on average{over}"
     if change.sign_flip_p is not None:
-        said += f"; p {p_text(change.sign_flip_p)} over seeds"
-    return Verdict(change.verdict.capitalize(), said, TONES.get(change.verdict, "open"))
+        sentence += f"; p {p_text(change.sign_flip_p)} over seeds"
+    return Verdict(change.verdict.capitalize(), sentence, TONES.get(change.verdict, "open"))
 
 
 def _unit(kind: Kind) -> str:

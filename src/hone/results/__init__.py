@@ -214,7 +214,7 @@ class Difference(Result):
     """One metric of B and A on the same items, b - a.
 
     p_adjusted: p_value adjusted for the number of metrics (Holm). minimum_detectable_effect: the smallest true
-    difference that a test of so many items finds with probability `power`; None where it cannot be said.
+    difference that a test of so many items finds with probability `power`; None where it is unknown.
     only_a, only_b: of yes-or-no items, those that A alone, and B alone, got right.
     """
 

@@ -149,7 +149,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p of several tests at once (Holm 1979): each below 0.05 with a chance of 5 % that any is so by luck.
+    """Adjusted p of several tests at once (Holm 1979): each below 0.05 with a chance of 5 % that any is so by chance.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]

@@ -199,7 +199,7 @@ def _differences(a: Metric, b: Metric) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _spread(differences: np.ndarray, weights: np.ndarray) -> float:
-    """Standard deviation over items; 0 where there is none, also where it cannot be told, or is rounding."""
+    """Standard deviation over items; 0 where there is none, also where it cannot be known, or is rounding."""
     if len(differences) < 2:
         return 0.0
     spread = float(np.std(influence(differences, weights), ddof=1))

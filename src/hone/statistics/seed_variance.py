@@ -1,7 +1,7 @@
-"""What several trainings that differ only by their seed say together: mean, spread, intervals, what they can show.
+"""Seed variance: what several trainings that differ only by their seed show together.
 
-Two kinds of luck are kept apart: which items were held out (one training, other rows) and which seed was drawn (the
-same rows, another training). The items are the same for every seed, so their luck does not shrink with more seeds.
+Two kinds of variance are kept apart: of the items that were held out (one training, other rows) and of the seed (the
+same rows, another training). The items are the same for every seed, so theirs does not shrink with more seeds.
 
 >>> found = over_seeds(np.array([[1.0, 2.0], [1.0, 4.0]]), np.array([1.0, 1.0]))
 >>> found.mean.value, found.lowest, found.highest

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def colour_tokens(dataset: "Dataset", tokenizer: Any, *, colour: bool) -> str:
-    """Examples as text, supervised tokens told apart from masked ones: green and grey, or ⟦brackets⟧ without colour.
+    """Examples as text, supervised tokens marked from masked ones: green and grey, or ⟦brackets⟧ without colour.
 
     The end token and other special tokens are shown by name; a token that counts but prints as nothing stays visible.
     """

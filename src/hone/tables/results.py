@@ -21,12 +21,12 @@ def comparison_text(found: Comparison) -> str:
 
 def sentence(found: Comparison) -> str:
     """'out/b is better than out/a in accuracy; not distinguishable in loss.'"""
-    said: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
+    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
     for change in found.metrics.values():
-        said[change.verdict].append(change.kind.heading)
-    if len(said["not distinguishable"]) == len(found.metrics):
-        return f"{found.b} and {found.a} are not distinguishable in {_listed(said['not distinguishable'])}."
-    (first, headings), *rest = [(verdict, headings) for verdict, headings in said.items() if headings]
+        by_verdict[change.verdict].append(change.kind.heading)
+    if len(by_verdict["not distinguishable"]) == len(found.metrics):
+        return f"{found.b} and {found.a} are not distinguishable in {_listed(by_verdict['not distinguishable'])}."
+    (first, headings), *rest = [(verdict, headings) for verdict, headings in by_verdict.items() if headings]
     others = "".join(f"; {verdict} in {_listed(headings)}" for verdict, headings in rest)
     return f"{found.b} is {first} than {found.a} in {_listed(headings)}{others}."
 
@@ -37,7 +37,7 @@ def _listed(names: list[str]) -> str:
 
 def _metrics(found: Comparison) -> str:
     several = any(change.p_adjusted != change.p_value for change in found.metrics.values())
-    heading = ["", "A", "B", "B - A, paired", "p", *(["p, Holm"] if several else []), "shows from", "B is"]
+    heading = ["", "A", "B", "B - A, paired", "p", *(["p, Holm"] if several else []), "MDE", "B is"]
     rows = []
     for name, change in found.metrics.items():
         form = change.kind.form
@@ -55,7 +55,7 @@ def _notes(found: Comparison) -> list[str]:
     level, item = found.confidence_level, found.item
     notes = [
         f"over {plural(found.n_items, item)}, the same for both; in brackets {level:.0%} intervals over {item}s; "
-        f"'shows from': the smallest change that so many {item}s show 8 times in 10"
+        f"MDE: the minimum detectable effect, which so many {item}s show 8 times in 10"
     ]
     for side, left_out in (("A", found.only_in_a), ("B", found.only_in_b)):
         if left_out:
@@ -66,7 +66,7 @@ def _notes(found: Comparison) -> list[str]:
 
 
 def worse(found: Comparison, metric: str) -> str | None:
-    """Why `--fail-if-worse METRIC` fails; None where B is not worse, as far as it can be told.
+    """Why `--fail-if-worse METRIC` fails; None where B is not worse, as far as the items show.
 
     Raises:
         HoneError: the metric was not compared.
@@ -102,7 +102,7 @@ def repeat_text(found: Repeat, folder: Path) -> str:
 
 
 def _together(found: Repeat) -> list[str]:
-    """What repeat.json says of all seeds together, in sentences."""
+    """All seeds together, in sentences."""
     metric = found.metrics[found.headline]
     tuned, change, item = metric.tuned, metric.change, metric.item
     level = f"{found.confidence_level:.0%}"

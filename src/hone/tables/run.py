@@ -13,7 +13,7 @@ from hone.show import ENOUGH_TEXTS, NO_INTERVAL, change_line, code_lines, estima
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
 SHOWN_CLASSES = 12  # of a confusion matrix
-SAMPLE_LINES = 14  # of each generation shown beside the numbers
+SAMPLE_LINES = 14  # of each generation that is shown
 
 
 def before_after(run: Run) -> str:
@@ -100,7 +100,7 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """What `hone runs` says of one run; one whose files are damaged is listed as that, and hides no other."""
+    """What `hone runs` says of one run; a damaged one is listed as that, and hides no other."""
     try:
         return _run_row(run)
     except HoneError as error:

@@ -1,8 +1,8 @@
-"""One configuration trained with several seeds: is the change larger than the luck of a seed?
+"""One configuration trained with several seeds: is the change larger than the seed variance?
 
 Each seed is an ordinary run in `<output_dir>/seed-<n>`, trained and resumed as `hone train` does. All use the same
 tokens, the same held-out rows (chosen by split_seed, not by the seed), the same cache of a frozen prefix, and one
-measurement of the base where that does not depend on the seed. `repeat.json` says what they tell together.
+measurement of the base where that does not depend on the seed. `repeat.json` has what they show together.
 
 >>> found = repeat(load_config("recipe.yaml"), [1, 2, 3, 4, 5, 6])        # doctest: +SKIP
 >>> change = found.metrics["loss"].change                                 # doctest: +SKIP
@@ -137,7 +137,7 @@ def _require_repeatable(config: Config, seeds: Sequence[int]) -> None:
     if not seeds:
         raise HoneError("no seeds", where="--seeds", fix="6 are the fewest that a sign-flip test can take for p < 0.05")
     if wrong := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
-        raise HoneError(f"{wrong[0]} is no seed", where="--seeds", fix=f"seeds are from 0 to {LARGEST_SEED}")
+        raise HoneError(f"{wrong[0]} is not a seed", where="--seeds", fix=f"seeds are from 0 to {LARGEST_SEED}")
     if config.train.resume_from_checkpoint not in ("auto", "never"):
         raise HoneError(
             "resume_from_checkpoint names one run's checkpoint, and each seed is a run of its own",
@@ -185,11 +185,11 @@ def _share_base(measured: Run, config: Config) -> None:
 
 
 def _together(config: Config, kind: ModelKind, seeds: Sequence[int], runs: list[Run]) -> Repeat:
-    """What repeat.json says: of each metric, the headline's first."""
+    """What repeat.json has: each metric, the headline first."""
     confidence = config.eval.confidence_level
     tuned = _metrics(runs, "tuned", confidence)
     base = _metrics(runs, "base", confidence) if all(run.has("base") for run in runs) else []
-    firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is no second draw
+    firsts = [seeds.index(seed) for seed in dict.fromkeys(seeds)]  # a seed twice is not a second draw
     metrics = {
         name: _over_runs([run[name] for run in tuned], [run[name] for run in base], firsts, confidence)
         for name in tuned[0]
