@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hone
 from hone.cli import app
 from hone.errors import HoneError
-from hone.evaluation.run import fingerprint
+from hone.evaluation.held_out import fingerprint
 from hone.metrics.losses import ItemLosses, measurement_of
 from hone.results import Comparison, Estimate, Items, Kind, json_text, write
 from hone.show import measurement_line

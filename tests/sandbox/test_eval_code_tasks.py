@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -352,7 +353,7 @@ def test_other_tasks_are_not_compared(tmp_path: Path, caplog: Any) -> None:
         )
         about = CodeSetup(tasks_sha256="a", template=template, settings=drawn)
         run.write(f"{name}.code", programs(True, False).model_copy(update={"about": about}))
-    code_eval.compare(run, hone.load_config({}).eval)
+    code_eval.compare(SimpleNamespace(run=run, config=hone.load_config({})))
     assert not run.has("compare.code") and "not compared" in caplog.text
 
 

@@ -73,7 +73,7 @@ def test_each_seed_is_the_run_that_train_makes_alone(settings: dict[str, Any], t
 
 
 def test_what_can_be_shared_is_done_once(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = count_calls(monkeypatch, "hone.evaluation.run.evaluate_model")
+    measured = count_calls(monkeypatch, "hone.evaluation.held_out.evaluate_model")
     tokenised = count_calls(monkeypatch, "hone.data.prepare.write_store")
     repeated(settings, [5, 6, 7])
     assert len(measured) == 4, "the base once, and each tuned model"

@@ -17,24 +17,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.config.schema import Config
-from hone.config.sections.eval import EvalSection
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from hone.config.sections.generate import GenerateSection
+from hone.evaluation.bench import Bench
 from hone.files import write_text_atomic
 from hone.grading.ask import solve, tasks_sha256
 from hone.grading.pass_at_k import passed_items
 from hone.grading.sandbox import HarnessError, IsolationError
-from hone.grading.tasks import Task, read_tasks
+from hone.grading.tasks import Task, read_tasks, tasks_of
 from hone.hardware import best_device
 from hone.inference.generate import chosen_template, ready_model
 from hone.results.benchmarks import CodeMeasurement, CodeSetup, Sampling
-from hone.runs import Run
 from hone.show import code_line
 from hone.statistics.paired import compare_items
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from hone.grading.sandbox.isolation import Isolation, Sandbox
 
 # The sandbox and grading are imported where they are used: they need Linux, and training does not.
@@ -69,8 +67,8 @@ def evaluate_code(
 
 
 def graded(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
     settings: GenerateSection,
     template: str,
@@ -103,7 +101,7 @@ def graded(
     return summary(graded_samples, tasks=tasks).model_copy(update=more), rows
 
 
-def _length(tokenizer: "PreTrainedTokenizerBase", text: str) -> int:
+def _length(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """Tokens of an answer, by tokenizing it again: it may have had a few more as it was generated."""
     return len(tokenizer.encode(text, add_special_tokens=False))
 
@@ -116,16 +114,9 @@ def rows_text(rows: Sequence[Row]) -> str:
 # ---- before and after ------------------------------------------------------------------------------------------------
 
 
-def measure(
-    run: Run,
-    name: str,
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    tasks: Sequence[Task],
-    template: str,
-    config: Config,
-) -> None:
+def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """Write eval/<name>.code.json and eval/<name>.code.jsonl; nothing to do if they are there, or without tasks."""
+    run, config, tasks = bench.run, bench.config, tasks_of(bench.config)
     if not tasks or run.has(f"{name}.code"):
         return
     try:
@@ -133,7 +124,7 @@ def measure(
 
         with ready("strict") as sandbox:
             model.to(best_device(config.train.use_cpu))
-            result, rows = graded(model, tokenizer, tasks, config.generate, template, sandbox)
+            result, rows = graded(model, bench.tokenizer, tasks, config.generate, bench.data.template, sandbox)
     except (IsolationError, HarnessError, ModuleNotFoundError) as error:  # the last on Windows
         command = ["hone", "eval", str(run.folder), "--code-tasks", str(config.eval.code_tasks)]
         later = f"afterwards: {shlex.join(command)}"
@@ -144,8 +135,9 @@ def measure(
     log.info("%s: %s", name, code_line(result))
 
 
-def compare(run: Run, settings: EvalSection) -> None:
+def compare(bench: Bench) -> None:
     """eval/compare.code.json, where both were measured, and on the same tasks in the same way."""
+    run, settings = bench.run, bench.config.eval
     base, tuned, _ = run.code()
     if base is None or tuned is None:
         return

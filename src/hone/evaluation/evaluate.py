@@ -4,7 +4,7 @@ from hone.config.schema import Config
 from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
-from hone.evaluation.run import evaluate_model as measure_model
+from hone.evaluation.held_out import evaluate_model as measure_model
 from hone.models.inspect import check_vocabulary
 from hone.models.load import check_kind, load_finished, quiet_libraries
 from hone.results import Measurement

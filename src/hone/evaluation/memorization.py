@@ -14,25 +14,19 @@ characters, or 6 different words. Only the generations are indexed; rows stream 
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers import PreTrainedModel
 
-from hone.config.sections.eval import EvalSection
 from hone.data.contamination import row_texts
 from hone.data.ngrams import PLAIN, N, character_form, plain_form
-from hone.data.prepare import Prepared
+from hone.evaluation.bench import Bench
 from hone.metrics.continuations import greedy, sample_prompts
 from hone.results import Kind, Measurement, Sample, level_of
 from hone.results.contamination import Continuations, CopiedText, Copying, Memorization
-from hone.runs import Run
 from hone.show import estimate
 from hone.statistics.intervals import ratio_interval, wilson_interval
 from hone.statistics.paired import Metric, compare_metrics
-from hone.tasks.task import Task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger("hone")
 
@@ -89,26 +83,19 @@ def _windows(texts: Sequence[str], *, characters: bool) -> tuple[np.ndarray, np.
 # ---- in a run -----------------------------------------------------------------------------------------------------
 
 
-def write_texts(
-    run: Run,
-    name: str,
-    model: "PreTrainedModel",
-    task: Task,
-    tokenizer: "PreTrainedTokenizerBase",
-    data: Prepared,
-    settings: EvalSection,
-) -> None:
+def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """eval/memorization.<name>.json: greedy continuations of the first tokens of training and of held-out rows.
 
     Continuations of held-out rows that eval/<name>.json has already are taken from there.
     """
+    run, settings, tokenizer = bench.run, bench.config.eval, bench.tokenizer
     n = settings.memorization_samples
-    if not n or not task.token_rows or run.has(f"memorization.{name}"):
+    if not n or not bench.task.token_rows or run.has(f"memorization.{name}"):
         return
     measured = run.read(Measurement, name)
     known = {sample.item: sample.text for sample in measured.samples} if measured else {}
     groups: dict[str, list[Sample]] = {}
-    for group, dataset in zip(GROUPS, (data.train, data.validation)):
+    for group, dataset in zip(GROUPS, (bench.data.train, bench.data.validation)):
         prompts = sample_prompts(dataset, tokenizer, n) if len(dataset) else []
         have = known if group == "held_out" else {}
         new = [(ids, sample) for ids, sample in prompts if sample.item not in have]
@@ -118,14 +105,15 @@ def write_texts(
     run.write(f"memorization.{name}", Continuations(training=groups["training"], held_out=groups["held_out"]))
 
 
-def compare_copies(run: Run, tokenizer: "PreTrainedTokenizerBase", data: Prepared, settings: EvalSection) -> None:
+def compare(bench: Bench) -> None:
     """eval/memorization.json: how much of these texts is copied from the training rows, and the difference to base."""
+    run, settings, train = bench.run, bench.config.eval, bench.data.train
     files = {name: run.read(Continuations, f"memorization.{name}") for name in ("base", "tuned")}
     models = {name: {"training": found.training, "held_out": found.held_out} for name, found in files.items() if found}
     if "tuned" not in models or run.has("memorization"):
         return
     flat = [(name, group, sample) for name, groups in models.items() for group in GROUPS for sample in groups[group]]
-    found = copies([sample.text for _, _, sample in flat], row_texts(data.train, tokenizer))
+    found = copies([sample.text for _, _, sample in flat], row_texts(train, bench.tokenizer))
     prompts = {}
     for group in GROUPS:
         copied = {
@@ -140,7 +128,7 @@ def compare_copies(run: Run, tokenizer: "PreTrainedTokenizerBase", data: Prepare
         copied_characters_in_a_row=CHARACTERS,
         copied_words_in_a_row=N,
         max_new_tokens=settings.sample_max_new_tokens,
-        n_rows=len(np.unique(data.train.documents)),
+        n_rows=len(np.unique(train.documents)),
         confidence_level=settings.confidence_level,
         prompts=prompts,
         examples=[

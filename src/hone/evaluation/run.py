@@ -1,83 +1,27 @@
-"""The same held-out items before and after: eval/base.json, eval/tuned.json, eval/compare.json, eval/samples.jsonl."""
+"""Everything that a run measures of its base and of its tuned model, and the difference: three measurements, alike.
 
-import hashlib
-import json
-import logging
-import time
-from typing import TYPE_CHECKING
+Each has a `measure`, which does nothing where its file is there already (or the config does not ask for it), and a
+`compare`, which does nothing where one of the two models was not measured.
 
-import numpy as np
+>>> bench = Bench(run, config, task, tokenizer, data)                                  # doctest: +SKIP
+>>> measure(bench, "base", model); measure(bench, "tuned", tuned); compare(bench)      # doctest: +SKIP
+"""
 
-from hone.config.schema import Config
-from hone.config.sections.eval import EvalSection
-from hone.data.dataset import Dataset
-from hone.files import write_text_atomic
-from hone.hardware import best_device
-from hone.metrics.continuations import decode
-from hone.models.inspect import check_vocabulary
-from hone.results import Items, Measurement, side_by_side
-from hone.runs import Run
-from hone.show import measurement_line
-from hone.statistics.paired import compare_items
-from hone.tasks.task import Task
+from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger("hone")
+from hone.evaluation import code_tasks, held_out, memorization
+from hone.evaluation.bench import Bench
 
 
-def measure(
-    run: Run,
-    name: str,
-    model: "PreTrainedModel",
-    task: Task,
-    tokenizer: "PreTrainedTokenizerBase",
-    validation: Dataset,
-    config: Config,
-) -> None:
-    """Write eval/<name>.json and eval/<name>.items.json; nothing to do if they are there already."""
-    if not len(validation) or run.has(name):
-        return
-    check_vocabulary(model, tokenizer)
-    result, items = evaluate_model(model, task, tokenizer, validation, config)
-    run.write(f"{name}.items", items.model_copy(update={"fingerprint": fingerprint(validation, task, tokenizer)}))
-    run.write(name, result)
-    log.info("%s: %s", name, measurement_line(result))
+def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
+    """Write the files of eval/ about the model `name`, "base" or "tuned"."""
+    held_out.measure(bench, name, model)
+    memorization.measure(bench, name, model)  # the samples of held_out serve it, too
+    code_tasks.measure(bench, name, model)
 
 
-def fingerprint(validation: Dataset, task: Task, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """SHA-256 of the items' texts, white space aside: the same whatever tokenizer cut them, if none cut them short."""
-    seen = hashlib.sha256()
-    starts = np.flatnonzero(np.diff(validation.documents, prepend=-1))  # the pieces of a document lie side by side
-    for first, last in zip(starts, [*starts[1:], len(validation)], strict=True):
-        pieces = [validation[i] for i in range(first, last)]
-        texts = [decode(tokenizer, np.concatenate([piece["input_ids"] for piece in pieces]))]
-        if (answer := task.answer(validation, int(first), tokenizer)) is not None:
-            texts.append(answer)
-        for text in texts:
-            seen.update("".join(text.split()).encode("utf-8", "replace") + b"\0")
-    return seen.hexdigest()
-
-
-def evaluate_model(
-    model: "PreTrainedModel", task: Task, tokenizer: "PreTrainedTokenizerBase", validation: Dataset, config: Config
-) -> tuple[Measurement, Items]:
-    """The task's numbers with intervals and a few samples; and the numbers of each item."""
-    began = time.perf_counter()
-    model.to(best_device(config.train.use_cpu))
-    result, items = task.measure(model, tokenizer, validation, config)
-    return result.model_copy(update={"seconds": round(time.perf_counter() - began, 2)}), items
-
-
-def compare(run: Run, settings: EvalSection) -> None:
-    """eval/compare.json: the paired difference on the same items; eval/samples.jsonl: the texts side by side."""
-    base, tuned = run.base, run.tuned
-    if base is None or tuned is None:
-        return
-    before, after = (run.read(Items, f"{name}.items") for name in ("base", "tuned"))
-    assert before and after, "eval/<name>.items.json is written before eval/<name>.json"
-    change = compare_items(before, after, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples)
-    run.write("compare", change)
-    lines = [json.dumps(pair.model_dump(), ensure_ascii=False) for pair in side_by_side(base, tuned)]
-    write_text_atomic(run.folder / "eval" / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+def compare(bench: Bench) -> None:
+    """Write the files of eval/ about the difference of the two."""
+    held_out.compare(bench)
+    memorization.compare(bench)
+    code_tasks.compare(bench)

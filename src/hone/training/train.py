@@ -25,8 +25,7 @@ from hone.data.prepare import Prepared, describe, prepare
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError, Interrupted
-from hone.evaluation import code_tasks as code_eval
-from hone.evaluation import memorization
+from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.grading.tasks import tasks_of
@@ -68,7 +67,7 @@ def train(config: Config, task: Task | None = None) -> Run:
         quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config)
         refuse_missing_trackers(config)
-        tasks = tasks_of(config)
+        tasks_of(config)  # a mistake in their file is better said now
         tokenizer = tokenizer_of(config.model)
         data = prepare(config, task, tokenizer)
         _remember_inputs(run, config, data)
@@ -79,14 +78,13 @@ def train(config: Config, task: Task | None = None) -> Run:
                 "no validation rows: nothing will be measured, neither before nor after nor in between "
                 "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
             )
+        bench = Bench(run, config, task, tokenizer, data)
         if run.status.get("stage") != "saved":
             model = _build(config, task, tokenizer, data)
             refuse_foreign_ids(config, model, data)
             log.info("%s", describe_model(config.model, config.method.method, model))
             if config.eval.eval_base:
-                measure(run, "base", model, task, tokenizer, data.validation, config)
-                memorization.write_texts(run, "base", model, task, tokenizer, data, config.eval)
-                code_eval.measure(run, "base", model, tokenizer, tasks, data.template, config)
+                measure(bench, "base", model)
             model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved", try_it=task.try_it)
@@ -97,13 +95,8 @@ def train(config: Config, task: Task | None = None) -> Run:
             give_back_freed_memory()
         if data.contamination is not None:
             run.write("contamination", data.contamination)
-        tuned = load_finished(str(run.folder), task.model)
-        measure(run, "tuned", tuned, task, tokenizer, data.validation, config)
-        memorization.write_texts(run, "tuned", tuned, task, tokenizer, data, config.eval)
-        memorization.compare_copies(run, tokenizer, data, config.eval)
-        code_eval.measure(run, "tuned", tuned, tokenizer, tasks, data.template, config)
-        compare(run, config.eval)
-        code_eval.compare(run, config.eval)
+        measure(bench, "tuned", load_finished(str(run.folder), task.model))
+        compare(bench)
         write_text_atomic(run.folder / "README.md", model_card(run, config.model, config.method, task.pipeline_tag))
         run.update(stage="finished", status="finished")
     write_report_or_say(run.folder)
