@@ -220,10 +220,11 @@ def wrong_path(said: Mention) -> str | None:
 
 
 def exists(said: Mention, text: str) -> bool:
-    if "/" not in text:
-        return text in file_names() or (ROOT / text).exists() or OF_RUNS.fullmatch(text) is not None
+    """Below one of the folders that paths may be relative to; a name alone of data or text may also lie deeper."""
     roots = (ROOT, SOURCE, said.path.parent, ROOT / "tests", ROOT / "benchmarks", ROOT / "base_model")
-    return any((root / text).exists() for root in roots)
+    if any((root / text).exists() for root in roots):
+        return True
+    return "/" not in text and not text.endswith(".py") and (text in file_names() or bool(OF_RUNS.fullmatch(text)))
 
 
 def wrong_setting(said: Mention) -> str | None:
