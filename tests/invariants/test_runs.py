@@ -82,17 +82,17 @@ def test_a_micro_batch_in_pieces_is_the_same_step(
     """At most 100 tokens at once: the gradients of a step are those of the whole micro-batch, whatever its layout."""
     from safetensors.torch import load_file
 
-    from hone.training import trainer
+    from hone.accelerations import attach
 
     passes: list[int] = []
-    plain = trainer.cut
+    plain = attach.cut
 
     def counted(batch: Any, max_tokens: int) -> Any:
         pieces = plain(batch, max_tokens)
         passes.extend(piece["input_ids"].numel() for piece in pieces)
         return pieces
 
-    monkeypatch.setattr(trainer, "cut", counted)
+    monkeypatch.setattr(attach, "cut", counted)
     common = settings(model_folder, write_rows, num_train_epochs=1.0, learning_rate=0.05, optim="sgd", max_length=64)
     weights = []
     for budget in (None, 100):
