@@ -170,7 +170,7 @@ def open_run(config: Config) -> Run:
             raise HoneError("is a file, not a folder", where=str(folder), fix="choose another output_dir")
         folder.mkdir(parents=True, exist_ok=True)
     if (folder / RESOLVED).is_file():
-        _refuse_other_run(config, folder)
+        _refuse_other_run(identity(config), folder)
     else:
         strangers = sorted(p.name for p in folder.iterdir() if p.name not in {"eval", ".lock"})
         if strangers:
@@ -220,8 +220,8 @@ def _remove_run(folder: Path) -> None:
             shutil.rmtree(folder)
 
 
-def _refuse_other_run(config: Config, folder: Path) -> None:
-    old, new = identity(load_config(folder / RESOLVED)), identity(config)
+def _refuse_other_run(new: dict[str, Any], folder: Path) -> None:
+    old = identity(load_config(folder / RESOLVED))
     changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} here" for key in new if old.get(key) != new[key]]
     if changed:
         shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")

@@ -16,6 +16,7 @@ import torch
 
 import hone
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
 from hone.data.batches import by_length, padded_texts
 from hone.data.dataset import Dataset, Preview
 from hone.data.encode import Encoded
@@ -101,25 +102,25 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, num_items: Any = None) -> t
 
 
 @torch.inference_mode()
-def predicted(model: Any, validation: Numbers, tokenizer: Any, config: Config) -> np.ndarray:
+def predicted(model: Any, validation: Numbers, tokenizer: Any, settings: EvalSection) -> np.ndarray:
     found, training = np.zeros(len(validation)), model.training
     model.eval()
-    for chosen in by_length(validation.lengths, config.eval.eval_tokens_per_batch):
+    for chosen in by_length(validation.lengths, settings.eval_tokens_per_batch):
         batch = padded_texts([validation[i]["input_ids"] for i in chosen], padding_id(tokenizer))
         found[chosen] = model(**{k: v.to(model.device) for k, v in batch.items()}).logits[:, 0].float().cpu().numpy()
     model.train(training)
     return found
 
 
-def watch(model: Any, tokenizer: Any, validation: Numbers, config: Config) -> dict[str, float]:
-    errors = (predicted(model, validation, tokenizer, config) - validation.values) ** 2
+def watch(model: Any, tokenizer: Any, validation: Numbers, settings: EvalSection) -> dict[str, float]:
+    errors = (predicted(model, validation, tokenizer, settings) - validation.values) ** 2
     return {"loss": float(errors.mean()), "rmse": math.sqrt(errors.mean())}
 
 
-def measure(model: Any, tokenizer: Any, validation: Numbers, config: Config) -> tuple[Measurement, Items]:
-    numbers = predicted(model, validation, tokenizer, config)
+def measure(model: Any, tokenizer: Any, validation: Numbers, settings: EvalSection) -> tuple[Measurement, Items]:
+    numbers = predicted(model, validation, tokenizer, settings)
     errors = Metric(SQUARED_ERROR, (numbers - validation.values) ** 2)
-    mean = level(errors, confidence=config.eval.confidence_level, resamples=config.eval.bootstrap_resamples)
+    mean = level(errors, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples)
     root = level_of(RMSE, mean.mapped(lambda square: math.sqrt(max(square, 0.0))))
     found = Measurement(
         task=TASK.name,
@@ -127,7 +128,7 @@ def measure(model: Any, tokenizer: Any, validation: Numbers, config: Config) -> 
         n_items=len(validation),
         item="text",
         n_tokens=validation.n_tokens,
-        confidence_level=config.eval.confidence_level,
+        confidence_level=settings.confidence_level,
         samples=[
             Sample(
                 item=i,
@@ -135,7 +136,7 @@ def measure(model: Any, tokenizer: Any, validation: Numbers, config: Config) -> 
                 reference=f"{validation.values[i]:g}",
                 text=f"{numbers[i]:.1f}",
             )
-            for i in range(min(config.eval.sample_prompts, len(validation)))
+            for i in range(min(settings.sample_prompts, len(validation)))
         ],
     )
     return found, items_of("text", {"squared_error": errors})
@@ -149,7 +150,7 @@ TASK = Task(
     model=dataclasses.replace(CLASSIFIER, called="a model that can give a number"),
     collate=collate,
     inputs=lambda model, batch: batch,
-    loss=lambda config, data: loss,
+    loss=lambda method, data: loss,
     watch=watch,
     measure=measure,
     answer=lambda validation, index, tokenizer: f"{validation.values[index]:g}",

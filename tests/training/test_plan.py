@@ -258,7 +258,7 @@ def test_what_to_lower_is_named_and_suffices(config: Any, monkeypatch: pytest.Mo
     assert last.total <= small.memory.total
     steps = last.settings
     assert steps["per_device_train_batch_size"] * steps["gradient_accumulation_steps"] == 16
-    again = make_plan(plan.changed_config(chosen, steps))
+    again = make_plan(chosen.changed(steps))
     assert again.fits and again.memory.total == last.total
     assert "fits  with" in plan_text(found)
 

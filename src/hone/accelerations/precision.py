@@ -30,7 +30,7 @@ def resolve_precision(config: Config, folder: Path) -> Config:
     if train.bf16 is not None:
         return config
     pays = config.model.dtype == "float32" and not train.fp16 and bf16_pays(best_device(train.use_cpu), folder)
-    return config.model_copy(update={"train": train.model_copy(update={"bf16": pays})})
+    return config.changed({"bf16": pays})
 
 
 def bf16_pays(device: str, folder: Path) -> bool:

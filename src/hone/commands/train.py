@@ -65,7 +65,7 @@ def check(settings: Settings = None) -> None:
     refuse_unknown_task(config)
     require_training(config)
     check_files(config.data)
-    tasks_of(config)
+    tasks_of(config.eval.code_tasks, config.where)
     if config.model.model_name_or_path:
         with placed(config.where("model_name_or_path")):
             check_source(config.model.model_name_or_path)

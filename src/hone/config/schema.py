@@ -6,9 +6,10 @@ The keys themselves are in `sections/`, reading files in `load.py`, rules betwee
 5e-05
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pydantic.fields import FieldInfo
@@ -81,6 +82,16 @@ class Config(BaseModel):
     def where(self, leaf: str) -> str | None:
         """Where the value of `leaf` was given, None for defaults and Python mappings."""
         return self._provenance.lines.get(leaf)
+
+    def changed(self, values: Mapping[str, Any]) -> "Config":
+        """A copy with other values of some leaves, validated; where the others were given is still known."""
+        sections = leaves()
+        tree = {section: getattr(self, section).model_dump() for section in section_names()}
+        for leaf, value in values.items():
+            tree[sections[leaf]][leaf] = value
+        fresh = Config.model_validate(tree)
+        fresh._provenance = self._provenance
+        return fresh
 
 
 def section_names() -> list[str]:

@@ -9,7 +9,7 @@ A view is one training example: a range of one document. Nothing is copied; this
 """
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -31,7 +31,12 @@ class Item(TypedDict):
 
 @dataclass(frozen=True)
 class TokenDataset(Dataset):
-    """Rows of tokens: labels are the tokens themselves, -100 where the split does not supervise them."""
+    """Rows of tokens: labels are the tokens themselves, -100 where the split does not supervise them.
+
+    max_length: tokens that an example has at most.
+    """
+
+    max_length: int = field(kw_only=True)
 
     def __getitem__(self, index: int) -> Item:
         start, size = int(self.starts[index]), int(self.sizes[index])
@@ -108,7 +113,7 @@ def view(split: Split, max_length: int, long_row: LongRow) -> TokenDataset:
     begins, sizes, documents = split.starts[:-1], np.diff(split.starts), np.arange(split.n_documents)
     if long_row in ("truncate", "drop"):
         keep, kept, left_out = limited(sizes, max_length, "documents", drop=long_row == "drop")
-        dataset = TokenDataset(split, begins, kept, documents, left_out=left_out).select(keep)
+        dataset = TokenDataset(split, begins, kept, documents, max_length=max_length, left_out=left_out).select(keep)
     else:
         pieces = sizes // max_length if long_row == "windows" else -(-sizes // max_length)
         rest = int((sizes % max_length).sum()) if long_row == "windows" else 0
@@ -117,7 +122,7 @@ def view(split: Split, max_length: int, long_row: LongRow) -> TokenDataset:
         starts = begins[documents] + nth * max_length
         left_out = {f"tokens in remainders shorter than {max_length}": rest} if rest else {}
         kept = np.minimum(max_length, split.starts[documents + 1] - starts)
-        dataset = TokenDataset(split, starts, kept, documents, left_out=left_out)
+        dataset = TokenDataset(split, starts, kept, documents, max_length=max_length, left_out=left_out)
     useful = dataset.n_supervised() > 0
     return (
         dataset

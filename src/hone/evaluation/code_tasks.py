@@ -116,7 +116,7 @@ def rows_text(rows: Sequence[Row]) -> str:
 
 def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """Write eval/<name>.code.json and eval/<name>.code.jsonl; nothing to do if they are there, or without tasks."""
-    run, config, tasks = bench.run, bench.config, tasks_of(bench.config)
+    run, config, tasks = bench.run, bench.config, tasks_of(bench.config.eval.code_tasks, bench.config.where)
     if not tasks or run.has(f"{name}.code"):
         return
     try:

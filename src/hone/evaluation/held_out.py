@@ -55,7 +55,7 @@ def evaluate_model(
     """The task's numbers with intervals and a few samples; and the numbers of each item."""
     began = time.perf_counter()
     model.to(best_device(config.train.use_cpu))
-    result, items = task.measure(model, tokenizer, validation, config)
+    result, items = task.measure(model, tokenizer, validation, config.eval)
     return result.model_copy(update={"seconds": round(time.perf_counter() - began, 2)}), items
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hone.config.schema import Config
+from hone.config.schema import Where
 from hone.data.sources import read_rows
 from hone.errors import HoneError, placed
 
@@ -256,13 +256,13 @@ def _free(trees: Sequence[ast.Module], defined: Collection[str] = ()) -> list[st
     return [name for name in used if name not in bound]
 
 
-def tasks_of(config: Config) -> list[Task]:
-    """The tasks that a training is to measure; none where the config names no file.
+def tasks_of(path: Path | None, where: Where) -> list[Task]:
+    """The tasks that a training is to measure; none where `eval.code_tasks` names no file.
 
     Raises:
         HoneError: the file cannot be read; with the line of the key.
     """
-    if config.eval.code_tasks is None:
+    if path is None:
         return []
-    with placed(config.where("code_tasks")):
-        return read_tasks(config.eval.code_tasks)
+    with placed(where("code_tasks")):
+        return read_tasks(path)

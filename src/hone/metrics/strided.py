@@ -77,5 +77,5 @@ def strided(dataset: TokenDataset, *, window: int, stride: int) -> StridedDatase
     )
     scored = ends - firsts if split.supervised is None else count_ones(split.supervised, firsts, ends)
     useful = scored > 0
-    pieces = TokenDataset(split, starts, ends - starts, np.repeat(documents, counts))
+    pieces = TokenDataset(split, starts, ends - starts, np.repeat(documents, counts), max_length=window)
     return StridedDataset(pieces.select(useful), firsts[useful])

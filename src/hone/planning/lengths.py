@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hone.config.schema import Config
+from hone.config.schema import Config, Where
+from hone.config.sections.data import DataSection
 from hone.data.inputs import Side
 from hone.data.prepare import Prepared, Reading, examples_of, refuse_empty
 from hone.data.records import BadRow, Example
@@ -54,10 +55,10 @@ def estimated_data(config: Config, task: Task, tokenizer: PreTrainedTokenizerBas
         HoneError: no rows, rows of no known form, or no example long enough.
     """
     data, dropped = config.data, Dropped()
-    train = _read(config, task, "train", tokenizer, dropped)
+    train = _read(data, config.where, task, "train", tokenizer, dropped)
     held = None
     if data.validation_file or data.dataset_validation_split:
-        held = _read(config, task, "validation", tokenizer, dropped)
+        held = _read(data, config.where, task, "validation", tokenizer, dropped)
     rule = SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate)
     starts, sides = assign_sides(train.starts, train.digests, None if held is None else held.digests, rule, dropped)
     sizes = np.diff(starts)
@@ -73,10 +74,11 @@ def estimated_data(config: Config, task: Task, tokenizer: PreTrainedTokenizerBas
     return Prepared(store, trained, validation, train.template, cached=False, seconds=0.0), how
 
 
-def _read(config: Config, task: Task, side: Side, tokenizer: PreTrainedTokenizerBase, dropped: Dropped) -> Estimate:
+def _read(
+    data: DataSection, where: Where, task: Task, side: Side, tokenizer: PreTrainedTokenizerBase, dropped: Dropped
+) -> Estimate:
     """Count the characters of every document, and tokenise a uniform sample of the rows."""
-    data = config.data
-    _, template, found = examples_of(data, task, side, tokenizer, dropped, config.where)
+    _, template, found = examples_of(data, task, side, tokenizer, dropped, where)
     chance, stop = random.Random(data.split_seed), time.monotonic() + READ_SECONDS
     sizes, digests, seen = array("q", [0]), array("Q"), hashlib.blake2b(digest_size=8)  # of documents; the last is open
     sample: list[tuple[Row, Example]] = []
@@ -105,7 +107,7 @@ def _read(config: Config, task: Task, side: Side, tokenizer: PreTrainedTokenizer
     encoded = list(task.encode(sample, reading))
     n_tokens = sum(len(row.ids) for row in encoded)
     if not n_tokens or not sum(sampled):
-        raise HoneError(f"no {side} rows are left: they are all empty", where=config.where(f"{side}_file"))
+        raise HoneError(f"no {side} rows are left: they are all empty", where=where(f"{side}_file"))
     tokens = np.maximum(1, np.round(np.array(sizes[: len(digests)]) * (n_tokens / sum(sampled)))).astype(np.int64)
     share = sum(int(row.supervised.sum()) for row in encoded) / n_tokens
     starts = np.concatenate([[0], np.cumsum(tokens)])

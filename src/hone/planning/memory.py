@@ -92,8 +92,7 @@ def engine_without_weights(
     Raises:
         HoneError: the model's config cannot be read, or the method does not fit the model.
     """
-    train = config.train.model_copy(update={"report_to": "none", "torch_compile": False})
-    config = config.model_copy(update={"train": train})
+    config = config.changed({"report_to": "none", "torch_compile": False})
     with torch.device("meta"):
         model = build_model(config, task.model, tokenizer, data.train.outputs, weights=False)
     with tempfile.TemporaryDirectory() as folder:  # the Trainer makes its output folder
@@ -174,7 +173,7 @@ def _evaluation(engine: HoneTrainer, config: Config, task: Task, data: Prepared)
     if model.get_output_embeddings() is not None:  # there the vocabulary's logits fill the memory first
         budget = min(budget, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
     chosen = max(by_length(lengths, budget), key=lambda rows: len(rows) * int(lengths[rows[0]]))
-    items, loss = [data.validation[int(i)] for i in chosen], task.loss(config, data)
+    items, loss = [data.validation[int(i)] for i in chosen], task.loss(config.method, data)
     batch = padded(items, pad_token_id=0) if task.token_rows else engine.attached.collate(items)
     del batch["num_tokens"]
     if task.token_rows:

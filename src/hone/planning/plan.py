@@ -26,7 +26,7 @@ from hone.accelerations.attach import Attached
 from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
-from hone.config.schema import Config, leaves
+from hone.config.schema import Config
 from hone.config.sections.train import TrainSection
 from hone.data.batches import EpochBatches
 from hone.data.prepare import Prepared, is_prepared, prepare
@@ -136,7 +136,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     require_training(config)
     config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
     quiet_libraries()
-    refuse_missing_trackers(config)
+    refuse_missing_trackers(config.train.report_to, config.where)
     tokenizer = tokenizer_of(config.model)
     exact = measure or not task.token_rows or is_prepared(config.data, task, tokenizer)
     if exact:
@@ -209,7 +209,7 @@ def _disk(config: Config, memory: Footprint, schedule: Schedule, measured: bool)
     checkpoint = model + memory.optimizer
     saves = _times(train.save_strategy, train.save_steps, schedule)
     if train.save_strategy == "best" and measured:
-        saves = _evaluations(config, schedule)
+        saves = _evaluations(train, schedule)
     limit = math.inf if train.save_total_limit is None else train.save_total_limit + 1 + train.load_best_model_at_end
     kept = int(min(saves, limit))
     folder = config.output.output_dir.absolute()
@@ -218,9 +218,8 @@ def _disk(config: Config, memory: Footprint, schedule: Schedule, measured: bool)
     return Disk(model, checkpoint, kept, model + kept * checkpoint, shutil.disk_usage(folder).free)
 
 
-def _evaluations(config: Config, schedule: Schedule) -> int:
+def _evaluations(train: TrainSection, schedule: Schedule) -> int:
     """Measurements between the one before and the one after."""
-    train = config.train
     return _times(train.eval_strategy, train.logging_steps if train.eval_steps is None else train.eval_steps, schedule)
 
 
@@ -233,7 +232,7 @@ def _changes(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, dat
     settings: dict[str, Any] = {}
     for step in _lowering(config):
         settings = {**settings, **step}
-        changed = changed_config(config, settings)
+        changed = config.changed(settings)
         memory = footprint(engine_without_weights(changed, task, tokenizer, data), changed, task, data)
         found.append(Change(settings, memory.total, memory.fits))
         if memory.fits:
@@ -258,18 +257,6 @@ def _lowering(config: Config) -> list[dict[str, Any]]:
     return steps
 
 
-def changed_config(config: Config, settings: dict[str, Any]) -> Config:
-    """A copy of a config with other values of some keys; where the others were given is still known."""
-    changed = config.model_copy(deep=True)
-    sections = leaves()
-    values = {section: getattr(changed, section).model_dump() for section in set(sections.values())}
-    for leaf, value in settings.items():
-        values[sections[leaf]][leaf] = value
-    fresh = Config.model_validate(values)
-    fresh._provenance = config._provenance
-    return fresh
-
-
 # ---- time ----------------------------------------------------------------------------------------------------------
 
 
@@ -277,8 +264,7 @@ def _measured(
     config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data: Prepared, schedule: Schedule
 ) -> Timing:
     """Two optimizer steps as the run would take them; the first one also warms up, the second one counts."""
-    quick = changed_config(
-        config,
+    quick = config.changed(
         {
             "max_steps": TIMED_STEPS,
             "logging_strategy": "steps",
@@ -306,7 +292,9 @@ def _measured(
         step_s=float(lines[-1]["step_s"]),
         tokens_per_s=tokens_per_s,
         train_s=min(schedule.tokens / tokens_per_s, config.train.max_train_seconds or math.inf),
-        evaluations=_evaluations(config, schedule) + 1 + config.eval.eval_base if schedule.validation_tokens else 0,
+        evaluations=_evaluations(config.train, schedule) + 1 + config.eval.eval_base
+        if schedule.validation_tokens
+        else 0,
         evaluation_s=min(evaluation_s, schedule.validation_tokens / tokens_per_s),
         peak_memory=max(0, peak_memory_bytes() - before),
     )

@@ -59,22 +59,20 @@ def losses_of(
     tokenizer: PreTrainedTokenizerBase,
     validation: TokenDataset,
     settings: EvalSection,
-    *,
-    window: int,
 ) -> ItemLosses:
     """Losses of each validation item; by overlapping windows if the settings have a stride."""
     lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
     measured: TokenDataset | StridedDataset = validation
     if settings.eval_stride is not None:
-        measured = strided(validation, window=window, stride=settings.eval_stride)
+        measured = strided(validation, window=validation.max_length, stride=settings.eval_stride)
     return item_losses(model, measured, lengths, tokens_per_batch=settings.eval_tokens_per_batch)
 
 
 def watch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: TokenDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: TokenDataset, settings: EvalSection
 ) -> dict[str, float]:
     """What evaluation during training reports: the loss of eval/*.json without resampling or generations."""
-    return loss_and_perplexity(losses_of(model, tokenizer, validation, config.eval, window=config.data.max_length))
+    return loss_and_perplexity(losses_of(model, tokenizer, validation, settings))
 
 
 def loss_and_perplexity(losses: ItemLosses) -> dict[str, float]:
@@ -86,11 +84,10 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     validation: TokenDataset,
-    config: Config,
+    settings: EvalSection,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few greedy continuations, and the losses of each item."""
-    settings = config.eval
-    losses = losses_of(model, tokenizer, validation, settings, window=config.data.max_length)
+    losses = losses_of(model, tokenizer, validation, settings)
     found = measurement_of(
         "causal", losses, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples
     )
@@ -117,7 +114,7 @@ TASK = Task(
     views=views,
     model=DECODER,
     inputs=inputs,
-    loss=lambda config, data: causal_lm_loss,
+    loss=lambda method, data: causal_lm_loss,
     watch=watch,
     measure=measure,
     pipeline_tag="text-generation",

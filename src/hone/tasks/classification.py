@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
+from hone.config.sections.method import MethodSection
 from hone.data.batches import padded_texts
 from hone.data.dataset import Dataset, Preview
 from hone.data.encode import ROWS_PER_BATCH, Encoded
@@ -215,10 +217,10 @@ def collate(items: Sequence[LabelledItem], pad_token_id: int) -> dict[str, Tenso
     }
 
 
-def loss_of(config: Config, data: Prepared) -> Loss:
+def loss_of(method: MethodSection, data: Prepared) -> Loss:
     """Cross-entropy over rows, with the weights of `class_weights`."""
     assert isinstance(data.train, LabelledDataset)
-    weights = class_weights(data.train.counts()) if config.method.class_weights == "balanced" else None
+    weights = class_weights(data.train.counts()) if method.class_weights == "balanced" else None
 
     def loss(logits: Tensor, labels: Tensor, num_items: Any = None) -> Tensor:
         return classification_loss(logits, labels, num_items, weights)
@@ -278,10 +280,10 @@ def answers_of(model: PreTrainedModel, dataset: LabelledDataset, *, tokens_per_b
 
 
 def watch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: LabelledDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: LabelledDataset, settings: EvalSection
 ) -> dict[str, float]:
     """What evaluation during training reports."""
-    got = answers_of(model, validation, tokens_per_batch=config.eval.eval_tokens_per_batch)
+    got = answers_of(model, validation, tokens_per_batch=settings.eval_tokens_per_batch)
     return {
         "loss": float(got.nll.mean()),
         "accuracy": float((got.true == got.predicted).mean()),
@@ -293,10 +295,9 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     validation: LabelledDataset,
-    config: Config,
+    settings: EvalSection,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few answers, and those of each row."""
-    settings = config.eval
     got = answers_of(model, validation, tokens_per_batch=settings.eval_tokens_per_batch)
     names = [*validation.names, *(n for n in class_names(model) if n not in validation.names)]
     samples = [

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
 from hone.data.batches import by_length, padded_texts
 from hone.data.dataset import Dataset, Preview
 from hone.data.encode import ROWS_PER_BATCH, Encoded
@@ -218,28 +219,26 @@ def losses_of(
 
 
 def watch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: PairDataset, config: Config
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, validation: PairDataset, settings: EvalSection
 ) -> dict[str, float]:
     """What evaluation during training reports."""
-    budget = config.eval.eval_tokens_per_batch
-    return loss_and_perplexity(losses_of(model, tokenizer, validation, tokens_per_batch=budget))
+    return loss_and_perplexity(losses_of(model, tokenizer, validation, tokens_per_batch=settings.eval_tokens_per_batch))
 
 
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     validation: PairDataset,
-    config: Config,
+    settings: EvalSection,
 ) -> tuple[Measurement, Items]:
     """The numbers with a few written targets, and those of each row, or of each row for which a target was written."""
-    settings = config.eval
     losses = losses_of(model, tokenizer, validation, tokens_per_batch=settings.eval_tokens_per_batch)
     confidence, resamples = settings.confidence_level, settings.bootstrap_resamples
     found = measurement_of("seq2seq", losses, confidence=confidence, resamples=resamples)
     count = max(settings.eval_generate_samples, settings.sample_prompts)
     chosen = evenly_spaced(len(validation), count)
     sources = [validation[i]["input_ids"].tolist() for i in chosen]
-    texts = greedy(model, tokenizer, sources, config.data.max_target_length)
+    texts = greedy(model, tokenizer, sources, validation.max_target_length)
     references = [decode(tokenizer, validation.reference(i)) for i in chosen]
     per_row, metrics, signatures = losses.metrics(), found.metrics, list[str]()
     if settings.eval_generate_samples and chosen:
@@ -320,7 +319,7 @@ TASK = Task(
     model=ENCODER_DECODER,
     collate=collate,
     inputs=decoder_inputs,
-    loss=lambda config, data: seq2seq_loss,
+    loss=lambda method, data: seq2seq_loss,
     watch=watch,
     measure=measure,
     answer=lambda validation, index, tokenizer: decode(tokenizer, validation[index]["labels"]),

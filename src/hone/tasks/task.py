@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hone.config.schema import Config
+from hone.config.sections.eval import EvalSection
+from hone.config.sections.method import MethodSection
 from hone.data.encode import Encoded
 from hone.data.prepare import Examples, Prepared, Reading
 from hone.data.records import Form
@@ -46,8 +48,9 @@ class Task:
     collate: examples and a padding id to a batch with input_ids, labels and `num_tokens`. None for rows of tokens: then
         `data.batching` lays them out, long documents may be cut, and the accelerations apply.
     inputs: model and batch to what the model is called with.
-    loss: config and data to the loss function.
-    watch: numbers during training. measure: eval/<name>.json and its items.
+    loss: the section `method` and data to the loss function.
+    watch, measure: model, tokenizer, validation data and the section `eval` to the numbers during training, and to
+        eval/<name>.json and its items.
     answer: what is to be answered to an item, as text; None where the item is all there is.
     pipeline_tag: what the hub calls it. try_it: the command that uses such a model, of a run's folder; empty for none.
     """
@@ -58,9 +61,9 @@ class Task:
     views: Callable[[Config, Store, PreTrainedTokenizerBase], tuple[Any, Any]]
     model: ModelKind
     inputs: Callable[[Any, dict[str, Any]], dict[str, Any]]
-    loss: Callable[[Config, Prepared], Loss]
-    watch: Callable[..., dict[str, float]]
-    measure: Callable[[Any, Any, Any, Config], Measured]
+    loss: Callable[[MethodSection, Prepared], Loss]
+    watch: Callable[[Any, Any, Any, EvalSection], dict[str, float]]
+    measure: Callable[[Any, Any, Any, EvalSection], Measured]
     pipeline_tag: str
     collate: Callable[..., dict[str, Any]] | None = None
     settle: Callable[[Any, Any], Any] = as_it_is

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
-from hone.config.schema import Config
+from hone.config.schema import Where
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
@@ -19,16 +19,15 @@ from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
 
 
-def checkpoint_to_resume(run: Run, config: Config) -> Path | None:
-    """The newest complete checkpoint, the one named, or None to begin at the start."""
-    wanted = config.train.resume_from_checkpoint
+def checkpoint_to_resume(run: Run, wanted: str, where: Where) -> Path | None:
+    """The newest complete checkpoint ("auto"), the one that is wanted, or None to begin at the start ("never")."""
     if wanted == "never":
         return None
     if wanted != "auto":
         if not (Path(wanted) / COMPLETE).is_file():
             raise HoneError(
                 f"no complete checkpoint there: {wanted}",
-                where=config.where("resume_from_checkpoint"),
+                where=where("resume_from_checkpoint"),
                 fix="name a checkpoint-N folder, or remove resume_from_checkpoint: the newest is found by itself",
             )
         _refuse_damaged(Path(wanted))

@@ -77,17 +77,17 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> Re
     require_training(config)
     _require_repeatable(config, seeds)
     folder = Path(config.output.output_dir)
-    first = with_fallback(_with_seed(config, seeds[0], folder / folder_names(seeds)[0]))
+    first = with_fallback(config.changed({"seed": seeds[0], "output_dir": folder / folder_names(seeds)[0]}))
     config = config.model_copy(update={name: getattr(first, name) for name in ("model", "method", "data")})
     config = resolve_precision(config, token_cache(config.data.token_cache_dir))
     runs: list[Run] = []
     measured: Run | None = None  # has the base's numbers, from this call: of these files and settings
     for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):
-        one = _with_seed(config, seed, folder / name)
+        one = config.changed({"seed": seed, "output_dir": folder / name})
         log.info("seed %d (%d of %d): %s", seed, number, len(seeds), folder / name)
         is_new = not Run(folder / name).has("base")
         if measured is not None and not config.output.overwrite:
-            _share_base(measured, one)
+            _share_base(measured, open_run(one))
         run = train(one, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
         if not run.has("tuned"):
@@ -161,18 +161,8 @@ def _nothing_measured(where: str | None) -> HoneError:
     )
 
 
-def _with_seed(config: Config, seed: int, folder: Path) -> Config:
-    return config.model_copy(
-        update={
-            "train": config.train.model_copy(update={"seed": seed}),
-            "output": config.output.model_copy(update={"output_dir": folder}),
-        }
-    )
-
-
-def _share_base(measured: Run, config: Config) -> None:
+def _share_base(measured: Run, run: Run) -> None:
     """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
-    run = open_run(config)
     with lock(run):
         if run.status["status"] == "unknown" and not run.has("base"):
             files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)

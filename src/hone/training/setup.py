@@ -9,7 +9,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from hone.accelerations.attach import Options, attach
 from hone.cache import frozen_cache
-from hone.config.schema import Config
+from hone.config.schema import Config, Where
 from hone.data.prepare import Prepared
 from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
@@ -62,6 +62,10 @@ def build_engine(
     data: Prepared,
 ) -> HoneTrainer:
     """The engine as it computes a step, without anything that watches it; a model without weights will do."""
+
+    def measure(model: PreTrainedModel) -> dict[str, float]:
+        return task.watch(model, tokenizer, data.validation, config.eval)
+
     collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
     options = attach_options(config, args, tokenizer)
     trainer = HoneTrainer(
@@ -69,11 +73,9 @@ def build_engine(
         args,
         run=run,
         tokenizer=tokenizer,
-        attached=attach(model, data.train, options, loss=task.loss(config, data), collate=collate),
+        attached=attach(model, data.train, options, loss=task.loss(config.method, data), collate=collate),
         inputs=task.inputs,
-        measure=functools.partial(task.watch, tokenizer=tokenizer, validation=data.validation, config=config)
-        if len(data.validation)
-        else None,
+        measure=measure if len(data.validation) else None,
         keep_checkpoints=config.train.save_total_limit,
     )
     if config.train.optim == "muon":
@@ -109,20 +111,19 @@ def mixed_precision(args: TrainingArguments) -> torch.dtype | None:
     return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
-def refuse_missing_trackers(config: Config) -> None:
+def refuse_missing_trackers(wanted: str | list[str] | None, where: Where) -> None:
     """Say now, not after the base has been measured, that a tracker of report_to is not installed."""
     installed = get_available_reporting_integrations()
-    wanted = config.train.report_to
     missing = [name for name in ([wanted] if isinstance(wanted, str) else wanted or []) if name not in installed]
     if missing and missing not in (["none"], ["all"]):
         raise HoneError(
             f"report_to: the tracker '{missing[0]}' is not known or not installed",
-            where=config.where("report_to"),
+            where=where("report_to"),
             fix=f"installed here: {', '.join(installed) or 'none'}; or install its package, or remove report_to",
         )
 
 
-def refuse_foreign_ids(config: Config, model: PreTrainedModel, data: Prepared) -> None:
+def refuse_foreign_ids(data: Prepared, model: PreTrainedModel, where: Where) -> None:
     """Token files of another tool may be of another vocabulary, which would read beyond the embedding."""
     if data.store.folder is not None:  # our own stores hold the tokenizer's ids, and that was compared already
         return
@@ -132,6 +133,6 @@ def refuse_foreign_ids(config: Config, model: PreTrainedModel, data: Prepared) -
         if top >= rows:
             raise HoneError(
                 f"the token file has id {top:,}, but the model's embedding only {rows:,} rows",
-                where=config.where(key) or config.where("train_file"),
-                fix=f"use the model whose tokenizer wrote it, or set bin_dtype (now {config.data.bin_dtype})",
+                where=where(key) or where("train_file"),
+                fix=f"use the model whose tokenizer wrote it, or set bin_dtype (now {data.store.meta['dtype']})",
             )

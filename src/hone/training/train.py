@@ -65,12 +65,12 @@ def train(config: Config, task: Task | None = None) -> Run:
         return run
     with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run):
         quiet_libraries()
-        checkpoint = checkpoint_to_resume(run, config)
-        refuse_missing_trackers(config)
-        tasks_of(config)  # a mistake in their file is better said now
+        checkpoint = checkpoint_to_resume(run, config.train.resume_from_checkpoint, config.where)
+        refuse_missing_trackers(config.train.report_to, config.where)
+        tasks_of(config.eval.code_tasks, config.where)  # a mistake in their file is better said now
         tokenizer = tokenizer_of(config.model)
         data = prepare(config, task, tokenizer)
-        _remember_inputs(run, config, data)
+        _remember_inputs(run, config.train.seed, data)
         for line in describe(data, config.data.batching):
             log.info("%s", line)
         if not len(data.validation):
@@ -81,7 +81,7 @@ def train(config: Config, task: Task | None = None) -> Run:
         bench = Bench(run, config, task, tokenizer, data)
         if run.status.get("stage") != "saved":
             model = _build(config, task, tokenizer, data)
-            refuse_foreign_ids(config, model, data)
+            refuse_foreign_ids(data, model, config.where)
             log.info("%s", describe_model(config.model, config.method.method, model))
             if config.eval.eval_base:
                 measure(bench, "base", model)
@@ -109,7 +109,7 @@ def train(config: Config, task: Task | None = None) -> Run:
 def _rehearse(config: Config, task: Task) -> None:
     """Read and build everything once before `overwrite` deletes a run: a mistake must not cost the old one."""
     quiet_libraries()
-    tasks_of(config)
+    tasks_of(config.eval.code_tasks, config.where)
     tokenizer = tokenizer_of(config.model)
     _build(config, task, tokenizer, prepare(config, task, tokenizer))
 
@@ -177,7 +177,7 @@ def _status(run: Run) -> Iterator[None]:
     run.update(status="finished", error=None, seconds=seconds())
 
 
-def _remember_inputs(run: Run, config: Config, data: Prepared) -> None:
+def _remember_inputs(run: Run, seed: int, data: Prepared) -> None:
     """env.json: on the first call written, on a later one compared, because resuming on other data is another run."""
     path = run.folder / "env.json"
     sources = data.store.meta["sources"]
@@ -190,7 +190,7 @@ def _remember_inputs(run: Run, config: Config, data: Prepared) -> None:
                 fix="choose another output_dir, or give overwrite=true to begin again",
             )
         return
-    write_json_atomic(path, {**environment(), "seed": config.train.seed, "data": sources})
+    write_json_atomic(path, {**environment(), "seed": seed, "data": sources})
 
 
 def _fit(
