@@ -164,7 +164,7 @@ def _from_rows(
         _, other, validation = _encoded(data, task, "validation", tokenizer, dropped, names, where)
         if other != template:
             raise HoneError(
-                f"validation rows are spelled by the template '{other}', training rows by '{template}'",
+                f"validation rows are formatted by the template '{other}', training rows by '{template}'",
                 where=where("validation_file") or where("dataset_validation_split"),
                 fix="give both in the same form, or set template",
             )

@@ -27,7 +27,7 @@ class ModelKind:
 
     auto: has `from_pretrained` and `from_config`. architectures: the classes of configs that it can build.
     called, examples: in messages. peft: its name as a task of PEFT's.
-    new_head: the head is no part of a base model. It scores what the data names (`Dataset.outputs`), begins at random,
+    new_head: the head is not part of a base model. It scores what the data names (`Dataset.outputs`), begins at random,
     trains whole whatever the method, and is saved with an adapter.
     encoder_decoder: it reads one text and writes another, each of a length of its own.
     """

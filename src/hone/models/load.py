@@ -148,7 +148,7 @@ def _classifies(config: Any) -> bool:
 
 
 def _load_adapter_with_head(folder: Path, kind: ModelKind, trust_remote_code: bool) -> PreTrainedModel:
-    """Base, head and adapter: a head is no adapter matrix, so PEFT's own loader has to put it in place."""
+    """Base, head and adapter: a head is not one of the adapter's matrices, so PEFT's own loader puts it in place."""
     about = adapter_labels(folder)
     name = str(base_of(folder))
     base = _load_pretrained(name, kind, trust_remote_code=trust_remote_code, outputs=about["labels"])

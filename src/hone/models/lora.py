@@ -1,4 +1,4 @@
-"""LoRA through PEFT: small trainable matrices beside frozen weights (Hu et al. 2021, arXiv 2106.09685).
+"""LoRA through PEFT: small trainable matrices added to frozen weights (Hu et al. 2021, arXiv 2106.09685).
 
 The frozen weights keep the dtype they were loaded in; the adapter's matrices are float32 whatever that is, so that
 small updates are not rounded away. Modules trained whole (`lora_modules_to_save`, heads) keep the model's dtype.

@@ -191,7 +191,7 @@ def view(
 
 
 def settle(train: LabelledDataset, validation: LabelledDataset) -> LabelledDataset:
-    """The validation rows, told which class is the most frequent in training.
+    """The validation rows, with the class that is the most frequent in training.
 
     Raises:
         HoneError: all training rows are of one class.

@@ -38,7 +38,7 @@ def no_answer(validation: Any, index: int, tokenizer: Any) -> None:
 class Task:
     """In the order of a run.
 
-    name: as `method.task` says it.
+    name: as `method.task` says it; part of what a token store is known by, too.
     forms: of rows that the task can use.
     encode: rows to tokens.
     views: config, store and tokenizer to the training and the validation data set (`data.dataset.Dataset`).
