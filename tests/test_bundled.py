@@ -205,7 +205,7 @@ def test_repeat_stays_with_the_fallback(tmp_path: Path, write_rows: Any) -> None
     settings = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME, "max_steps": 1}
     files = {"train_file": str(rows), "validation_split_percentage": 25, "output_dir": str(tmp_path / "out")}
     found = repeat(load_config(settings | files), [1, 2])
-    assert len(found["runs"]) == 2
+    assert len(found.runs) == 2
 
 
 @pytest.mark.slow
