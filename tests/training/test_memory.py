@@ -54,7 +54,7 @@ def engines(tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any) ->
         )
         task, names, data = task_of(config), tokenizer_of(config.model), hone.prepare(config)
         run = Run(tmp_path / "run")
-        args = training_arguments(config, run, has_validation=False)
+        args = training_arguments(config.train, run, has_validation=False)
         model = build_model(config, task.model, names)
         real = build_engine(run, config, task, args, names, model, data)
         return real, engine_without_weights(config, task, names, data)

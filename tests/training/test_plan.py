@@ -102,7 +102,7 @@ def assert_the_run_does_as_planned(config: Any) -> None:
     if float(counted.epochs).is_integer():
         assert supervised == steps[-1]["supervised_tokens"]
     between = [line for line in run.metrics() if "eval_loss" in line]
-    assert len(between) == (plan._evaluations(config, counted) if counted.validation_tokens else 0)
+    assert len(between) == (plan._evaluations(config.train, counted) if counted.validation_tokens else 0)
     assert counted.validation_tokens == sum(hone.prepare(config).validation.lengths)
 
 

@@ -43,7 +43,6 @@ from hone.training.trainer import HoneTrainer
 
 INDEXED = [getattr(torch.ops.aten, name) for name in ("index", "index_put", "index_put_", "_index_put_impl_")]
 REAL_ELEMENTS = 1 << 24  # whole numbers are computed for real up to this many at once
-GAPS = 0.25  # what an allocator keeps on top of the blocks that come and go, measured (`benchmarks/plan_accuracy.py`)
 EPOCHS_LOOKED_AT = 8  # for the fullest micro-batch: later epochs draw from the same examples
 # Bytes for each trained number of the optimizers whose kernels (bitsandbytes) know no fake tensors.
 STATE_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "paged_adamw_32bit": 8, "lion_8bit": 1, "lion_32bit": 4}
@@ -52,10 +51,10 @@ STATE_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "paged_adamw_32bit": 8, "
 @dataclass(frozen=True)
 class Footprint:
     """Bytes. The parts are those at their largest; `training`, `evaluation` and `loading` are what there is at once,
-    and `total` is the most of them with the gaps, on top of what the process holds anyway.
+    and `total` is the most of them and the gaps, on top of what the process holds anyway.
 
     trained: of the weights, those that train. activations, logits: None where the step could not be followed.
-    untraced: why, then. gaps: what the allocator keeps between the blocks.
+    untraced: why, then. gaps: what one phase has freed and the other cannot use, as its blocks are of other sizes.
     free: what this machine has free now, for this process.
     """
 
@@ -97,7 +96,7 @@ def engine_without_weights(
         model = build_model(config, task.model, tokenizer, data.train.outputs, weights=False)
     with tempfile.TemporaryDirectory() as folder:  # the Trainer makes its output folder
         run = Run(Path(folder))
-        args = training_arguments(config, run, has_validation=len(data.validation) > 0)
+        args = training_arguments(config.train, run, has_validation=len(data.validation) > 0)
         without_memory(model, args.device.type)
         return build_engine(run, config, task, args, tokenizer, model, data)
 
@@ -125,8 +124,8 @@ def footprint(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -
     optimizer = step.optimizer if step else 2 * gradients
     training = max(weights + optimizer + gradients, step.peak if step else 0)
     loading = weights if config.model.model_type else 2 * weights  # the file's pages are held while they are copied
-    live = max(training, evaluation, loading)
-    gaps = int(GAPS * (live - weights - optimizer)) if device == "cpu" and step else 0
+    # glibc's heap grows by what steps and evaluations take together, not by the larger of both (`plan_accuracy.py`)
+    gaps = max(0, min(training, evaluation) - weights - optimizer) if device == "cpu" else 0
     return Footprint(
         weights=weights,
         trained=gradients,
@@ -138,7 +137,7 @@ def footprint(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -
         evaluation=evaluation,
         loading=loading,
         gaps=gaps,
-        total=live + gaps,
+        total=max(loading, max(training, evaluation) + gaps),
         free=free_memory(device),
         process=psutil.Process().memory_info().rss,
         untraced=untraced,

@@ -148,6 +148,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     memory = footprint(engine, config, task, data)
     del engine
     schedule = _schedule(config.train, attached, data, how, exact)
+    saved = memory.trained if config.method.method == "lora" else memory.weights
     return Plan(
         model=config.model.model_name_or_path or f"{config.model.model_type} from scratch",
         method=config.method.method,
@@ -156,7 +157,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
         accelerations=attached.notes,
         schedule=schedule,
         memory=memory,
-        disk=_disk(config, memory, schedule, len(data.validation) > 0),
+        disk=_disk(config.train, config.output.output_dir, saved, memory.optimizer, schedule),
         timing=_measured(config, task, tokenizer, data, schedule) if measure else None,
         changes=[] if memory.fits else _changes(config, task, tokenizer, data),
     )
@@ -202,17 +203,15 @@ def _times(strategy: str, every: float | None, schedule: Schedule) -> int:
 # ---- disk ----------------------------------------------------------------------------------------------------------
 
 
-def _disk(config: Config, memory: Footprint, schedule: Schedule, measured: bool) -> Disk:
-    """Model or adapter, and checkpoints with their optimizer; the new one is written before the oldest goes."""
-    train = config.train
-    model = memory.trained if config.method.method == "lora" else memory.weights
-    checkpoint = model + memory.optimizer
+def _disk(train: TrainSection, folder: Path, model: int, optimizer: int, schedule: Schedule) -> Disk:
+    """Model (or adapter) and checkpoints with their optimizer; the new one is written before the oldest goes."""
+    checkpoint = model + optimizer
     saves = _times(train.save_strategy, train.save_steps, schedule)
-    if train.save_strategy == "best" and measured:
+    if train.save_strategy == "best" and schedule.validation_tokens:
         saves = _evaluations(train, schedule)
     limit = math.inf if train.save_total_limit is None else train.save_total_limit + 1 + train.load_best_model_at_end
     kept = int(min(saves, limit))
-    folder = config.output.output_dir.absolute()
+    folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     return Disk(model, checkpoint, kept, model + kept * checkpoint, shutil.disk_usage(folder).free)

@@ -6,19 +6,19 @@ import torch
 from transformers import TrainingArguments
 
 from hone.config.fields import docs_of
-from hone.config.schema import Config, section_fields
+from hone.config.schema import section_fields
+from hone.config.sections.train import TrainSection
 from hone.runs import Run
 
 PREFIX = "transformers.TrainingArguments."
 OURS = {"save_total_limit", "resume_from_checkpoint"}  # we rotate and choose checkpoints ourselves
 
 
-def training_arguments(config: Config, run: Run, *, has_validation: bool) -> TrainingArguments:
+def training_arguments(train: TrainSection, run: Run, *, has_validation: bool) -> TrainingArguments:
     """TrainingArguments of a config: each key goes where its `maps_to` says; a few are fixed by the engine.
 
     The device is the first of CUDA, MPS, CPU that there is (`use_cpu` forces the last).
     """
-    train = config.train
     given: dict[str, Any] = {
         docs_of(field)["maps_to"].removeprefix(PREFIX): getattr(train, name)
         for name, field in section_fields("train").items()

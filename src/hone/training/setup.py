@@ -10,6 +10,8 @@ from transformers.integrations import get_available_reporting_integrations
 from hone.accelerations.attach import Options, attach
 from hone.cache import frozen_cache
 from hone.config.schema import Config, Where
+from hone.config.sections.data import DataSection
+from hone.config.sections.train import TrainSection
 from hone.data.prepare import Prepared
 from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
@@ -35,7 +37,7 @@ def build_trainer(
     request: StopRequest,
 ) -> tuple[HoneTrainer, Stopper]:
     """The engine for this data and model, ready to train, and the callback that stops it on `request`."""
-    args = training_arguments(config, run, has_validation=len(data.validation) > 0)
+    args = training_arguments(config.train, run, has_validation=len(data.validation) > 0)
     dtype, size = mixed_precision(args) or model.dtype, 1024 if args.device.type == "cpu" else 8192
     rate = matmul_gflops(dtype, str(args.device), size)
     trainer = build_engine(run, config, task, args, tokenizer, model, data)
@@ -67,7 +69,7 @@ def build_engine(
         return task.watch(model, tokenizer, data.validation, config.eval)
 
     collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
-    options = attach_options(config, args, tokenizer)
+    options = attach_options(config.train, config.data, args, tokenizer)
     trainer = HoneTrainer(
         model,
         args,
@@ -90,18 +92,20 @@ def build_engine(
     return trainer
 
 
-def attach_options(config: Config, args: TrainingArguments, tokenizer: PreTrainedTokenizerBase) -> Options:
+def attach_options(
+    train: TrainSection, data: DataSection, args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
+) -> Options:
     """What of a config decides about accelerations."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
     return Options(
-        speed=config.train,
+        speed=train,
         device=args.device.type,
-        max_length=config.data.max_length,
-        batching=config.data.batching,
+        max_length=data.max_length,
+        batching=data.batching,
         pad_token_id=pad,
         autocast=mixed_precision(args),
         sharded=bool(args.fsdp),
-        cache_folder=frozen_cache(config.data.token_cache_dir),
+        cache_folder=frozen_cache(data.token_cache_dir),
         several_epochs=args.num_train_epochs > 1 and args.max_steps <= 0,
     )
 
