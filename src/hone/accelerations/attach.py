@@ -205,7 +205,7 @@ def _keeps_apart(model: PreTrainedModel, dataset: Examples, options: Options, no
 
 
 def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes: list[str]) -> FrozenCache | None:
-    """The cache of a frozen bottom; None where there is no frozen bottom, no use or no room, or no agreement."""
+    """The cache of a frozen bottom; None where there is none, no use for it, no room, or where it differs."""
     limit, folder, dtype = options.speed.prefix_cache_gb * 1e9, options.cache_folder, options.autocast or model.dtype
     bottom = frozen_bottom(model)
     if not limit or folder is None or bottom is None or options.autocast is torch.float16:

@@ -1,4 +1,4 @@
-"""What happens beside the steps: metrics.jsonl, progress lines, and stopping cleanly."""
+"""What happens around the steps: metrics.jsonl, progress lines, and stopping cleanly."""
 
 import json
 import logging
@@ -122,8 +122,8 @@ class MetricsLog(TrainerCallback):
         elif "eval_loss" in logs:
             line = {"step": state.global_step, "epoch": state.epoch, **logs}
             self._write(state, line)
-            told = [f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in logs.items() if k[:5] == "eval_"]
-            log.info("step %d  validation %s", state.global_step, "  ".join(told))
+            said = [f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in logs.items() if k[:5] == "eval_"]
+            log.info("step %d  validation %s", state.global_step, "  ".join(said))
             refuse_bad_loss(logs["eval_loss"], state.global_step)
         elif "train_loss" in logs:  # the mean over the run, said at its end: a short run may log nothing else
             refuse_bad_loss(logs["train_loss"], state.global_step)

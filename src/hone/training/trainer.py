@@ -173,7 +173,7 @@ class HoneTrainer(RunTrainer):
         if attached.cache:
             self.add_callback(_CloseCache(attached.cache))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
-        self.model_accepts_loss_kwargs = False  # the loss is ours: models need not be told the token count
+        self.model_accepts_loss_kwargs = False  # the loss is ours: models are not given the token count
 
     def _move_model_to_device(self, model: Any, device: torch.device) -> None:
         if has_numbers(model):  # fake tensors (`hone plan`) are where they belong, and cannot be moved

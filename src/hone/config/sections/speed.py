@@ -1,6 +1,6 @@
 """The keys of section `train` that make a step cheaper and change nothing that is learned.
 
-Each turns one module of `training/` off; each is checked against the plain computation before the first step.
+Each turns one part of `accelerations/` off; each is checked against the plain computation before the first step.
 """
 
 from hone.config.fields import Section, key
