@@ -56,7 +56,7 @@ def test_imports_go_down_the_layers_only(room: str) -> None:
         for name in imported(path):
             if name == "hone" or name.startswith("hone."):
                 other = name.split(".")[1] if "." in name else "__init__"
-                assert other in below, f"{path.relative_to(SOURCE)} imports {name}, which lies above it"
+                assert other in below, f"{path.relative_to(SOURCE)} imports {name}, which comes after it in ORDER"
 
 
 def test_light_modules_import_nothing_heavy_at_the_top() -> None:

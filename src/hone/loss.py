@@ -5,13 +5,16 @@ many there are, whatever the number of micro-batches or processes they are sprea
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
+
+Loss = Callable[[Tensor, Tensor, Any], Tensor]  # logits, labels, items of the whole step
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from markdown_pages import DOCS, ROOT, section, sections
 
 import hone
-from hone.config.checks import _ACTIVE_WITH, _FOR_TASKS
+from hone.config.checks import ACTIVE_WITH, FOR_TASKS
 from hone.config.load import load_config
 from hone.demo import lay_out
 from hone.planning.plan import make_plan
@@ -86,7 +86,7 @@ def test_what_only_some_tasks_can_do_is_listed() -> None:
         found |= {(value, able) for value in re.findall(r"`([^`]+)`", values)}
     assert found == {
         (leaf if value is None else f"{leaf}: {value}", able)
-        for leaf, values, able, _ in _FOR_TASKS
+        for leaf, values, able, _ in FOR_TASKS
         for value in values or (None,)
     }
 
@@ -96,7 +96,7 @@ def test_every_idle_key_is_listed() -> None:
     for keys, needs in CONTRADICTIONS[2][1:]:
         control, first, *more = re.findall(r"[\w]+", needs.replace(" or ", " "))
         found |= dict.fromkeys(re.findall(r"\w+", keys.replace(",", " ")), (control, (first, *more)))
-    assert found == _ACTIVE_WITH
+    assert found == ACTIVE_WITH
 
 
 @pytest.mark.slow

@@ -49,11 +49,10 @@ from hone.accelerations.gelu import fuse_gelu
 from hone.accelerations.varlen_attention import use_varlen_attention
 from hone.config.sections.speed import SpeedKeys
 from hone.data.batches import PackedDataset, cut, filled, flat, packed, padded
-from hone.loss import causal_lm_loss, scored_positions
+from hone.loss import Loss, causal_lm_loss, scored_positions
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
-Loss = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]  # logits, labels, items of the whole step
 
 NOT_COMPARED = "not compared with the plain computation here: the model has no weights"
 
@@ -105,7 +104,7 @@ class Attached:
         return [batch] if self.micro_batch_tokens is None else cut(batch, self.micro_batch_tokens)
 
     def n_tokens(self, rows: Sequence[int]) -> int:
-        """Tokens of the micro-batch of these rows of the data set, padding included."""
+        """Tokens of the micro-batch of these rows of the data set; where rows are padded, up to the longest of them."""
         lengths = self.dataset.lengths[rows]
         return int(lengths.sum() if self.layout == "flat" else lengths.max() * len(rows))
 
@@ -148,6 +147,8 @@ def attach(
     if speed.fused_gelu and (n := fuse_gelu(model)):
         notes.append(f"{n} fused GELUs")
     if collate is not None:
+        if speed.micro_batch_tokens is not None:
+            notes.append("micro-batches are not cut: only rows of tokens can be")
         return Attached(dataset, collate, loss, notes=notes)
     layout = _layout(model, dataset, options, notes)
     rows, collate, cache = _rows(model, dataset, layout, options, notes)
@@ -156,6 +157,8 @@ def attach(
         notes.append("logits of scored positions only")
     elif speed.scored_rows_only:
         notes.append(f"logits of all positions: {type(model).__name__} cannot compute chosen ones only")
+    if speed.fused_head and not scored:
+        notes.append("no fused cross-entropy: it takes the scored positions only")
     fused = _fused_cross_entropy(model, dataset, options, notes) if scored else None
     if speed.micro_batch_tokens is not None:
         notes.append(f"micro-batches cut into pieces of {speed.micro_batch_tokens:,} tokens")
@@ -208,7 +211,10 @@ def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes:
     """The cache of a frozen bottom; None where there is none, no use for it, no room, or where it differs."""
     limit, folder, dtype = options.speed.prefix_cache_gb * 1e9, options.cache_folder, options.autocast or model.dtype
     bottom = frozen_bottom(model)
-    if not limit or folder is None or bottom is None or options.autocast is torch.float16:
+    if not limit or folder is None or bottom is None:
+        return None
+    if options.autocast is torch.float16:
+        notes.append("no frozen cache: fp16 rounds too much of it away")
         return None
     file = cache_file(model, dataset, folder, dtype) if has_numbers(model) else None
     reason, cache = None, None

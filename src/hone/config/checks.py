@@ -140,7 +140,7 @@ def refuse_unknown_task(config: Config) -> None:
 def _task_conflicts(config: Config) -> Iterator[Conflict]:
     """Values that the task cannot do; what a task of the caller's own can do is not known here."""
     task = config.method.task
-    for leaf, values, able, fix in _FOR_TASKS:
+    for leaf, values, able, fix in FOR_TASKS:
         value = getattr(getattr(config, leaves()[leaf]), leaf)
         given = value is not None if values is None else value in values
         if given and task in TASKS and task not in able:
@@ -289,7 +289,7 @@ def _read_paths(config: Config) -> dict[str, list[Path]]:
 
 
 # leaf, the values that not every task can do (None: all), the tasks that can, and what to do
-_FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] = (
+FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] = (
     ("batching", ("packed", "windows"), ("causal",), "remove batching: rows are padded to the longest of their batch"),
     ("on_long_row", ("split",), ("causal",), "write on_long_row: truncate, or drop"),
     ("template", ("chat",), ("causal",), "remove template"),
@@ -299,7 +299,7 @@ _FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...]
 )
 
 # leaf -> (controlling leaf, the values with which it has an effect)
-_ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
+ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
     "batching": ("task", ("causal",)),
     "completion_only_loss": ("task", ("causal",)),
     "append_eos": ("task", ("causal",)),
@@ -334,9 +334,9 @@ def idle_notices(config: Config, given: Iterable[str]) -> list[str]:
     sections = leaves()
     notices = []
     for leaf in given:
-        if leaf not in _ACTIVE_WITH or getattr(getattr(config, sections[leaf]), leaf) == leaf_field(leaf).default:
+        if leaf not in ACTIVE_WITH or getattr(getattr(config, sections[leaf]), leaf) == leaf_field(leaf).default:
             continue
-        control, active = _ACTIVE_WITH[leaf]
+        control, active = ACTIVE_WITH[leaf]
         value = getattr(getattr(config, sections[control]), control)
         if value not in active and (control != "task" or value in TASKS):
             notices.append(f"{leaf} has no effect with {control}: {value} (it needs {' or '.join(map(str, active))})")

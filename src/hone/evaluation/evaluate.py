@@ -13,7 +13,7 @@ from hone.tasks.task import Task
 
 
 def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measurement:
-    """Loss, perplexity and bits per byte of the model `name` (run, adapter, folder or hub name) with its own tokenizer.
+    """The task's numbers of the model `name` (run, adapter, folder or hub name) with its own tokenizer.
 
     Raises:
         HoneError: the config has no validation data, or the model does not load.

@@ -77,7 +77,7 @@ def curves_of(metrics: list[dict[str, Any]]) -> Curves:
     steps, tokens = _column(lines, "step"), _column(lines, "tokens")
     names = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
     held_out = {}
-    for name in ("loss", "accuracy", "macro_f1"):
+    for name in sorted({key.removeprefix("eval_") for line in metrics for key in line if key.startswith("eval_")}):
         measured = [line for line in metrics if line.get(f"eval_{name}") is not None]
         if measured and len(lines):
             at = _tokens_at(_column(measured, "step"), steps, tokens)

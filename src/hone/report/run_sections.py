@@ -39,8 +39,12 @@ def _drawings(folder: Folder, found: figures.Curves) -> list[figures.Figure]:
         return []
     base, tuned = (one.metrics.get("loss") if one else None for one in (folder.base, folder.tuned))
     drawn = [figures.loss_curve(found, base, tuned)]
-    if "accuracy" in found.held_out:
-        drawn.append(figures.held_out_curve(found, "accuracy", "Held-out accuracy"))
+    last = folder.tuned or folder.base
+    for name, level in (
+        list(last.metrics.items())[:1] if last else ()
+    ):  # the headline, where it is another than the loss
+        if name != "loss" and name in found.held_out:
+            drawn.append(figures.held_out_curve(found, name, f"Held-out {level.kind.heading}"))
     for name, title in (
         ("learning_rate", "Learning rate"),
         ("grad_norm", "Gradient norm"),

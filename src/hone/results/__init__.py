@@ -7,6 +7,7 @@ eval/base.items.json, eval/tuned.items.json      Items: the same, item by item, 
 eval/compare.json, eval/compare.code.json        Comparison: base and tuned on the same items, metric by metric
 eval/base.code.json, eval/tuned.code.json        CodeMeasurement (`results.benchmarks`)
 eval/contamination.json, eval/memorization.json  Contamination, Memorization (`results.contamination`)
+eval/memorization.base.json, ….tuned.json        Continuations (`results.contamination`)
 repeat.json                                      Repeat (`results.repeat`)
 
 >>> Estimate(value=3.12, low=3.01, high=3.24).bounds
@@ -271,9 +272,11 @@ def read(kind: type[R], path: Path) -> R | None:
         return None
     found = read_json(path)
     try:
+        if isinstance(found, dict):
+            found.setdefault("version", None)  # a file that does not say is not ours
         return kind.model_validate(found)
     except ValidationError as error:
-        raise HoneError(f"not a {kind.__name__.lower()} ({_first_problem(error, found)})", where=str(path)) from error
+        raise HoneError(f"not readable as {kind.__name__} ({_first_problem(error, found)})", where=str(path)) from error
 
 
 def json_text(result: Result) -> str:

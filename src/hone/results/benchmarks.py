@@ -34,7 +34,7 @@ class CodeSetup(Result):
 class CodeMeasurement(File):
     """Answers to programming tasks, graded by the tests of the tasks: eval/base.code.json, eval/tuned.code.json.
 
-    pass_at_k: of each k; by_trust: the same of the samples that were kept apart from their tests in one way.
+    pass_at_k: of each k; pass_at_k_by_trust: the same of the samples that were kept apart from their tests in one way.
     passed: task_id -> whether each of its samples passed. n_at_limit: samples that ended by the limit of tokens.
     """
 

@@ -136,9 +136,9 @@ def compare_metrics(
 
 
 def verdict(p: float, difference: Estimate, kind: Kind, *, alpha: float) -> Verdict:
-    """How a model is that differs by this, with this (adjusted) p."""
+    """How a model is that differs by this, with this (adjusted) p; a metric without a better side has no verdict."""
     bounds = difference.bounds
-    if bounds is None or p >= alpha or bounds[0] <= 0 <= bounds[1]:
+    if bounds is None or kind.higher_is_better is None or p >= alpha or bounds[0] <= 0 <= bounds[1]:
         return "not distinguishable"
     return "better" if (bounds[0] > 0) == kind.higher_is_better else "worse"
 

@@ -33,14 +33,14 @@ from hone.data.tokenizer import start_ids
 from hone.data.truncate import limited
 from hone.errors import HoneError, placed
 from hone.inference.predict import class_log_probabilities, require_classifier
-from hone.loss import classification_loss
+from hone.loss import Loss, classification_loss
 from hone.metrics.continuations import decode, evenly_spaced
 from hone.models.classifier_head import class_names
 from hone.models.kinds import CLASSIFIER
 from hone.results import ClassReport, ClassScores, Items, Kind, Level, Measurement, Sample, level_of
 from hone.statistics.intervals import wilson_interval
 from hone.statistics.paired import Metric, items_of, level
-from hone.tasks.task import Loss, Task
+from hone.tasks.task import Task
 
 ACCURACY = Kind(heading="accuracy", higher_is_better=True, top=1.0)
 BALANCED_ACCURACY = Kind(heading="balanced accuracy", higher_is_better=True, top=1.0)

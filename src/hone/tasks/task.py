@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hone.config.schema import Config
@@ -18,10 +17,10 @@ from hone.data.encode import Encoded
 from hone.data.prepare import Examples, Prepared, Reading
 from hone.data.records import Form
 from hone.data.store import Store
+from hone.loss import Loss
 from hone.models.kinds import ModelKind
 from hone.results import Items, Measurement
 
-Loss = Callable[[Tensor, Tensor, Any], Tensor]  # logits, labels, items of the whole step
 Measured = tuple[Measurement, Items]  # the numbers, and those of each item
 
 

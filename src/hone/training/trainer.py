@@ -29,14 +29,14 @@ from transformers import (
 )
 from transformers.trainer_callback import DefaultFlowCallback
 
-from hone.accelerations.attach import Attached, Loss
+from hone.accelerations.attach import Attached
 from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_json_atomic
-from hone.loss import refuse_diverged
+from hone.loss import Loss, refuse_diverged
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
 
