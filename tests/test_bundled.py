@@ -252,6 +252,7 @@ def small(folder: Path) -> None:
     (folder / CONFIG).write_text(text.replace("train:\n", "train:\n  max_steps: 2\n").replace("128", "8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_demo_trains_the_bundled_model(tmp_path: Path, method: str) -> None:
     small(tmp_path)
@@ -279,6 +280,7 @@ def test_the_demo_needs_a_folder(place: str, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "afile").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_demo_takes_settings_but_no_config(tmp_path: Path) -> None:
     small(tmp_path)
     arguments = ["demo", "-o", str(tmp_path), "code_tasks=null", "--max_steps", "1", f"output_dir={tmp_path / 'one'}"]

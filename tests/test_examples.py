@@ -67,6 +67,7 @@ def test_plain_loop_measures_as_hone_does(plain_loop: Any, tmp_path: Path, model
     assert math.isclose(mine, hone.evaluate(model_folder, config).value("loss"), abs_tol=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_loop_from_the_command_line(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     rows = write_rows("rows.jsonl", pairs(20))
     command = [sys.executable, str(EXAMPLES / "plain_loop.py"), str(model_folder), str(rows)]

@@ -66,6 +66,7 @@ def test_light_modules_import_nothing_heavy_at_the_top() -> None:
             assert not heavy, f"{path.relative_to(SOURCE)} imports {heavy}"
 
 
+@pytest.mark.slow
 def test_grading_serves_as_a_reward_without_evaluation_or_training() -> None:
     program = (
         "import sys, hone.grading.grade, hone.grading.ask\nprint(*(n for n in sys.modules if n.startswith('hone.')))"

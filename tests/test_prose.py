@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from test_layout import ORDER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -286,6 +288,7 @@ def complaints() -> list[str]:
     return [f"{said}  {why}" for path in paths for said in mentions(path) if (why := wrong(said))]
 
 
+@pytest.mark.slow
 def test_what_the_prose_names_exists() -> None:
     found = complaints()
     assert not found, "\n".join(found)

@@ -239,6 +239,7 @@ def test_objects_in_a_mapping_are_refused(folder: Path) -> None:
 # mistakes in the file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -99,6 +99,7 @@ def test_merged_model_is_plain_and_answers_the_same(tmp_path: Path, adapter_run:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_16_bit_base_is_summed_in_float32_and_saved_in_its_dtype(
     dtype: str, tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from hone.convert.openai_gpt2 import convert
 from hone.data.tokenizer import load_tokenizer, start_ids
 
@@ -94,6 +96,7 @@ def by_the_paper(folder: Path) -> Callable[[str], list[int]]:
     return lambda text: [token for word in words.findall(text) for token in word_ids(word)]
 
 
+@pytest.mark.slow
 def test_tokenizer_is_gpt2s_on_ten_thousand_texts(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GPT2TokenizerFast
 

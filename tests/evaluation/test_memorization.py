@@ -76,6 +76,7 @@ def test_shares_by_hand() -> None:
     assert "of 4 held-out prompts, tuned continues 50% [" in describe("held_out", found)
 
 
+@pytest.mark.slow
 def test_a_model_that_has_learned_its_rows_recites_them(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     """Four rows, trained until known by heart: their beginnings are continued with them."""
     rows = [{"text": text(i, 90)} for i in range(4)]

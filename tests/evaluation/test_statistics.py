@@ -141,6 +141,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [12, 200])
 def test_a_detectable_effect_is_found_at_the_stated_power(n: int) -> None:
     """2,000 paired comparisons with Student's t, 300 of them by sign flips as well."""

@@ -76,6 +76,7 @@ run("read-only", "ro", *always)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's mount namespaces")
 def test_a_full_disk_and_a_read_only_one(project: Path) -> None:
     (project / "disk").mkdir()

@@ -145,6 +145,7 @@ def test_a_cut_off_model(project: Path, hone: Hone, refused: Refused) -> None:
     assert not (project / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_cut_off_checkpoint_is_named_and_the_one_before_is_as_good(
     project: Path, hone: Hone, refused: Refused, method: str, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tiny_tasks import BART, labelled_rows, pair_rows
 
 pytest_plugins = ["spoiled"]
@@ -88,6 +90,7 @@ def test_token_files_have_no_labels(project: Path, hone: Any, refused: Any) -> N
     refused(hone("train", "cfg.yaml", *CLASSIFY, "train_file=train.bin"), "token files (.bin) have no rows")
 
 
+@pytest.mark.slow
 def test_predict_reads_texts_from_everywhere(project: Path, hone: Any, refused: Any) -> None:
     write_lines(project / "train.jsonl", labelled_rows(60))
     overrides = ("num_train_epochs=6", "learning_rate=3e-3", "max_steps=-1", "eval_base=false")

@@ -75,6 +75,7 @@ def test_streaming_shows_what_generation_returns(conversation: Conversation) -> 
         assert conversation.turns == [Message("user", "The quick"), Message("assistant", reply.text)]
 
 
+@pytest.mark.slow
 def test_forty_turns_keep_the_system_message(conversation: Conversation, shown: list[list[int]]) -> None:
     conversation.system = "Speak like a fox."
     questions = [f"question {i}: and then, what do the foxes say to dog number {i}?" for i in range(40)]
@@ -106,6 +107,7 @@ def test_a_message_beyond_the_window_is_refused_and_forgotten(conversation: Conv
     assert "window 512" in screen.said and len(conversation.turns) == 4
 
 
+@pytest.mark.slow
 def test_a_taught_chat_model_ends_its_answers_and_sees_the_history(
     teach: Callable[..., Any], chat_tokenizer: Any
 ) -> None:

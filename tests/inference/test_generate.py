@@ -146,6 +146,7 @@ def test_an_encoder_decoder_answers_as_transformers_lets_it(tokenizer: Any) -> N
 # ---- ends ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_taught_model_stops_by_itself(teach: Callable[..., Any], tokenizer: Any) -> None:
     lessons = [(prompt_ids(ask, "instruction", tokenizer), [*tokenizer.encode(say), 0])
                for ask, say in (("Add 1 and 2.", "The sum is 3."), ("Greet.", "hello, dog"))]  # fmt: skip

@@ -109,6 +109,7 @@ def terminal(talker: Path) -> Iterator[Callable[..., Terminal]]:
             pass
 
 
+@pytest.mark.slow
 @posix
 def test_ctrl_c_in_the_middle_of_an_answer(terminal: Callable[..., Terminal]) -> None:
     here = terminal("--max-new-tokens", "15000")
@@ -132,6 +133,7 @@ def test_ctrl_c_in_the_middle_of_an_answer(terminal: Callable[..., Terminal]) ->
     assert here.wait() == 0
 
 
+@pytest.mark.slow
 @posix
 def test_one_ctrl_c_after_a_stopped_answer_and_ctrl_d(terminal: Callable[..., Terminal]) -> None:
     here = terminal("--max-new-tokens", "15000", "--system", "Be a fox.")
@@ -150,6 +152,7 @@ def test_one_ctrl_c_after_a_stopped_answer_and_ctrl_d(terminal: Callable[..., Te
     assert other.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_pipe(talker: Path) -> None:
     """Bytes in, answers out: no marks, no speed; a line that is no UTF-8 is reported and the next one answered."""
     done = subprocess.run(

@@ -52,6 +52,7 @@ def settings(model_folder: Path, write_rows: Any, n: int = 24, **more: Any) -> d
     }
 
 
+@pytest.mark.slow
 def test_accumulation_8x1_equals_1x8(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     """Uneven supervised counts: a mean of means would differ. Tolerance: loss 1e-5, weights 1e-6 (float32 sums).
 
@@ -75,6 +76,7 @@ def test_accumulation_8x1_equals_1x8(tmp_path: Path, model_folder: Path, write_r
     assert len(counts) > 3, "the steps must have uneven counts, or the test shows nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
 def test_a_micro_batch_in_pieces_is_the_same_step(
     batching: str, tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +107,7 @@ def test_a_micro_batch_in_pieces_is_the_same_step(
         assert float((tensor - weights[1][name]).abs().max()) <= 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
 def test_layouts_train_alike(batching: str, tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     common = settings(model_folder, write_rows, num_train_epochs=1.0, max_length=64, per_device_train_batch_size=24)
@@ -120,6 +123,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "hone", *arguments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_sigterm_then_the_same_command_ends_bit_identical(
     method: str, tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any
@@ -182,6 +186,7 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
     assert logged("broken") == logged("whole"), "the log goes on as if nothing had happened"
 
 
+@pytest.mark.slow
 def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     config = settings(model_folder, write_rows, n=400, num_train_epochs=500.0, output_dir=str(tmp_path / "out"))
     path = tmp_path / "config.json"
@@ -225,6 +230,7 @@ def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
     assert weights(run.folder) == weights(whole.folder)
 
 
+@pytest.mark.slow
 def test_before_and_after_in_a_new_process(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     """Ten functions; the saved model, loaded by plain transformers in a new process, has the perplexity of
     eval/tuned.json to 1e-6 relative."""

@@ -94,6 +94,7 @@ def trained(settings: dict[str, Any], out: Path, **more: Any) -> tuple[list[floa
     return losses, load_file(out / "model.safetensors"), (out / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_same_weights(settings: dict[str, Any], tmp_path: Path) -> None:
     losses, weights, log = trained(settings, tmp_path / "cached")
     assert "0 % there already" in log
@@ -108,6 +109,7 @@ def test_training_ends_with_the_same_weights(settings: dict[str, Any], tmp_path:
     assert "0 % there already" in trained(settings, tmp_path / "rows", max_length=9)[2]
 
 
+@pytest.mark.slow
 def test_lora_on_the_top_layer(settings: dict[str, Any], tmp_path: Path) -> None:
     lora = {"method": "lora", "num_unfrozen_layers": None, "lora_layers_to_transform": [1], "lora_r": 4}
     settings = {k: v for k, v in {**settings, **lora}.items() if v is not None}

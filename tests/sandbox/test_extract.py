@@ -123,6 +123,7 @@ def test_stop_strings_end_no_function() -> None:
     assert not any(stop in BODY + "\n\ndef helper(x):\n    return x\n" for stop in STOP_STRINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     ["x = 1\n" * 200_000, "(" * 1_000_000, "```python\n" * 100_000, '"' * 1_000_000, "def f():\n" * 100_000,

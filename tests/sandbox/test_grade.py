@@ -146,6 +146,7 @@ def test_a_time_out_is_tried_again_alone_with_the_references_time(monkeypatch: p
     assert verdicts(grade(TASKS, [slow], sandbox=SANDBOX)) == ["timeout"], "twice is believed"
 
 
+@pytest.mark.slow
 def test_a_slow_reference_gives_slow_programs_time(any_sandbox: Sandbox) -> None:
     burn = (
         "import time\ndef add(a, b):\n    until = time.process_time() + {}\n"
@@ -304,6 +305,7 @@ def test_cheats_pass_nothing(body: str, strict_sandbox: Sandbox) -> None:
     assert sum(result.passed for result in results) == 0
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_rates(any_sandbox: Sandbox) -> None:
     words = [
         sys.executable,

@@ -29,6 +29,7 @@ def host() -> Iterator[Host]:
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_hostile_program(case: Case, strict_sandbox: Sandbox, host: Host) -> None:
     outcome, seen = attempt(case, strict_sandbox, host)

@@ -54,6 +54,7 @@ def test_one_process(any_sandbox: Sandbox, program: str, verdict: str, detail: s
     assert (outcome.verdict, outcome.trust) == (verdict, "same-process"), outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [judge, together])
 def test_endless_programs_end(any_sandbox: Sandbox, how: Callable[..., Outcome]) -> None:
     began = time.monotonic()

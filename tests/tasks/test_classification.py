@@ -282,6 +282,7 @@ def test_mcnemar_by_hand() -> None:
 # ---- whole runs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 def test_separable_rows_are_learned(
     kind: str, tmp_path: Path, model_folder: Path, bert_folder: Path, write_rows: Any
@@ -324,6 +325,7 @@ def _check_plain_transformers(folder: Path) -> None:
         assert math.isclose(row["probability"], float(probabilities.max()), abs_tol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
 @pytest.mark.parametrize("method", ["lora", "freeze"])
 def test_lora_and_head_only_train_the_head_and_load_again(

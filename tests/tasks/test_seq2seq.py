@@ -188,6 +188,7 @@ def overfit(kind: str, overrides: dict[str, Any], tmp_path: Path, tokenizer: Any
     return hone.train(hone.load_config(config))
 
 
+@pytest.mark.slow
 def test_32_rows_are_learned_by_heart(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
     """A T5 from scratch writes every one of its training targets, with the model loaded from its files."""
     run = overfit("t5", T5, tmp_path, tokenizer, write_rows, num_train_epochs=150.0)

@@ -32,6 +32,7 @@ def settings(task: str, tmp_path: Path, tokenizer: Any, write_rows: Any, n: int 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "seq2seq"])
 def test_accumulation_8x1_equals_1x8(task: str, tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
     """Uneven targets, uneven class weights: a mean of means would differ. Loss 1e-5, weights 1e-6 (float32 sums)."""
@@ -51,6 +52,7 @@ def test_accumulation_8x1_equals_1x8(task: str, tmp_path: Path, tokenizer: Any, 
         assert float((tensor - other[name]).abs().max()) <= 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "seq2seq"])
 def test_sigterm_then_the_same_command_ends_bit_identical(
     task: str, tmp_path: Path, tokenizer: Any, write_rows: Any

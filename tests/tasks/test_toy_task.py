@@ -203,6 +203,7 @@ def test_a_task_of_ones_own_is_trained_measured_compared_and_reported(config: Co
     assert read_folder(run.folder).config is not None, "its name in config.resolved.yaml is no mistake"
 
 
+@pytest.mark.slow
 def test_it_is_prepared_planned_evaluated_and_repeated_as_well(config: Config) -> None:
     data = hone.prepare(config, task=TASK)
     assert isinstance(data.train, Numbers) and len(data.train) == 45

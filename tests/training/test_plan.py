@@ -55,6 +55,7 @@ def files_below(folder: Path) -> set[Path]:
 # ---- what trains ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -106,6 +107,7 @@ def assert_the_run_does_as_planned(config: Any) -> None:
     assert counted.validation_tokens == sum(hone.prepare(config).validation.lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -129,6 +131,7 @@ def test_steps_and_tokens_of_windows(config: Any, write_rows: Callable[..., Path
     assert_the_run_does_as_planned(chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "overrides"), [("gpt2", GPT2), ("bert", BERT), ("t5", T5), ("bart", BART)])
 def test_the_other_tasks(
     config: Any, write_rows: Callable[..., Path], tmp_path: Path, model_type: str, overrides: dict[str, Any]
@@ -204,6 +207,7 @@ def test_nothing_is_written(config: Any, tmp_path: Path) -> None:
     assert files_below(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_measure_times_two_steps_and_leaves_no_run(config: Any, tmp_path: Path) -> None:
     chosen = config(num_train_epochs=3)
     found = make_plan(chosen, measure=True)
@@ -221,6 +225,7 @@ def test_measure_times_two_steps_and_leaves_no_run(config: Any, tmp_path: Path) 
     assert short.timing is not None and short.timing.train_s == 1e-3
 
 
+@pytest.mark.slow
 def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = config()
     keys = [f"model_name_or_path={chosen.model.model_name_or_path}", f"train_file={chosen.data.train_file}"]
@@ -244,6 +249,7 @@ def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.Mo
 # ---- what does not fit -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_to_lower_is_named_and_suffices(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = config(per_device_train_batch_size=8, gradient_accumulation_steps=2, batching="padded")
     whole = make_plan(chosen)

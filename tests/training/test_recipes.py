@@ -98,6 +98,7 @@ def tiny(tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any) -> Ca
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
 def test_plan_and_train_say_the_same_of_accelerations(name: str, tiny: Callable[[str], Any]) -> None:
     config = tiny(name)

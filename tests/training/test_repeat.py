@@ -63,6 +63,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, place: str) -> list[tuple[Any, 
     return calls
 
 
+@pytest.mark.slow
 def test_each_seed_is_the_run_that_train_makes_alone(settings: dict[str, Any], tmp_path: Path) -> None:
     repeated(settings, [1, 2, 3])
     alone = hone.train(hone.load_config({**settings, "seed": 3, "output_dir": str(tmp_path / "alone")}))
@@ -80,6 +81,7 @@ def test_what_can_be_shared_is_done_once(settings: dict[str, Any], monkeypatch: 
     assert len(tokenised) == 1
 
 
+@pytest.mark.slow
 def test_the_same_call_trains_only_what_is_missing(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ def test_numbers_are_those_of_the_folders(settings: dict[str, Any], tmp_path: Pa
     assert change.sign_flip_p == change.smallest_sign_flip_p == 0.25
 
 
+@pytest.mark.slow
 def test_code_tasks_are_solved_by_the_base_once_and_judged_over_seeds(
     settings: dict[str, Any], tmp_path: Path, write_rows: Callable[..., Path], strict_sandbox: Any
 ) -> None:
@@ -132,6 +135,7 @@ def test_code_tasks_are_solved_by_the_base_once_and_judged_over_seeds(
         assert len({(tmp_path / "out" / f"seed-{seed}" / "eval" / file).read_text() for seed in (1, 2)}) == 1
 
 
+@pytest.mark.slow
 def test_a_seed_twice_is_the_same_training_and_no_second_draw(settings: dict[str, Any], tmp_path: Path) -> None:
     found = repeated(settings, [1, 1, 7])
     assert [row.folder for row in found.runs] == ["seed-1", "seed-1-run-2", "seed-7"]
@@ -161,6 +165,7 @@ def test_from_scratch_each_seed_has_its_own_base(settings: dict[str, Any], tmp_p
     assert items(tmp_path / "out" / "seed-1", "base") != items(tmp_path / "out" / "seed-2", "base")
 
 
+@pytest.mark.slow
 def test_classes_are_judged_by_accuracy(
     settings: dict[str, Any], tmp_path: Path, write_rows: Callable[..., Path]
 ) -> None:
@@ -182,6 +187,7 @@ def test_classes_are_judged_by_accuracy(
     assert items(runs[0].folder, "base") != items(runs[1].folder, "base")  # each head starts with other weights
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_the_same_command_goes_on(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +259,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(settings: dict[str, Any], tmp_p
     assert [path.name for path in theirs.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_runs_measured_otherwise_are_not_put_together(
     settings: dict[str, Any], tmp_path: Path, write_rows: Callable[..., Path]
 ) -> None:
