@@ -1,4 +1,4 @@
-"""In which type products are computed: bfloat16 where this machine is faster with it, float32 elsewhere. Measured.
+"""Chooses the compute dtype: bfloat16 if a matmul benchmark shows at least 1.25 x float32 here, else float32.
 
 A processor without bfloat16 instructions emulates them, up to hundreds of times slower (pytorch/pytorch#146508), and no
 flag says for sure what a library makes of a processor; a product of two small matrices does, in milliseconds.
