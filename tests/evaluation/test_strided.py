@@ -150,7 +150,7 @@ def test_the_key_measures_long_documents_whole(model_folder: Path, write_rows: A
 
 
 def test_a_stride_as_long_as_the_window_is_a_conflict() -> None:
-    with pytest.raises(HoneError, match=r"eval_stride is 32, but a window has only 32 tokens"):
+    with pytest.raises(HoneError, match=r"eval_stride is 32"):
         hone.load_config({"max_length": 32, "eval_stride": 32})
     with pytest.raises(HoneError, match="eval_stride: 32 is for task: causal"):
         hone.load_config({"eval_stride": 32, "task": "seq2seq"})

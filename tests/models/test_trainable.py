@@ -151,7 +151,7 @@ def test_the_head_of_an_encoder_decoder_is_its_one_table_of_tokens(folder_of: An
 
 def test_blocks_of_an_encoder_decoder_are_the_decoders(folder_of: Any) -> None:
     model = load_finished(str(folder_of("t5")))
-    with pytest.raises(HoneError, match=r"num_unfrozen_layers is 3, but T5.* has 2 blocks \(decoder.block\)"):
+    with pytest.raises(HoneError, match=r"num_unfrozen_layers is 3.* 2 blocks \(decoder.block\)"):
         freeze(model, 3)
     model = load_finished(str(folder_of("bart")))
     with pytest.raises(HoneError, match=r"nothing is left to train: Bart.* has no final norm"):
