@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hone.config.sections.method import TASKS
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "hone"
-TASKS = {"causal", "classification", "seq2seq"}
 
 
 class Module(NamedTuple):

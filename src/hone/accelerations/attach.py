@@ -214,7 +214,7 @@ def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes:
     if not limit or folder is None or bottom is None:
         return None
     if options.autocast is torch.float16:
-        notes.append("no frozen cache: fp16 rounds too much of it away")
+        notes.append("no frozen cache: it is not offered with fp16")
         return None
     file = cache_file(model, dataset, folder, dtype) if has_numbers(model) else None
     reason, cache = None, None

@@ -6,6 +6,7 @@ distilgpt2 is not on this machine, or not whole, and the hub cannot be reached: 
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig
 
@@ -37,17 +38,14 @@ def with_fallback(config: Config) -> Config:
         return config
     else:
         why = f"{name} is not on this machine, or not whole, and the hub cannot be reached"
-    update = {"model_name_or_path": fallback, "tokenizer_name_or_path": None, "model_revision": None}
-    changed = {
-        "model": section.model_copy(update=update),
-        "method": config.method.model_copy(update={"lora_target_modules": "all-linear"}),
-    }
+    values: dict[str, Any] = {"model_name_or_path": fallback, "tokenizer_name_or_path": None, "model_revision": None}
+    values["lora_target_modules"] = "all-linear"
     window, length = _window(fallback), ""
     if window is not None and window < config.data.max_length:
-        changed["data"] = config.data.model_copy(update={"max_length": window})
+        values["max_length"] = window
         length = f", with max_length={window}"
     log.warning("%s: %s takes its place%s (offline_model_name_or_path)", why, fallback, length)
-    return config.model_copy(update=changed)
+    return config.changed(values)
 
 
 def _began_with(fallback: str, output: OutputSection) -> bool:

@@ -14,7 +14,7 @@ effect says how large a change had to be to be found. The formulas are in `stati
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,16 +123,22 @@ def compare_metrics(
     """
     names = [name for name in a if name in b and a[name].kind.higher_is_better is not None]
     found = {name: paired(a[name], b[name], confidence=confidence, resamples=resamples) for name in names}
-    asked = [name for name in found if found[name].kind.restates not in found]
-    counted = [name for name in asked if 2.0 ** (1 - found[name].n_differing) < 1 - confidence]
-    adjusted = {name: found[name].p_value for name in asked}
-    adjusted |= zip(counted, holm([adjusted[name] for name in counted]), strict=True)
-    for name, one in found.items():
-        p = adjusted[name if name in adjusted else one.kind.restates or ""]
-        found[name] = one.model_copy(
-            update={"p_adjusted": p, "verdict": verdict(p, one.difference, one.kind, alpha=1 - confidence)}
+    counted = [name for name, one in found.items() if 2.0 ** (1 - one.n_differing) < 1 - confidence]
+    p = adjusted({name: (one.p_value, one.kind) for name, one in found.items()}, counted)
+    return {
+        name: one.model_copy(
+            update={"p_adjusted": p[name], "verdict": verdict(p[name], one.difference, one.kind, alpha=1 - confidence)}
         )
-    return found
+        for name, one in found.items()
+    }
+
+
+def adjusted(found: Mapping[str, tuple[float, Kind]], counted: Collection[str]) -> dict[str, float]:
+    """The p of each metric, adjusted (Holm) for the number of those that count; one that restates another has its p."""
+    p = {name: value for name, (value, kind) in found.items() if kind.restates not in found}
+    tested = [name for name in p if name in counted]
+    p |= zip(tested, holm([p[name] for name in tested]), strict=True)
+    return {name: p[name if name in p else kind.restates or ""] for name, (_, kind) in found.items()}
 
 
 def verdict(p: float, difference: Estimate, kind: Kind, *, alpha: float) -> Verdict:

@@ -25,4 +25,4 @@ def chosen(config: Config, task: "Task | None") -> "tuple[Config, Task]":
     """The task to work with, the caller's own if there is one, and a config that names it."""
     if task is None:
         return config, task_of(config)
-    return config.model_copy(update={"method": config.method.model_copy(update={"task": task.name})}), task
+    return config.changed({"task": task.name}), task

@@ -31,8 +31,8 @@ from hone.results import Estimate, Items, Measurement, write
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun
 from hone.runs import RESOLVED, Run, lock, open_run
-from hone.statistics.intervals import holm, sign_flip
-from hone.statistics.paired import Metric, metrics_of, verdict
+from hone.statistics.intervals import sign_flip
+from hone.statistics.paired import Metric, adjusted, metrics_of, verdict
 from hone.statistics.seed_variance import over_seeds, smallest_p
 from hone.tasks import chosen
 from hone.tasks.task import Task
@@ -222,16 +222,14 @@ def _over_runs(tuned: list[Measured], base: list[Measured], firsts: list[int], c
 def _judged(metrics: dict[str, RepeatedMetric], confidence: float) -> dict[str, RepeatedMetric]:
     """Each change with p adjusted for the number of metrics (Holm) and a verdict: the rule of `statistics.paired`."""
     changes = {name: found.change for name, found in metrics.items() if found.change}
-    tested = {
-        name: change.p_value
-        for name, change in changes.items()
-        if metrics[name].kind.restates not in changes and change.p_value is not None
+    known = {
+        name: (change.p_value, metrics[name].kind) for name, change in changes.items() if change.p_value is not None
     }
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    p_adjusted = adjusted(known, counted=known)
     judged = dict(metrics)
     for name, change in changes.items():
         kind = metrics[name].kind
-        p = adjusted.get(name, adjusted.get(kind.restates or ""))
+        p = p_adjusted.get(name)
         found = verdict(1.0 if p is None else p, change.mean, kind, alpha=1 - confidence)
         update = {"change": change.model_copy(update={"p_adjusted": p, "verdict": found})}
         judged[name] = metrics[name].model_copy(update=update)
