@@ -108,7 +108,7 @@ class Facts:
         points, before = [], 0
         for run in (self.first, self.last):
             tokens = before
-            for line in run.metrics():
+            for line in run.metric_lines():
                 tokens = before + line.get("tokens", tokens - before)
                 if "eval_loss" in line:
                     points.append((tokens, line["eval_loss"] * per_nat))
@@ -116,7 +116,9 @@ class Facts:
         return points
 
     def tokens(self) -> int:
-        return sum(max(line["tokens"] for line in run.metrics() if "tokens" in line) for run in (self.first, self.last))
+        return sum(
+            max(line["tokens"] for line in run.metric_lines() if "tokens" in line) for run in (self.first, self.last)
+        )
 
     def hours(self) -> float:
         return sum(float(run.status["seconds"]) for run in (self.first, self.last)) / 3600

@@ -70,7 +70,7 @@ def test_the_card_tells_what_two_runs_did(
         assert torch.equal(shipped.state_dict()[name], weight), name
 
     card = (out / "README.md").read_text(encoding="utf-8")
-    tokens = sum(max(line["tokens"] for line in each.metrics() if "tokens" in line) for each in (run, finished))
+    tokens = sum(max(line["tokens"] for line in each.metric_lines() if "tokens" in line) for each in (run, finished))
     assert f"{tokens:,} tokens in " in card and f"{shipped.num_parameters():,} weights" in card
     for wanted in ("| p 1.0 | MIT |", "| xz -9e | 2.1 |", "`p, p/0.py`", "def add_0(a):\n"):
         assert wanted in card, wanted

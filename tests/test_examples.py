@@ -44,7 +44,7 @@ def test_plain_loop_trains_as_the_engine(
         "use_cpu": True, "logging_steps": 1, "save_strategy": "no", "eval_strategy": "no", "sample_prompts": 0,
     } | ({} if unfrozen is None else {"method": "freeze", "num_unfrozen_layers": unfrozen})  # fmt: skip
     run = hone.train(hone.load_config(settings))
-    expected = [line["loss"] for line in run.metrics() if "loss" in line]
+    expected = [line["loss"] for line in run.metric_lines() if "loss" in line]
     assert len(losses) == len(expected) > 10
     differences = [abs(a - b) for a, b in zip(losses, expected, strict=True)]
     assert max(differences) <= 1e-5, differences

@@ -21,7 +21,7 @@ def draw(run: Run) -> str:
     assert run.base and run.tuned, f"{run.folder} is not a finished run"
     base, tuned = run.base.metrics["loss"], run.tuned.metrics["loss"]
     assert base.bounds and tuned.bounds, "one held-out item has no interval"
-    lines = run.metrics()
+    lines = run.metric_lines()
     train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     val = [(0, base.value), *((line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line)]
     last = max(step for step, _ in val)

@@ -115,7 +115,7 @@ class Run:
         base, tuned = (self.read(CodeMeasurement, f"{name}.code") for name in ("base", "tuned"))
         return base, tuned, self.read(Comparison, "compare.code")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metric_lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut off by a crash is left out.
 
         Raises:

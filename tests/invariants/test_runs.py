@@ -31,7 +31,7 @@ PLAIN = {
 
 
 def losses(run: Any) -> list[float]:
-    return [line["loss"] for line in run.metrics() if "loss" in line]
+    return [line["loss"] for line in run.metric_lines() if "loss" in line]
 
 
 def weights(folder: Path) -> bytes:
@@ -71,8 +71,8 @@ def test_accumulation_8x1_equals_1x8(tmp_path: Path, model_folder: Path, write_r
     one, other = (load_file(runs[micro].folder / "model.safetensors") for micro in (8, 1))
     for name, tensor in one.items():
         assert float((tensor - other[name]).abs().max()) <= 1e-6, name
-    counts = {line["supervised_tokens"] for micro in (8, 1, 3) for line in runs[micro].metrics() if "loss" in line}
-    assert len({max(m["supervised_tokens"] for m in runs[k].metrics() if "loss" in m) for k in runs}) == 1
+    counts = {line["supervised_tokens"] for micro in (8, 1, 3) for line in runs[micro].metric_lines() if "loss" in line}
+    assert len({max(m["supervised_tokens"] for m in runs[k].metric_lines() if "loss" in m) for k in runs}) == 1
     assert len(counts) > 3, "the steps must have uneven counts, or the test shows nothing"
 
 
@@ -339,7 +339,7 @@ def test_best_model_is_kept_and_early_stopping_stops(tmp_path: Path, model_folde
     )
     config |= {"save_strategy": "epoch", "load_best_model_at_end": True, "early_stopping_patience": 2}
     run = hone.train(hone.load_config({**config, "save_total_limit": 1}))
-    evaluated = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
+    evaluated = [line["eval_loss"] for line in run.metric_lines() if "eval_loss" in line]
     assert len(evaluated) < 30
     assert evaluated.index(min(evaluated)) == len(evaluated) - 3, "two evaluations without improvement end it"
     tuned = run.tuned
@@ -361,7 +361,7 @@ def test_metrics_lines(tmp_path: Path, model_folder: Path, write_rows: Any) -> N
     )
     run = hone.train(hone.load_config(config))
     data = hone.prepare(hone.load_config(config))
-    last = [line for line in run.metrics() if "loss" in line][-1]
+    last = [line for line in run.metric_lines() if "loss" in line][-1]
     assert last["tokens"] == data.train.n_tokens, "real tokens: padding is not counted"
     assert last["supervised_tokens"] == int(data.train.n_supervised().sum())
     assert set(last) == {

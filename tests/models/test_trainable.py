@@ -110,7 +110,7 @@ def ten_steps(tmp_path: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch) 
             "output_dir": str(tmp_path / "run"),
         }
         run = hone.train(hone.load_config(settings))
-        assert sum("loss" in line for line in run.metrics()) > 0
+        assert sum("loss" in line for line in run.metric_lines()) > 0
         before, after = (dict(load_finished(str(place)).named_parameters()) for place in (folder, run.folder))
         return before, after, trainers[-1]
 

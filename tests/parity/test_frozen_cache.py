@@ -90,7 +90,7 @@ def settings(model_folder: Path, write_rows: Any, tmp_path: Path) -> dict[str, A
 
 def trained(settings: dict[str, Any], out: Path, **more: Any) -> tuple[list[float], dict[str, torch.Tensor], str]:
     run = hone.train(hone.load_config({**settings, **more, "output_dir": str(out)}))
-    losses = [line["loss"] for line in run.metrics() if "loss" in line]
+    losses = [line["loss"] for line in run.metric_lines() if "loss" in line]
     return losses, load_file(out / "model.safetensors"), (out / "train.log").read_text()
 
 
@@ -119,7 +119,7 @@ def test_lora_on_the_top_layer(settings: dict[str, Any], tmp_path: Path) -> None
             hone.load_config({**settings, "prefix_cache_gb": gigabytes, "output_dir": str(tmp_path / name)})
         )
         assert ("frozen cache: the 1 frozen blocks" in (run.folder / "train.log").read_text()) is bool(gigabytes)
-        runs.append([line["loss"] for line in run.metrics() if "loss" in line])
+        runs.append([line["loss"] for line in run.metric_lines() if "loss" in line])
     assert runs[0] == pytest.approx(runs[1], abs=1e-5)
 
 

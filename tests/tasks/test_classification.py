@@ -215,7 +215,7 @@ def test_balanced_weights_change_what_is_trained(tmp_path: Path, model_folder: P
     for name in ("none", "balanced"):
         config = settings(model_folder, write_rows, class_weights=name, output_dir=str(tmp_path / name))
         runs[name] = hone.train(hone.load_config(config))
-    first = [next(line["loss"] for line in run.metrics() if "loss" in line) for run in runs.values()]
+    first = [next(line["loss"] for line in run.metric_lines() if "loss" in line) for run in runs.values()]
     assert first[0] != first[1]
     assert runs["none"].base.metrics == runs["balanced"].base.metrics, "never weighted"
 
@@ -298,7 +298,7 @@ def test_separable_rows_are_learned(
     assert tuned.classes.confusion == [[4, 0], [0, 8]]
     assert (tuned.classes.majority_class, tuned.classes.majority_accuracy) == ("good", 8 / 12)
     assert change.metrics["accuracy"].only_a == 0
-    watched = [line for line in run.metrics() if "eval_loss" in line]
+    watched = [line for line in run.metric_lines() if "eval_loss" in line]
     assert watched
     assert set(watched[-1]) == {"step", "epoch", "eval_loss", "eval_accuracy", "eval_macro_f1"}
     assert math.isclose(watched[-1]["eval_loss"], tuned.value("loss"), rel_tol=1e-5)

@@ -222,6 +222,6 @@ def test_numbers_of_a_run(tmp_path: Path, tokenizer: Any, write_rows: Any) -> No
     assert tuned.n_bytes == sum(len(row["target"]) for row in pair_rows(36)[32:])
     assert tuned.metrics["chrf"].n_items == 4
     assert list(change.metrics) == ["loss", "bits_per_byte", "exact_match", "chrf_mean", "rouge_l"]
-    watched = [line["eval_loss"] for line in run.metrics() if "eval_loss" in line]
+    watched = [line["eval_loss"] for line in run.metric_lines() if "eval_loss" in line]
     assert math.isclose(watched[-1], tuned.value("loss"), rel_tol=1e-5)
     assert type(hone.load(run)[0]).__name__ == "BartForConditionalGeneration"

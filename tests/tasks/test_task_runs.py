@@ -43,7 +43,7 @@ def test_accumulation_8x1_equals_1x8(task: str, tmp_path: Path, tokenizer: Any, 
     for micro, accumulate in ((8, 1), (1, 8)):
         out = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulate}
         runs.append(hone.train(hone.load_config({**common, **out, "output_dir": str(tmp_path / f"{micro}")})))
-    logs = [[line["loss"] for line in run.metrics() if "loss" in line] for run in runs]
+    logs = [[line["loss"] for line in run.metric_lines() if "loss" in line] for run in runs]
     assert len(logs[0]) == 6
     for a, b in zip(*logs, strict=True):
         assert math.isclose(a, b, abs_tol=1e-5)

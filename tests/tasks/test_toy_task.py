@@ -189,7 +189,7 @@ def test_a_task_of_ones_own_is_trained_measured_compared_and_reported(config: Co
     base, tuned = run.base, run.tuned
     assert base is not None and tuned is not None and base.task == "points"
     assert tuned.value("rmse") < 0.5 * base.value("rmse")
-    watched = [line["eval_rmse"] for line in run.metrics() if "eval_rmse" in line]
+    watched = [line["eval_rmse"] for line in run.metric_lines() if "eval_rmse" in line]
     assert len(watched) == 8 and math.isclose(watched[-1], tuned.value("rmse"), rel_tol=1e-5)
     change = run.comparison
     assert change is not None and change.headline == "squared_error" and change.verdict == "better"

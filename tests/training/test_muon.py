@@ -109,7 +109,7 @@ def test_resumed_ends_bit_identical(tmp_path: Path, model_folder: Path, write_ro
     (again / "status.json").write_text(json.dumps({**status, "status": "interrupted", "stage": "training"}))
     resumed = hone.train(hone.load_config({**common, "output_dir": str(again)}))
     assert (again / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
-    assert [line["loss"] for line in resumed.metrics()] == [line["loss"] for line in whole.metrics()]
+    assert [line["loss"] for line in resumed.metric_lines()] == [line["loss"] for line in whole.metric_lines()]
 
 
 def test_the_rate_follows_the_schedule_in_both_parts(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:

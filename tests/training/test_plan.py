@@ -92,7 +92,7 @@ def test_the_table_is_that_of_the_built_model(config: Any, settings: dict[str, A
 def assert_the_run_does_as_planned(config: Any) -> None:
     planned = make_plan(config)  # lengths are estimated: nothing is prepared yet
     run = hone.train(config)
-    steps = [line for line in run.metrics() if "loss" in line]
+    steps = [line for line in run.metric_lines() if "loss" in line]
     assert planned.schedule.steps == steps[-1]["step"] == len(steps)
     assert planned.schedule.epochs == pytest.approx(steps[-1]["epoch"])
     counted = make_plan(config).schedule
@@ -102,7 +102,7 @@ def assert_the_run_does_as_planned(config: Any) -> None:
     supervised = counted.supervised_tokens * counted.epochs
     if float(counted.epochs).is_integer():
         assert supervised == steps[-1]["supervised_tokens"]
-    between = [line for line in run.metrics() if "eval_loss" in line]
+    between = [line for line in run.metric_lines() if "eval_loss" in line]
     assert len(between) == (plan._evaluations(config.train, counted) if counted.validation_tokens else 0)
     assert counted.validation_tokens == sum(hone.prepare(config).validation.lengths)
 

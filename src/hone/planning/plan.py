@@ -282,7 +282,7 @@ def _measured(
         run = Run(Path(folder))
         trainer, _ = build_trainer(run, quick, task, tokenizer, model, data, StopRequest())
         trainer.train()
-        lines = [line for line in run.metrics() if "step_s" in line]
+        lines = [line for line in run.metric_lines() if "step_s" in line]
     tokens_per_s = float(lines[-1]["tokens_per_s"])
     n_weights = sum(p.numel() for p in model.parameters())
     # an evaluation is the forward pass alone: 2 operations for each weight and token

@@ -85,7 +85,7 @@ def read_folder(path: Path) -> Folder:
     return Folder(
         path=path.resolve(),
         status=tolerant(lambda: run.status, {"status": "unknown"}),
-        metrics=tolerant(run.metrics, []),
+        metrics=tolerant(run.metric_lines, []),
         base=of(Measurement, "base"),
         tuned=of(Measurement, "tuned"),
         comparison=of(Comparison, "compare"),

@@ -109,7 +109,7 @@ def run_row(run: Run) -> dict[str, Any]:
 
 
 def _run_row(run: Run) -> dict[str, Any]:
-    status, metrics = run.status, [line for line in run.metrics() if line.get("loss") is not None]
+    status, metrics = run.status, [line for line in run.metric_lines() if line.get("loss") is not None]
     row: dict[str, Any] = {"run": str(run.folder), "status": living_status(status), "base": None, "data": None}
     if (run.folder / RESOLVED).is_file():
         config = load_config(run.folder / RESOLVED)
