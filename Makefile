@@ -49,7 +49,7 @@ base: setup  ## pre-train the base model on public Python source, into out/base/
 	$(BIN)/python base_model/base_ship.py --corpus out/base --bits out/base/bits.md --out out/base/shipped
 
 docs: setup  ## write the generated reference
-	$(BIN)/python -m hone.config.explain > docs/reference/config.md
+	$(BIN)/python -m hone.config.reference > docs/reference/config.md
 
 constraints:  ## write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^hone' -e ' @ ' > constraints.txt

@@ -8,8 +8,10 @@ import pytest
 from hone.config import load_config
 from hone.config.aliases import ALIASES
 from hone.config.checks import require_training
-from hone.config.explain import explain, recipe_names, recipe_text, recipe_title, reference_markdown
+from hone.config.explain import explain, recipe_names, recipe_text, recipe_title
 from hone.config.fields import docs_of
+from hone.config.reference import reference_markdown
+from hone.config.related import MOST_USED, related
 from hone.config.schema import leaf_field, leaves, section_names
 from hone.errors import HoneError
 
@@ -26,12 +28,12 @@ def test_explain_says_everything_about_a_key(leaf: str) -> None:
 
 def test_explain_without_a_key_lists_all() -> None:
     text = explain(None)
-    assert all(f"\n  {leaf} " in text for leaf in leaves()) and all(f"{name}: " in text for name in section_names())
+    assert all(f" {leaf} " in text for leaf in leaves()) and all(f"\n{name}: " in text for name in section_names())
 
 
 def test_explain_accepts_other_spellings() -> None:
     assert explain("train.learning_rate") == explain("--learning-rate") == explain(" learning_rate ")
-    assert explain("train").startswith("train: ") and "\n  learning_rate " in explain("train")
+    assert explain("train").startswith("train: ") and "\n★ learning_rate " in explain("train")
     assert explain("method").startswith("method.method: ")
     assert explain("warmup_ratio").startswith("warmup_ratio is called warmup_steps here")
     assert "safetensors" in explain("save_safetensors")
@@ -123,9 +125,24 @@ def test_recipes_hold_the_values_of_their_sources(tmp_path: Path) -> None:
 
 def test_the_reference_page_is_up_to_date() -> None:
     committed = (ROOT / "docs" / "reference" / "config.md").read_text(encoding="utf-8")
-    assert committed == reference_markdown(), "run: python -m hone.config.explain > docs/reference/config.md"
+    assert committed == reference_markdown(), "run: python -m hone.config.reference > docs/reference/config.md"
 
 
 def test_the_reference_page_has_every_key_and_name() -> None:
     page = reference_markdown()
     assert all(f"\n### {leaf}\n" in page for leaf in leaves()) and all(f"| `{name}` |" in page for name in ALIASES)
+
+
+def test_the_reference_page_begins_with_a_line_for_each_key() -> None:
+    index = reference_markdown().split("\n## model\n")[0]
+    rows = re.findall(r"^\| ([★ ]) \| \[(\w+)\]\(#(\w+)(?:-1)?\) \| `(.+?)` \| (.+) \|$", index, re.M)
+    assert [(name, anchor) for _, name, anchor, _, _ in rows] == [(leaf, leaf) for leaf in leaves()]
+    assert [name for star, name, *_ in rows if star == "★"] == [leaf for leaf in leaves() if leaf in MOST_USED]
+
+
+@pytest.mark.parametrize("leaf", leaves())
+def test_a_key_of_the_reference_points_to_its_relatives_and_says_nothing_twice(leaf: str) -> None:
+    part = reference_markdown().split(f"\n### {leaf}\n")[1].split("\n##")[0]
+    assert all(f"[{other}](#{other}" in part for other in related(leaf))
+    docs = docs_of(leaf_field(leaf))
+    assert ("On a CPU" in part) == ("On a GPU" in part) == (docs["cpu"] != docs["gpu"])

@@ -20,8 +20,8 @@ class Section:
     @property
     def explains(self) -> list[str]:
         """The words of its `<!-- explain: … -->` line."""
-        found = re.match(r"\n*<!-- explain: (.+?) -->\n", self.text)
-        return [word.strip() for word in found[1].split(",")] if found else []
+        found = re.match(r"\n*<!-- explain: (.+?)\s-->\n", self.text, re.S)
+        return [" ".join(word.split()) for word in found[1].split(",")] if found else []
 
     @property
     def prose(self) -> str:

@@ -73,11 +73,23 @@ def check(settings: Settings = None) -> None:
     typer.echo("ok", err=True)
 
 
-def explain(key: Annotated[str | None, typer.Argument(help="A config key; without it, all of them.")] = None) -> None:
-    """What a config key does, why, how, what it costs, and typical values."""
-    from hone.config.explain import explain as explain_key
+def explain(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY|CONCEPT]", help="Without it, all of them in one line each.", show_default=False),
+    ] = None,
+) -> None:
+    """What a config key does, why, and what it costs; or what a word means.
 
-    typer.echo(explain_key(key))
+    hone explain learning_rate
+
+    hone explain perplexity
+
+    hone explain confidence interval
+    """
+    from hone.config.explain import explain as explained
+
+    typer.echo(explained(" ".join(words) if words else None))
 
 
 def prepare(

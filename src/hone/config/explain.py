@@ -1,83 +1,126 @@
-"""What the schema says of its keys: `hone explain`, the commented recipes of `hone init`, and the reference page.
+"""What `hone explain` says of a key, a section or a concept, and the commented recipes of `hone init`.
 
-    python -m hone.config.explain > docs/reference/config.md
-
-All text comes from the sections; this file only lays it out.
+Keys are described by the schema, concepts by docs/concepts.md; this file finds them by name and lays them out.
 
 >>> print(explain("lora_r").splitlines()[0])
 method.lora_r: a whole number, at least 1; default 16
+>>> print(explain("cross entropy").splitlines()[0])
+Loss (What training does)
 """
 
+import difflib
 import re
-import sys
 import textwrap
 from importlib import resources
+from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
+from hone.config.concepts import WIDTH, Concept, concept, concepts, folded, plain
 from hone.config.dump import flow
 from hone.config.fields import describe_field, docs_of
-from hone.config.resolve import alias_notice, suggestion
+from hone.config.related import MOST_USED, related
+from hone.config.resolve import alias_notice
 from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
 from hone.errors import HoneError
 
-_TITLES = {
-    "why": "Why",
-    "how": "How",
-    "benefit": "Benefit",
-    "tradeoff": "Trade-off",
-    "cpu": "On a CPU",
-    "gpu": "On a GPU",
-}
+STAR = "★"
+_TITLES = {"why": "Why", "how": "How", "benefit": "Benefit", "tradeoff": "Trade-off"}
 _RECIPES = "hone.config.recipes"
 
 
-def explain(key: str | None) -> str:
-    """Plain text about one key, one section, or (None) every section with one line a key.
+def explain(name: str | None) -> str:
+    """Plain text about one key, one section or one concept; None: every key in one line, and the list of concepts.
+
+    A key comes before a concept of the same name, and points to it.
 
     Raises:
-        HoneError: no such key; the nearest one is named.
+        HoneError: neither a key nor a concept; the nearest one is named.
     """
-    if key is None:
-        blocks = [_section_text(section) for section in section_names()]
-        return "\n\n".join([*blocks, "`hone explain KEY` says more about one of them."])
-    name = key.strip().removeprefix("--").replace("-", "_")
-    section, _, leaf = name.rpartition(".")
-    if section in (leaves().get(leaf), ""):
-        name = leaf
+    if name is None:
+        return _everything()
+    one = concept(name)
+    if (text := _key_text(name)) is not None:
+        return text
+    if one is None:
+        raise HoneError(f"no key and no concept is called '{name[:60]}'", fix=_nearest(name))
+    return _concept_text(one)
+
+
+def _key_text(written: str) -> str | None:
+    """The text on what is configured by this name: a key, a section, another toolkit's name; None for no such name."""
+    name = _configured(written)
     if name in leaves():
         return _leaf_text(name)
     if name in section_names():
         return _section_text(name)
     if name in ALIASES:
         return f"{alias_notice(name)}\n\n{_leaf_text(ALIASES[name].leaf)}"
-    if name in GONE:
-        return f"'{name}' is not a key here: {GONE[name]}"
-    raise HoneError(f"unknown key '{key}'", fix=suggestion(name))
+    return f"'{name}' is not a key here: {GONE[name]}" if name in GONE else None
+
+
+def _configured(written: str) -> str:
+    """A name as the schema would spell it, whether it has it or not: 'train.learning-rate' is learning_rate."""
+    name = "_".join(written.strip().removeprefix("--").replace("-", "_").split())
+    section, _, leaf = name.rpartition(".")
+    return leaf if section in (leaves().get(leaf), "") else name
+
+
+def _everything() -> str:
+    blocks = [_section_text(section) for section in section_names()]
+    lines = [f"Keys: `hone explain KEY` explains one of them; {STAR} marks the ten to know first."]
+    ideas = ["Concepts: `hone explain WORD` explains one of them."]
+    for group, members in groupby(concepts(), key=lambda one: one.group):
+        words = ", ".join(_way_to(one) for one in members)
+        ideas += textwrap.wrap(f"{group}: {words}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return "\n\n".join([*lines, *blocks, "\n".join(ideas)])
 
 
 def _section_text(section: str) -> str:
-    lines = [f"{section}: {Config.model_fields[section].description}"]
-    lines += [f"  {leaf:28}{docs_of(field)['what']}" for leaf, field in section_fields(section).items()]
+    lines = [f"{section}: {described(section)}"]
+    for leaf, field in section_fields(section).items():
+        star = STAR if leaf in MOST_USED else " "
+        line = f"{star} {leaf:28} {default_text(leaf):18} {docs_of(field)['what']}"
+        lines.append(line if len(line) <= 120 else line[:119].rsplit(" ", 1)[0].rstrip(",;:") + " …")
     return "\n".join(lines)
+
+
+def described(section: str) -> str:
+    """One sentence on a section."""
+    return str(Config.model_fields[section].description)
 
 
 def _leaf_text(leaf: str) -> str:
     field = leaf_field(leaf)
-    docs = docs_of(field)
+    star = f" {STAR}" if leaf in MOST_USED else ""
+    head = f"{leaves()[leaf]}.{leaf}: {describe_field(field)}; default {default_text(leaf)}{star}"
+    parts = [*parts_of(leaf), ("See also", ", ".join(related(leaf)))]
+    if one := concept_of(leaf):
+        parts.append(("Concept", f"{one.title}: `hone explain {_way_to(one)}`"))
+    return "\n".join(
+        [head, *_wrapped("", docs_of(field)["what"]), "", *(line for part in parts for line in _wrapped(*part))]
+    )
+
+
+def parts_of(leaf: str) -> list[tuple[str, str]]:
+    """(title, text) of what is said of a key after its first sentence; the values of both devices once where equal."""
+    docs: dict[str, Any] = docs_of(leaf_field(leaf))
     parts = [(title, docs[part]) for part, title in _TITLES.items()]
+    if docs["cpu"] == docs["gpu"]:
+        parts.append(("Typical", docs["cpu"]))
+    else:
+        parts += [("On a CPU", docs["cpu"]), ("On a GPU", docs["gpu"])]
     if docs["maps_to"]:
         parts.append(("Same as", docs["maps_to"]))
     if names := foreign_names(leaf):
         parts.append(("Known as", ", ".join(names)))
-    head = f"{leaves()[leaf]}.{leaf}: {describe_field(field)}; default {default_text(leaf)}"
-    return "\n".join([head, *_wrapped("", docs["what"]), "", *(line for part in parts for line in _wrapped(*part))])
+    return parts
 
 
 def _wrapped(title: str, text: str) -> list[str]:
     first = f"  {title:<11}" if title else "  "
-    return textwrap.wrap(text, 100, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False)
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False)
 
 
 def default_text(leaf: str) -> str:
@@ -89,6 +132,43 @@ def default_text(leaf: str) -> str:
 def foreign_names(leaf: str) -> list[str]:
     """The names under which other toolkits know a key."""
     return [name for name, alias in ALIASES.items() if alias.leaf == leaf]
+
+
+# ---- concepts -------------------------------------------------------------------------------------------------------
+
+
+def concept_of(leaf: str) -> Concept | None:
+    """The concept that a key belongs to: the one that has its name among its words."""
+    return next((one for one in concepts() if leaf in one.words), None)
+
+
+def keys_of(one: Concept) -> list[str]:
+    """The keys that belong to a concept."""
+    return [word for word in one.words if word in leaves()]
+
+
+def _concept_text(one: Concept) -> str:
+    lines = [f"{one.title} ({one.group})", "", plain(one.text)]
+    if keys := keys_of(one):
+        lines += ["", *_wrapped("Keys", ", ".join(keys)), f"{'':13}`hone explain {keys[0]}`"]
+    return "\n".join(lines)
+
+
+def _way_to(one: Concept) -> str:
+    """A word that leads to a concept, and to no key."""
+    keys = {*leaves(), *section_names(), *ALIASES, *GONE}
+    return next(word for word in one.words if _configured(word) not in keys)
+
+
+def _nearest(name: str) -> str:
+    """The nearest of all names, or where to find them."""
+    names = [*leaves(), *section_names(), *ALIASES, *(word for one in concepts() for word in one.words)]
+    known = {folded(word): word for word in reversed(names)}
+    near = difflib.get_close_matches(folded(name.rsplit(".", 1)[-1]), known, n=1, cutoff=0.7)
+    return f"did you mean '{known[near[0]]}'? (`hone explain {known[near[0]]}`)" if near else "`hone explain` lists all"
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------
 
 
 def recipe_names() -> list[str]:
@@ -135,55 +215,3 @@ def _recipe_source(name: str) -> str:
     if name not in recipe_names():
         raise HoneError(f"no recipe '{name}'", fix=f"there are: {', '.join(recipe_names())}")
     return (resources.files(_RECIPES) / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def reference_markdown() -> str:
-    """The reference page: every section, every key, and the table of foreign names."""
-    count = len(leaves())
-    blocks = [
-        "# Configuration reference",
-        "Written by `python -m hone.config.explain`; a test compares it with the schema. "
-        f"{count} keys in {len(section_names())} sections. A key may stand in its section or at the top level, and "
-        "`key=value` on the command line wins over the file. Paths start at the YAML file's folder.",
-        "\n".join(f"- [{section}](#{section}): {_described(section)}" for section in section_names()),
-    ]
-    for section in section_names():
-        blocks += [f"## {section}", _described(section)]
-        for leaf in section_fields(section):
-            blocks += _leaf_markdown(leaf)
-    return "\n\n".join([*blocks, *_names_markdown()]) + "\n"
-
-
-def _described(section: str) -> str:
-    return str(Config.model_fields[section].description)
-
-
-def _leaf_markdown(leaf: str) -> list[str]:
-    field = leaf_field(leaf)
-    docs: dict[str, Any] = docs_of(field)
-    rows = [f"- **{title}**: {docs[part]}" for part, title in _TITLES.items()]
-    if docs["maps_to"]:
-        rows.append(f"- **Same as**: `{docs['maps_to']}`")
-    if names := foreign_names(leaf):
-        rows.append(f"- **Known as**: {', '.join(f'`{name}`' for name in names)}")
-    head = f"{docs['what']}\n\nType: {describe_field(field)}. Default: `{default_text(leaf)}`."
-    return [f"### {leaf}", head, "\n".join(rows)]
-
-
-def _names_markdown() -> list[str]:
-    translated = [
-        f"| `{name}` | `{alias.leaf}` | {alias.note} |"
-        for name, alias in sorted(ALIASES.items(), key=lambda pair: pair[0])
-    ]
-    missing = [f"| `{name}` | {advice} |" for name, advice in sorted(GONE.items())]
-    return [
-        "## Names from elsewhere",
-        "These work, with a notice:",
-        "\n".join(["| name | key here | note |", "| --- | --- | --- |", *translated]),
-        "These have no counterpart:",
-        "\n".join(["| name | instead |", "| --- | --- |", *missing]),
-    ]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference_markdown())
