@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import hone
 from conftest import pairs
 from hone.cli import app
+from hone.config.explain import recipe_names
 from hone.results import Measurement
 from hone.runs import Run
 
@@ -151,6 +153,29 @@ def test_init_writes_a_recipe_that_checks_and_never_overwrites(tmp_path: Path, m
     assert again.exit_code == 1
     assert "exists already" in again.stderr
     assert Path("light-lab.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_init_brings_rows_that_the_recipe_reads(recipe: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Every key that names a file names one that was written, and every row is read as the task wants it."""
+    monkeypatch.chdir(tmp_path)
+    result = invoke("init", recipe, "--with-data")
+    assert result.exit_code == 0, result.output
+    assert "wrote " in result.stdout and f"wrote {recipe}.yaml" in result.stdout
+    name = "tokenizer_name_or_path" if recipe == "code-from-scratch" else "model_name_or_path"
+    config = hone.load_config(f"{recipe}.yaml", [f"{name}=hone-base"])
+    assert config.data.dataset_name is None
+    data = hone.prepare(config)
+    assert len(data.train) >= 8 and len(data.validation) >= 2
+    assert not data.store.meta["dropped"]
+
+
+def test_init_with_rows_leaves_every_file_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("eval.jsonl").write_text("mine")
+    result = invoke("init", "classify", "--with-data")
+    assert result.exit_code == 1 and "eval.jsonl" in result.stderr and "exists already" in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["eval.jsonl"]
 
 
 def test_doctor_answers() -> None:

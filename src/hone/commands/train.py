@@ -33,22 +33,35 @@ def demo(
 def init(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name; without it, the list.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default RECIPE.yaml.")] = None,
+    with_data: Annotated[bool, typer.Option("--with-data", help="Write rows to try it with, beside the file.")] = False,
 ) -> None:
-    """Write a commented recipe to start from."""
+    """Write a commented recipe to start from.
+
+    hone init light-lab --with-data
+    """
     from hone.config.explain import recipe_names, recipe_text, recipe_title
+    from hone.config.recipes.rows import listed, rows_for
 
     if recipe is None:
         typer.echo("\n".join(f"{name:22}{recipe_title(name)}" for name in recipe_names()))
         return
-    text = recipe_text(recipe)
+    text = recipe_text(recipe)  # first, so that a wrong name is called that
     path = output or Path(f"{recipe}.yaml")
-    if path.exists():
-        raise HoneError("exists already", where=str(path), fix="name another file with --output")
+    rows = rows_for(recipe) if with_data else {}
+    texts = {path: recipe_text(recipe, rows) if rows else text, **{path.parent / name: rows[name] for name in rows}}
+    for one in texts:
+        if one.exists():
+            other = "a file in another folder" if with_data else "another file"
+            raise HoneError("exists already", where=str(one), fix=f"name {other} with --output")
     if not path.parent.is_dir():
         raise HoneError("no such folder", where=str(path.parent), fix="make it first, or name another with --output")
     from hone.files import write_text_atomic
 
-    write_text_atomic(path, text)
+    for one, content in texts.items():
+        one.parent.mkdir(exist_ok=True)
+        write_text_atomic(one, content)
+    if rows:
+        typer.echo(f"wrote {listed(rows)}")
     typer.echo(f"wrote {path}: edit it, then `hone check {path}` and `hone train {path}`")
 
 

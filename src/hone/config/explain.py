@@ -11,6 +11,7 @@ Loss (What training does)
 import difflib
 import re
 import textwrap
+from collections.abc import Collection
 from importlib import resources
 from itertools import groupby
 from pathlib import PurePath
@@ -20,6 +21,7 @@ from hone.config.aliases import ALIASES, GONE
 from hone.config.concepts import WIDTH, Concept, concept, concepts, folded, plain
 from hone.config.dump import flow
 from hone.config.fields import describe_field, docs_of
+from hone.config.recipes.rows import with_rows
 from hone.config.related import MOST_USED, related
 from hone.config.resolve import alias_notice
 from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
@@ -182,15 +184,18 @@ def recipe_title(name: str) -> str:
     return _recipe_source(name).splitlines()[0].removeprefix("#").strip()
 
 
-def recipe_text(name: str) -> str:
+def recipe_text(name: str, files: Collection[str] = ()) -> str:
     """A recipe with a comment above every key: the recipe's own remarks, and the schema's words.
+
+    Args:
+        files: the sample rows beside it, which its keys are to name.
 
     Raises:
         HoneError: no such recipe.
     """
     lines: list[str] = []
     remarks: list[str] = []  # comment lines that belong to the next key
-    for line in _recipe_source(name).splitlines():
+    for line in with_rows(_recipe_source(name), files).splitlines():
         found = re.match(r"( +)(\w+):", line)
         if line.startswith("  ") and line.lstrip().startswith("#"):
             remarks.append(line)
