@@ -7,13 +7,19 @@ import errno
 import functools
 import inspect
 import io
+import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+import hone
 from hone.commands import evaluate, generate, tools, train
+from hone.commands.examples import examples_text, first_example
+from hone.commands.hints import hint_for_command, hint_for_option
+from hone.commands.memory import is_out_of_memory, out_of_memory_text
 from hone.errors import HoneError, Interrupted
 from hone.hardware import calm_threads
 
@@ -30,6 +36,8 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
 # A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.
 USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+# What rich takes for markup, and would leave out of a help text: "plain or chat [as trained]".
+MARKUP = re.compile(r"(\[[a-zA-Z#/@][^\[]*?\])")
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,24 +64,113 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             typer.echo(f"error: {str(error.filename or 'cannot write')[:200]}: {error.strerror}", err=True)
             raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            typer.echo(f"error: {out_of_memory_text(error, trains='settings' in kwargs)}", err=True)
+            raise typer.Exit(1) from None
 
     return run
 
 
+def refuse_line(what: str, fix: str) -> typer.Exit:
+    """A line that is no command: what is wrong with it and what to type, plain, so that it can be copied."""
+    typer.echo(f"error: {what}\n  {fix}", err=True)
+    return typer.Exit(2)
+
+
+class Command(TyperCommand):
+    """A command whose help ends with examples, and which answers an incomplete line with one."""
+
+    takes_keys = False  # whether it takes keys of the configuration
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if text := getattr(parameter, "help", None):
+                parameter.help = MARKUP.sub(r"\\\1", text)  # type: ignore[attr-defined]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        typer.echo(f"\n{examples_text(str(self.name), self.takes_keys)}\n")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # by name: typer brings a copy of click with it in some of its versions, not in all
+            example = first_example(str(self.name))
+            if type(error).__name__ == "MissingParameter" and example:
+                what = f"hone {self.name}: {error.format_message()[:1].lower()}{error.format_message()[1:]}"  # type: ignore[attr-defined]
+                raise refuse_line(what, f"e.g. {example}   (`hone runs` lists your runs)") from None
+            option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
+            if option and (hint := hint_for_option(str(self.name), option)):
+                raise refuse_line(f"hone {self.name} has no option {option}", hint) from None
+            raise
+
+
+class KeysCommand(Command):
+    """A command that takes keys of the configuration: `--learning_rate 1e-4` is as good as `learning_rate=1e-4`."""
+
+    takes_keys = True
+
+
+class Commands(TyperGroup):
+    """All commands; a name from elsewhere is answered with ours."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and (hint := hint_for_command(args[0])):
+            raise refuse_line(f"no such command: {args[0]}", hint)
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Fine-tune language models on the machine you have, and prove what that changed.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in PANELS:
     for command in commands:
-        # Where config keys are taken, --learning_rate 1e-4 is as good as learning_rate=1e-4.
         takes_keys = "settings" in inspect.signature(command).parameters
         more = {"ignore_unknown_options": True, "allow_extra_args": True} if takes_keys else None
         name = NAMES.get(command, command.__name__)
-        app.command(name, rich_help_panel=panel, context_settings=more)(guarded(command))
+        kind = KeysCommand if takes_keys else Command
+        app.command(name, cls=kind, rich_help_panel=panel, context_settings=more)(guarded(command))
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(hone.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fine-tune language models on the machine you have, and prove what that changed."""
+
+
+@app.command("version", cls=Command, hidden=True)
+def version_command() -> None:
+    """Print the version."""
+    print_version(True)
+
+
+@app.command("help", cls=Command, hidden=True)
+def help_command(
+    ctx: typer.Context, command: Annotated[str | None, typer.Argument(help="A command's name.")] = None
+) -> None:
+    """The commands, or the help of one, as `hone COMMAND --help`."""
+    whole: Any = ctx.parent
+    if command is None:
+        typer.echo(whole.get_help())
+        return
+    name, found, _ = whole.command.resolve_command(whole, [command])
+    typer.echo(found.get_help(found.make_context(name, [], parent=whole, resilient_parsing=True)))
 
 
 def main() -> None:

@@ -66,15 +66,18 @@ def answers(name: str, revision: str | None = None) -> bool:
 
 
 @contextmanager
-def no_retries(name: str) -> Iterator[None]:
-    """Within it a hub name out of reach is looked for in the cache alone, at once; a folder's name changes nothing."""
+def no_retries(name: str) -> Iterator[bool]:
+    """Within it a hub name out of reach is looked for in the cache alone, at once; a folder's name changes nothing.
+
+    Gives whether the name can be asked for.
+    """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or Path(name).is_dir() or in_reach():
-        yield
+        yield not constants.HF_HUB_OFFLINE
         return
     constants.HF_HUB_OFFLINE = True
     try:
-        yield
+        yield False
     finally:
         constants.HF_HUB_OFFLINE = False

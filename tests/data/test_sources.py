@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hone import hub
 from hone.data import sources
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
 from hone.errors import HoneError
@@ -369,6 +370,7 @@ def test_a_local_data_set_folder_is_read_through_datasets(tmp_path: Path, monkey
 
 def test_hub_rows_are_streamed_and_a_dead_network_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
+    from huggingface_hub import constants
 
     asked: list[dict[str, Any]] = []
 
@@ -378,6 +380,8 @@ def test_hub_rows_are_streamed_and_a_dead_network_is_explained(monkeypatch: pyte
         raise ConnectionError("Couldn't reach the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "in_reach", lambda: True)
     rows = read_hub_rows("owner/name", "small", "train", revision="abc")
     assert next(rows) == Row({"text": "a"}, "owner/name", 1)
     with pytest.raises(HoneError, match="without a network") as caught:

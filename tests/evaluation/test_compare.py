@@ -174,7 +174,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     graded = results_of(tmp_path / "a_results.jsonl", {"t/1": [True]})
     run = run_of(tmp_path / "run", tuned=losses(3))
     for arguments, message in (
-        ([tmp_path / "none"], "no such folder"),
+        ([tmp_path / "none"], "no such run folder"),
         ([run], "holds no measurement of its base model"),
         ([graded], "two files of graded programs"),
         ([run, graded], "nothing in common"),

@@ -65,7 +65,7 @@ def test_yaml_1_2_numbers_and_no_are_accepted(project: Path, hone: Hone) -> None
     from hone.config.load import load_config
 
     add_to_config(project, "learning_rate: 1e-4")
-    result = hone("check", "cfg.yaml")
+    result = hone("check", "cfg.yaml", "--all")
     assert result.exit_code == 0, result.stderr
     assert "learning_rate: 0.0001\n" in result.stdout
     assert 'eval_strategy: "no"\n' in result.stdout
@@ -131,8 +131,8 @@ def test_a_bad_row_names_file_and_line(
 def test_columns_of_no_known_form(project: Path, hone: Hone, refused: Refused) -> None:
     write_lines(project / "train.jsonl", ['{"body": "a"}'])
     refused(hone("train", "cfg.yaml"), "train.jsonl:1: no known form in columns: body", "prompt+completion")
-    (project / "a.csv").write_text("question,answer\na,b\n")
-    refused(hone("train", "cfg.yaml", "train_file=a.csv"), "a.csv:", "question, answer", "column_mapping")
+    (project / "a.csv").write_text("question,context,answer\na,b,c\n")
+    refused(hone("train", "cfg.yaml", "train_file=a.csv"), "a.csv:", "question, context, answer", "column_mapping")
 
 
 def test_invalid_utf_8(project: Path, hone: Hone, refused: Refused) -> None:

@@ -55,7 +55,6 @@ def test_a_folder_that_cannot_be_written_is_no_error(rates: dict[str, float], tm
         ({}, True),
         ({"bf16": False}, False),
         ({"bf16": True}, True),
-        ({"fp16": True}, False),
         ({"dtype": "bfloat16"}, False),  # the weights are that already: nothing to convert
     ],
 )

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import torch
 
-from hone.config.schema import Config
+from hone.config.checks import FP16_FIX, FP16_WHY
+from hone.config.schema import Config, Where
+from hone.config.sections.train import TrainSection
+from hone.errors import HoneError
 from hone.files import write_json_atomic
 from hone.hardware import best_device, best_gflops
 
@@ -25,12 +28,23 @@ def resolve_precision(config: Config, folder: Path) -> Config:
 
     Args:
         folder: where the measurement is kept, so that a resumed run decides as the first did.
+
+    Raises:
+        HoneError: `fp16: true` without a CUDA device.
     """
     train = config.train
+    refuse_fp16(train, config.where)
     if train.bf16 is not None:
         return config
     pays = config.model.dtype == "float32" and not train.fp16 and bf16_pays(best_device(train.use_cpu), folder)
     return config.changed({"bf16": pays})
+
+
+def refuse_fp16(train: TrainSection, where: Where) -> None:
+    """Raise a HoneError where float16 is asked for and there is no CUDA device to compute in it."""
+    if train.fp16 and (device := best_device(train.use_cpu)) != "cuda":
+        what = f"fp16 needs a CUDA GPU, and this would run on {device}: {FP16_WHY}"
+        raise HoneError(what, where=where("fp16"), fix=FP16_FIX)
 
 
 def bf16_pays(device: str, folder: Path) -> bool:

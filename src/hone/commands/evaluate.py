@@ -1,6 +1,9 @@
 """Commands that measure models and read runs: eval, grade, compare, report, runs."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +17,7 @@ from hone.errors import HoneError
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
     settings: Settings = None,
+    text: Annotated[list[str] | None, typer.Option(help="Measure this text (may be repeated).")] = None,
     code_tasks: Annotated[
         Path | None, typer.Option(help="Measure pass@k on these programming tasks: a file as of `hone grade`.")
     ] = None,
@@ -24,24 +28,48 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each benchmark.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Loss, perplexity and bits per byte of a model; on a run's own validation data, or that of a config."""
-    if code_tasks is not None and tasks is not None:
-        raise HoneError("both --code-tasks and --tasks are given", fix="give one of them")
+    """Loss, perplexity and bits per byte of a model: on a run's own held-out rows, a file's, a config's, or a text."""
+    if sum(given is not None for given in (text or None, code_tasks, tasks)) > 1:
+        raise HoneError("more than one of --text, --code-tasks and --tasks is given", fix="give one of them")
+    from hone.commands.given import is_config
+
     own = Path(model) / "config.resolved.yaml"
     tokens = list(settings or [])
-    if own.is_file() and not (tokens and tokens[0].endswith((".yaml", ".yml"))):
+    if own.is_file() and not any(is_config(token) for token in tokens):
         tokens = [str(own), *tokens]
-    config = config_of([*tokens, f"num_return_sequences={samples}"] if samples else tokens)
+    tokens += [f"num_return_sequences={samples}"] if samples else []
     if code_tasks is not None:
-        _evaluate_code(model, code_tasks, config, isolation, output, as_json)
+        _evaluate_code(model, code_tasks, _config_for(tokens), isolation, output, as_json)
     elif tasks is not None:
-        _evaluate_public(model, tasks, config, limit, as_json)
+        _evaluate_public(model, tasks, _config_for(tokens), limit, as_json)
     else:
         from hone.results import json_text
         from hone.show import measurement_line
 
-        result = hone.evaluate(model, config)
+        with texts_as_rows(text or []) as instead:
+            result = hone.evaluate(model, _config_for([*tokens, *instead]))
         typer.echo(json_text(result) if as_json else measurement_line(result))
+
+
+def _config_for(tokens: list[str]) -> Any:
+    return config_of(tokens, "validation_file", assume=False)
+
+
+@contextmanager
+def texts_as_rows(texts: list[str]) -> Iterator[list[str]]:
+    """Settings that make texts the rows to measure, in a folder that is deleted again; none without texts."""
+    if not texts:
+        yield []
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "text.jsonl")
+        file.write_text("".join(json.dumps({"text": one}) + "\n" for one in texts), encoding="utf-8")
+        nothing = ("train_file", "dataset_name", "dataset_config_name", "dataset_validation_split", "max_eval_samples")
+        yield [
+            *(f"{key}=" for key in nothing),
+            *("column_mapping={}", "template=auto"),
+            *(f"validation_file={file}", f"token_cache_dir={folder}"),
+        ]
 
 
 def _evaluate_code(model: str, path: Path, config: Any, isolation: str, output: Path | None, as_json: bool) -> None:

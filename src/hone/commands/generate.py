@@ -62,9 +62,11 @@ def with_sampling(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 @with_sampling(*SAMPLING)
 def generate(
     model: Annotated[str, typer.Argument(help="A run folder, model folder, adapter or hub name.")],
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="The prompt; read from stdin without it.")
+    words: Annotated[
+        str | None,
+        typer.Argument(metavar="[PROMPT]", help="The prompt; read from stdin without it.", show_default=False),
     ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt, as an option.")] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(help="A file of prompts: lines of a .txt, or rows with prompt, instruction, messages."),
@@ -78,8 +80,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, or each one of a file, with a model; formatted as in its training."""
-    if prompts and prompt is not None:
-        raise HoneError("both --prompt and --prompts are given", fix="give one of them")
+    if sum(given is not None for given in (words, prompt, prompts)) > 1:
+        raise HoneError("more than one of PROMPT, --prompt and --prompts is given", fix="give one of them")
+    prompt = words if prompt is None else prompt
     from hone.inference.generate import chosen_settings
     from hone.inference.prompts import Prompt, read_prompts
 

@@ -1,8 +1,9 @@
 """What several commands share: their options, the configuration of a command line, and checks before long work."""
 
 import logging
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,28 +16,51 @@ if TYPE_CHECKING:
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG] [KEY=VALUE]...", help="A YAML file and settings that override it.", show_default=False
+        metavar="[CONFIG|DATA] [KEY=VALUE]...",
+        help="A YAML file, or a file or folder of rows; and settings that override them.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def config_of(settings: list[str] | None) -> "Config":
-    """Load the configuration of a command line; its notices go to stderr."""
-    tokens = list(settings or [])
-    path = tokens.pop(0) if tokens and "=" not in tokens[0] and not tokens[0].startswith("--") else None
-    config = hone.load_config(path, tokens)
-    for notice in config.notices:
+def config_of(settings: list[str] | None, data_key: str = "train_file", *, assume: bool = True) -> "Config":
+    """Load the configuration of a command line; its notices go to stderr.
+
+    Args:
+        data_key: what a data file without a key is.
+        assume: take the bundled model where neither a config nor a model is given.
+    """
+    from hone.commands.given import assumed, assumption_note, words
+
+    found = words(settings or [], data_key)
+    config = hone.load_config(found.config, found.settings)
+    notes = list(found.notes)
+    if assume and found.config is None and (extra := assumed(config.model, config.data, config.method, config.lines)):
+        config = hone.load_config(None, [*extra, *found.settings])
+        config.lines.update({setting.partition("=")[0]: "assumed" for setting in extra})
+        notes.append(assumption_note(extra))
+    for notice in [*notes, *config.notices]:
         typer.echo(f"note: {notice}", err=True)
     return config
+
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Writes to what stderr is now: several commands of one process may each have their own."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
 
 
 def log_to_stderr() -> None:
     """Show what the library logs, plainly; train.log has it with times."""
     log = logging.getLogger("hone")
-    for old in [handler for handler in log.handlers if type(handler) is logging.StreamHandler]:
-        log.removeHandler(old)  # of an earlier command of this process, whose stderr may be closed
-    log.addHandler(logging.StreamHandler())
+    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
+        log.addHandler(_ToStderr())
     log.setLevel(logging.INFO)
 
 

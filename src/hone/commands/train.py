@@ -34,15 +34,13 @@ def init(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name; without it, the list.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default RECIPE.yaml.")] = None,
     with_data: Annotated[bool, typer.Option("--with-data", help="Write rows to try it with, beside the file.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
 ) -> None:
-    """Write a commented recipe to start from.
-
-    hone init light-lab --with-data
-    """
+    """Write a commented recipe to start from."""
     from hone.config.explain import recipe_names, recipe_text, recipe_title
     from hone.config.recipes.rows import listed, rows_for
 
-    if recipe is None:
+    if recipe is None or list_recipes:
         typer.echo("\n".join(f"{name:22}{recipe_title(name)}" for name in recipe_names()))
         return
     text = recipe_text(recipe)  # first, so that a wrong name is called that
@@ -65,11 +63,14 @@ def init(
     typer.echo(f"wrote {path}: edit it, then `hone check {path}` and `hone train {path}`")
 
 
-def check(settings: Settings = None) -> None:
-    """Check a config without loading a model: keys, types, conflicts, files."""
+def check(
+    settings: Settings = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every key, the defaults included.")] = False,
+) -> None:
+    """Check a config and the first rows of its files without loading a model; print what is not the default."""
     config = config_of(settings)
     from hone.config.checks import refuse_unknown_task, require_training
-    from hone.config.dump import resolved_yaml
+    from hone.config.dump import changed_yaml, resolved_yaml
     from hone.data.inputs import check_files
     from hone.errors import placed
     from hone.grading.tasks import tasks_of
@@ -82,8 +83,31 @@ def check(settings: Settings = None) -> None:
     if config.model.model_name_or_path:
         with placed(config.where("model_name_or_path")):
             check_source(config.model.model_name_or_path)
-    typer.echo(resolved_yaml(config))
-    typer.echo("ok", err=True)
+    if config.train.fp16:
+        from hone.accelerations.precision import refuse_fp16
+
+        refuse_fp16(config.train, config.where)
+    rows = _first_rows(config)
+    typer.echo(resolved_yaml(config) if everything else changed_yaml(config))
+    typer.echo(f"ok: {rows}" if everything else f"ok: {rows}; all other keys have their defaults (--all)", err=True)
+
+
+def _first_rows(config: Any) -> str:
+    """What the first rows are, or what `prepare` would refuse in them."""
+    from hone.config.checks import FORMS
+    from hone.data.inputs import first_look, refuse_two_templates
+    from hone.data.records import mapping_note
+
+    if config.data.dataset_name:
+        return f"the rows of {config.data.dataset_name} are read by `hone prepare`"
+    forms: Any = FORMS[config.method.task]
+    train, held = (first_look(config.data, side, forms) for side in ("train", "validation"))
+    for look in (train, held):
+        if look and look.mapping != config.data.column_mapping:
+            typer.echo(f"note: {mapping_note(look.mapping)}", err=True)
+    if train and held:
+        refuse_two_templates(config.data, train.form, held.form)
+    return f"{train or 'token files'}" + (f", {held} held out" if held else "")
 
 
 def explain(

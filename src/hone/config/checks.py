@@ -7,7 +7,7 @@ The rules about one key alone (type, bounds) are in the sections. Every message 
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def require_training(config: Config) -> None:
             Conflict(
                 ("model_name_or_path",),
                 "no model: neither model_name_or_path nor model_type is set",
-                "set model_name_or_path to a hub name or a folder, or model_type for a model from scratch",
+                "write model_name_or_path: hone-base (the bundled model), or a hub name or folder; or model_type for a "
+                "model from scratch",
             )
         )
     if config.data.train_file is None and config.data.dataset_name is None:
@@ -65,9 +66,12 @@ def require_training(config: Config) -> None:
             Conflict(
                 ("train_file",),
                 "no training data: neither train_file nor dataset_name is set",
-                "set train_file to a file or folder, e.g. `train_file: train.jsonl`",
+                "name a file or folder, `train_file: train.jsonl` in the config or `hone train data.jsonl`; "
+                "`hone init` lists recipes to start from",
             )
         )
+    if config.train.fp16 and config.train.use_cpu:  # for training alone: a run of fp16 can be measured on a CPU
+        found.append(Conflict(("fp16", "use_cpu"), f"fp16 needs a CUDA GPU, and use_cpu is true: {FP16_WHY}", FP16_FIX))
     if found:
         raise conflict_error(found, config)
 
@@ -287,6 +291,13 @@ def _read_paths(config: Config) -> dict[str, list[Path]]:
         **{leaf: [Path(name)] for leaf, name in names.items() if name and Path(name).is_absolute()},
     }
 
+
+FP16_WHY = "float16 overflows without loss scaling, which there is for CUDA alone"
+FP16_FIX = "remove fp16; bf16: null (the default) takes bfloat16 where it is faster"
+
+# The forms of rows that each task can use, None for all of them; a test compares it with the tasks, which are heavy.
+_FORMS = (None, ("labelled",), ("source_target", "instruction", "pair"))
+FORMS: Mapping[str, tuple[str, ...] | None] = dict(zip(TASKS, _FORMS, strict=True))
 
 # leaf, the values that not every task can do (None: all), the tasks that can, and what to do
 FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] = (

@@ -6,6 +6,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from hone.config.schema import Config, section_fields, section_names
@@ -24,6 +25,30 @@ def resolved_yaml(config: Config) -> str:
         values = getattr(config, section)
         lines += [f"  {leaf}: {flow(getattr(values, leaf))}" for leaf in section_fields(section)]
     return "\n".join(lines) + "\n"
+
+
+def changed_yaml(config: Config) -> str:
+    """The keys that do not have their default, a line each, with where they were given."""
+    lines = []
+    for section in section_names():
+        values, fields = getattr(config, section), section_fields(section)
+        changed = [leaf for leaf in fields if getattr(values, leaf) != fields[leaf].default]
+        lines += [f"{section}:"] if changed else []
+        lines += [f"  {leaf}: {_short(getattr(values, leaf))}{_from(config.where(leaf))}" for leaf in changed]
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> str:
+    """As `flow`; a path below the current folder as it would be written there."""
+    if isinstance(value, Path) and value.is_relative_to(Path.cwd()):
+        return flow(str(value.relative_to(Path.cwd())))
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(inner) for inner in value) + "]"
+    return flow(value)
+
+
+def _from(where: str | None) -> str:
+    return f"  # {where}" if where else ""
 
 
 def flow(value: Any) -> str:

@@ -179,6 +179,17 @@ def recipe_names() -> list[str]:
     return sorted(file.stem for file in files if file.suffix == ".yaml")
 
 
+def near_recipe(name: str) -> str | None:
+    """The recipe that a name most likely means.
+
+    >>> near_recipe("LIGHT_LAB"), near_recipe("gpt2")
+    ('light-lab', None)
+    """
+    wanted = name.strip().lower().removesuffix(".yaml").replace("_", "-").replace(" ", "-")
+    near = difflib.get_close_matches(wanted, recipe_names(), n=1, cutoff=0.75)
+    return near[0] if near else None
+
+
 def recipe_title(name: str) -> str:
     """What a recipe is for: its first comment line."""
     return _recipe_source(name).splitlines()[0].removeprefix("#").strip()
@@ -218,5 +229,7 @@ def _comment(indent: str, leaf: str) -> list[str]:
 
 def _recipe_source(name: str) -> str:
     if name not in recipe_names():
-        raise HoneError(f"no recipe '{name}'", fix=f"there are: {', '.join(recipe_names())}")
+        near = near_recipe(name)
+        did = f"did you mean `hone init {near}`? " if near else ""
+        raise HoneError(f"no recipe '{name}'", fix=f"{did}there are: {', '.join(recipe_names())}")
     return (resources.files(_RECIPES) / f"{name}.yaml").read_text(encoding="utf-8")

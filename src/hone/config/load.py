@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hone.config.checks import conflicts, idle_notices
-from hone.config.explain import recipe_names
+from hone.config.explain import near_recipe
 from hone.config.overrides import parse_overrides
 from hone.config.parse import Item, parse_yaml
 from hone.config.resolve import Given, Problem, resolve, type_problem
@@ -85,14 +85,7 @@ def _read_text(path: Path, name: str) -> str:
     """The file's text; every way it can fail is one clear message."""
     try:
         if path.is_dir():
-            inside = next(
-                (path / file for file in ("config.resolved.yaml", "config.yaml") if (path / file).exists()), ""
-            )
-            raise HoneError(
-                "is a folder, a YAML file was expected",
-                where=name,
-                fix=f"give {inside}" if inside else "give the file inside it",
-            )
+            raise HoneError("is a folder, a YAML file was expected", where=name, fix=_folder_fix(path, name))
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise HoneError(
@@ -116,12 +109,23 @@ def _read_text(path: Path, name: str) -> str:
         raise HoneError(f"cannot read: {reason}", where=name[:200], fix="give the path of a YAML file") from None
 
 
+def _folder_fix(path: Path, name: str) -> str:
+    inside = next((path / file for file in ("config.resolved.yaml", "config.yaml") if (path / file).exists()), None)
+    if inside is not None:
+        return f"give {inside}"
+    if (path / "config.json").exists():
+        return f"a model is named by its key: model_name_or_path={name}"
+    return "give the file inside it"
+
+
 def _missing_fix(path: Path, name: str) -> str:
     if "=" in name:
         return "a configuration file comes first: `hone train cfg.yaml learning_rate=1e-4`"
-    if path.stem in recipe_names():
-        return f"`hone init {path.stem}` writes that recipe"
-    return "`hone init` lists the recipes to start from"
+    if near := near_recipe(path.stem):
+        return f"`hone init {near}` writes that recipe"
+    if path.suffix:
+        return "`hone init` lists the recipes to start from"
+    return f"`hone init` lists the recipes to start from; a model is named by its key: model_name_or_path={name}"
 
 
 def _require_mapping(root: Item, name: str) -> None:

@@ -74,6 +74,10 @@ class Config(BaseModel):
         """One line for every translated name and every key without effect; the caller prints them."""
         return self._provenance.notices
 
+    def is_given(self, leaf: str) -> bool:
+        """Whether somebody set a leaf, be it to its default."""
+        return leaf in getattr(self, leaves()[leaf]).model_fields_set
+
     @property
     def lines(self) -> dict[str, str]:
         """Leaf -> 'cfg.yaml:12' or 'command line', for the leaves that were given."""
@@ -86,7 +90,7 @@ class Config(BaseModel):
     def changed(self, values: Mapping[str, Any]) -> "Config":
         """A copy with other values of some leaves, validated; where the others were given is still known."""
         sections = leaves()
-        tree = {section: getattr(self, section).model_dump() for section in section_names()}
+        tree = {section: getattr(self, section).model_dump(exclude_unset=True) for section in section_names()}
         for leaf, value in values.items():
             tree[sections[leaf]][leaf] = value
         fresh = Config.model_validate(tree)

@@ -5,16 +5,23 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from hone.config.fields import as_paths
 from hone.config.sections.data import DataSection
+from hone.data.records import REQUIRED, Form, examples, recognise
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
 from hone.data.store import open_bin
+from hone.data.templates import resolve_template
+from hone.errors import HoneError
+from hone.hub import no_retries
 
 Side = Literal["train", "validation"]
+FIRST_ROWS = 1000  # of each file, for a first look
 
 
 def files_of(section: DataSection, side: Side) -> list[Path]:
@@ -62,7 +69,8 @@ def _hub_commit(name: str) -> str | None:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().dataset_info(name, timeout=10).sha
+        with no_retries(name) as online:
+            return HfApi().dataset_info(name, timeout=10).sha if online else None
     except Exception:  # offline or unknown: reading the rows will say which, in full
         return None
 
@@ -79,3 +87,64 @@ def check_files(section: DataSection) -> None:
             open_bin(path, section.bin_dtype, None)
         else:
             expand([path])
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What the first rows of one side are. n_rows: read. complete: whether these are all. mapping: as `recognise`."""
+
+    form: Form
+    n_rows: int
+    complete: bool
+    mapping: dict[str, str]
+
+    def __str__(self) -> str:
+        unit = "row" if self.n_rows == 1 else "rows"
+        return f"{'' if self.complete else 'at least '}{self.n_rows:,} {unit} of {'+'.join(REQUIRED[self.form])}"
+
+
+def first_look(section: DataSection, side: Side, forms: Collection[Form] | None) -> FirstLook | None:
+    """Read the first rows of each file as training would; None for token files and hub data sets.
+
+    Args:
+        forms: those that the task can use, None for all.
+
+    Raises:
+        HoneError: as `prepare` would say it of these rows.
+    """
+    paths = files_of(section, side)
+    if not paths or is_bin(paths):
+        return None
+    skipped: list[str] = []
+    complete = True
+
+    def first_rows(path: Path) -> Iterator[Row]:
+        nonlocal complete
+        rows = read_rows([path], on_bad_row=section.on_bad_row, on_skip=lambda reason, where: skipped.append(reason))
+        yield from islice(rows, FIRST_ROWS)
+        complete = complete and next(rows, None) is None
+
+    usable = tuple(REQUIRED) if forms is None else forms
+    found = examples(
+        chain.from_iterable(first_rows(path) for path in expand(paths)),
+        column_mapping=section.column_mapping,
+        on_bad_row=section.on_bad_row,
+        on_skip=lambda reason, where: skipped.append(reason),
+        forms=usable,
+    )
+    first = next(found, None)
+    if first is None:
+        raise HoneError(f"no {side} rows", fix=skipped[0] if skipped else "the data is empty")
+    form, mapping = recognise(first[0].columns, section.column_mapping, usable)
+    n_rows = first[0].ends + sum(row.ends for row, _ in found)
+    return FirstLook(form, max(1, n_rows), complete, mapping)
+
+
+def refuse_two_templates(section: DataSection, train: Form, validation: Form) -> None:
+    """Raise a HoneError where the two sides would be formatted differently."""
+    one, other = (resolve_template(section.template, form, True) for form in (train, validation))
+    if one != other:
+        raise HoneError(
+            f"validation rows are formatted by the template '{other}', training rows by '{one}'",
+            fix="give both in the same form, or set template",
+        )

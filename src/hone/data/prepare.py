@@ -28,7 +28,7 @@ from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
 from hone.data.inputs import Side, files_of, fingerprints, is_bin, rows_of
-from hone.data.records import REQUIRED, Example, Form, detect_form, examples
+from hone.data.records import REQUIRED, Example, Form, examples, mapping_note, recognise
 from hone.data.sources import Row
 from hone.data.split import Dropped, SplitRule, split_bin
 from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
@@ -169,6 +169,7 @@ def _from_rows(
                 fix="give both in the same form, or set template",
             )
     meta = {"form": form, "template": template, "sources": sources, "settings": settings, "label_names": names}
+    meta |= {"notes": dropped.notes}
     rule = SplitRule(data.validation_split_percentage, data.split_seed, data.deduplicate, task.token_rows)
     with _rare_collections():
         store = write_store(folder, rows, validation, rule, vocab_size=len(tokenizer), dropped=dropped, meta=meta)
@@ -231,7 +232,9 @@ def examples_of(
     first = next(found, None)
     if first is None:
         raise HoneError(f"no {side} rows", where=where(f"{side}_file"), fix=dropped.summary())
-    form = detect_form(first[0].columns, data.column_mapping, task.forms)
+    form, mapping = recognise(first[0].columns, data.column_mapping, task.forms)
+    if mapping != data.column_mapping:
+        dropped.note(mapping_note(mapping))
     template = "plain"
     if task.token_rows or data.template != "auto":
         with placed(where("template")):
@@ -301,6 +304,7 @@ def describe(data: Prepared, batching: str) -> list[str]:
         f"data: {len(data.validation):,} validation examples from {data.store.val.n_documents:,} documents, "
         f"{data.validation.n_tokens:,} tokens",
     ]
+    lines += [f"data: {note}" for note in data.store.meta.get("notes", [])]
     for entry in data.store.meta["dropped"]:
         places = f": {', '.join(entry['first'])}" + (", …" if entry["count"] > len(entry["first"]) else "")
         lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))

@@ -89,6 +89,20 @@ REQUIRED: dict[Form, tuple[str, ...]] = {
     "text": ("text",),
 }
 OPTIONAL: dict[Form, tuple[str, ...]] = {"instruction": ("input",)}
+# Names under which others know our columns. They are taken where exactly one of each is there and nothing of ELSE is:
+# what stands in those would belong to the prompt, and would be lost without a word.
+KNOWN_AS: dict[Form, dict[str, tuple[str, ...]]] = {
+    "instruction": {"instruction": (), "output": ("response", "answer", "completion")},
+    "pair": {
+        "prompt": ("question", "query", "input", "problem"),
+        "completion": ("answer", "response", "output", "solution", "reply"),
+    },
+    "labelled": {"text": ("sentence", "review", "comment", "content"), "label": ("class", "category", "sentiment")},
+    "text": {"text": ("content",)},
+}
+ELSE = frozenset(
+    ("context", "passage", "document", "history", "system", "system_prompt", "choices", "options", "summary", "target")
+)
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES: dict[str, Role] = {**ROLES, "human": "user", "gpt": "assistant"}
 
@@ -132,6 +146,41 @@ def detect_form(
         fix=f"accepted: {', '.join('+'.join(REQUIRED[form]) for form in REQUIRED if form in forms)}; other names can "
         f"be mapped, e.g. column_mapping: {example}",
     )
+
+
+def recognise(
+    columns: Iterable[str], column_mapping: Mapping[str, str], forms: Collection[Form] = tuple(REQUIRED)
+) -> tuple[Form, dict[str, str]]:
+    """As `detect_form`, and the mapping to read the rows with: also where only names that others use were found.
+
+    >>> recognise(["id", "question", "answer"], {})
+    ('pair', {'prompt': 'question', 'completion': 'answer'})
+
+    Raises:
+        HoneError: as `detect_form`.
+    """
+    found = list(columns)
+    try:
+        return detect_form(found, column_mapping, forms), dict(column_mapping)
+    except HoneError:
+        if column_mapping or ELSE & set(found):
+            raise
+        for form, names in KNOWN_AS.items():
+            mapping = {ours: [name for name in (ours, *theirs) if name in found] for ours, theirs in names.items()}
+            if form in forms and all(len(there) == 1 for there in mapping.values()):
+                return form, {ours: there[0] for ours, there in mapping.items() if there[0] != ours}
+        raise
+
+
+def mapping_note(mapping: Mapping[str, str]) -> str:
+    """What was made of names that others use.
+
+    >>> mapping_note({"prompt": "question"})
+    "column 'question' is taken as prompt (column_mapping={prompt: question} says so, or otherwise)"
+    """
+    taken = ", ".join(f"'{theirs}' is taken as {ours}" for ours, theirs in mapping.items())
+    said = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
+    return f"column {taken} (column_mapping={{{said}}} says so, or otherwise)"
 
 
 def to_example(row: Row, form: Form, column_mapping: Mapping[str, str]) -> Example:
@@ -188,7 +237,7 @@ def examples(
     for row in rows:
         if form is None:
             try:
-                form = detect_form(row.columns, column_mapping, forms)
+                form, column_mapping = recognise(row.columns, column_mapping, forms)
             except HoneError as error:
                 raise HoneError(error.what, where=row.where, fix=error.fix) from None
         try:

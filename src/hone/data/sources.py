@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from hone.data.streams import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
 from hone.errors import HoneError, first_line
+from hone.hub import no_retries
 
 OnBadRow = Literal["error", "skip"]
 OnSkip = Callable[[str, str], None]  # (reason, where)
@@ -90,11 +91,13 @@ def read_hub_rows(
     """
     from datasets import load_dataset
 
-    local = Path(dataset_name).is_dir()
+    local, online = Path(dataset_name).is_dir(), False
     if not local and (dataset_name.startswith((".", "/", "~")) or dataset_name.count("/") > 1):
         raise HoneError("no such folder", where=dataset_name, fix="a hub name looks like name or owner/name")
     try:
-        rows = load_dataset(dataset_name, dataset_config_name, split=split, revision=revision, streaming=not local)
+        with no_retries(dataset_name) as online:  # out of reach: a copy in the cache of `datasets` will do
+            streaming = online and not local
+            rows = load_dataset(dataset_name, dataset_config_name, split=split, revision=revision, streaming=streaming)
         for number, columns in enumerate(rows, 1):
             yield Row(columns, dataset_name, number)
     except (OSError, ValueError, RuntimeError) as error:  # `datasets` and `huggingface_hub` raise all three
@@ -102,8 +105,11 @@ def read_hub_rows(
             raise
         reason = first_line(error)[:300]
         fix = "check dataset_name, dataset_config_name and the split"
-        if not local:
+        if not local and online:
             fix += "; without a network, download the files once and name them in train_file"
+        elif not local:
+            reason = "the hub cannot be reached, and there is no copy in its cache"
+            fix = "connect once; or download the files elsewhere and name them: train_file=FILE dataset_name="
         raise HoneError(f"cannot read the data set, split '{split}': {reason}", where=dataset_name, fix=fix) from error
 
 

@@ -20,10 +20,16 @@ TRAIN, VAL, NEITHER = 0, 1, 2  # the sides of a document
 
 @dataclass
 class Dropped:
-    """Everything that did not become training tokens: how often, and where first."""
+    """Everything that did not become training tokens: how often, and where first. notes: what else was noticed."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say something about the rows once, however many sides it is true of."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def add(self, reason: str, where: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1

@@ -13,7 +13,7 @@ from hone.data.sources import read_rows
 from hone.errors import HoneError
 from hone.grading.pass_at_k import passed_items
 from hone.results import Comparison, Items
-from hone.runs import Run
+from hone.runs import RESOLVED, Run
 from hone.statistics.paired import Metric, compare_metrics, metrics_of
 
 SAME_ITEMS = "measure both on the same rows: the same validation_file, template, max_length and eval settings"
@@ -41,6 +41,7 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
     """
     first = _path(a)
     if b is None:
+        refuse_other_things(first)
         left, right = of_run(first, "base"), of_run(first, "tuned")
     else:
         left, right = measured(first), measured(_path(b))
@@ -67,13 +68,22 @@ def _path(source: "Run | str | Path") -> Path:
 
 def measured(path: Path) -> Measured:
     """The tuned model of a run folder, or the graded programs of a file."""
+    refuse_other_things(path)
     return of_run(path, "tuned") if path.is_dir() else of_results(path)
+
+
+def refuse_other_things(path: Path) -> None:
+    """Raise a HoneError for the name of a model: what is compared are measurements that lie on the disk."""
+    is_model = (path / "config.json").is_file() and not (path / RESOLVED).is_file()
+    if path.exists() and not is_model:
+        return
+    what = "is a model, not a run" if is_model else "no such run folder, and no file of graded programs"
+    fix = "`hone runs` lists your runs; models are measured one by one on the same rows: "
+    raise HoneError(what, where=str(path), fix=f"{fix}hone eval {path} eval.jsonl")
 
 
 def of_run(folder: Path, name: str) -> Measured:
     """The model `name` (base or tuned) of a run."""
-    if not folder.exists():
-        raise HoneError("no such folder", where=str(folder), fix="name a run folder; `hone runs` lists them")
     items = Run(folder).read(Items, f"{name}.items")
     if items is None:
         fix = "let `hone train` finish it with validation data (validation_file=… or validation_split_percentage=10)"

@@ -1,15 +1,33 @@
 """`hone eval`: any model on the validation data of a config."""
 
+from dataclasses import replace
+from typing import Any
+
 from hone.config.schema import Config
 from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
 from hone.evaluation.held_out import evaluate_model as measure_model
+from hone.models.fallback import with_fallback
 from hone.models.inspect import check_vocabulary
 from hone.models.load import check_kind, load_finished, quiet_libraries
 from hone.results import Measurement
 from hone.tasks import chosen
 from hone.tasks.task import Task
+
+NO_MODEL: dict[str, Any] = {
+    "model_type": None,
+    "model_revision": None,
+    "offline_model_name_or_path": None,
+    "config_overrides": {},
+}
+# Rows to measure that are the only ones: read as if they were to be trained on.
+ALONE: dict[str, Any] = {
+    "validation_file": None,
+    "validation_split_percentage": 0,
+    "deduplicate": False,
+    "max_train_samples": None,
+}
 
 
 def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measurement:
@@ -18,17 +36,24 @@ def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measu
     Raises:
         HoneError: the config has no validation data, or the model does not load.
     """
-    if config.data.train_file is None and config.data.dataset_name is None:
+    section = config.data
+    if section.train_file is None and section.dataset_name is None and section.validation_file is None:
         raise HoneError(
-            "no data to measure on: neither train_file nor dataset_name is set",
+            "no data to measure on: neither validation_file, train_file nor dataset_name is set",
             where=str(config.source_path) if config.source_path else None,
-            fix="name a config that has data, `hone eval MODEL cfg.yaml`; a run folder brings its own",
+            fix=f"name rows, `hone eval {name} eval.jsonl`, or a config that has data; a run folder brings its own",
         )
     config, task = chosen(config, task)
     quiet_libraries()
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
-    data = prepare(config, task, tokenizer)
-    if not len(data.validation):
+    config = with_fallback(config.changed({**NO_MODEL, "model_name_or_path": name}))  # of the config, data alone count
+    if section.train_file is None and section.dataset_name is None:
+        data = prepare(config.changed({**ALONE, "train_file": section.validation_file}), task, tokenizer)
+        both = task.views(config, replace(data.store, val=data.store.train), tokenizer)
+        validation = task.settle(data.train, both[1].head(section.max_eval_samples))
+    else:
+        validation = prepare(config, task, tokenizer).validation
+    if not len(validation):
         raise HoneError(
             "there are no validation rows to measure",
             where=config.where("validation_split_percentage"),
@@ -37,5 +62,5 @@ def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measu
     check_kind(name, task.model, trust_remote_code=config.model.trust_remote_code)
     model = load_finished(name, task.model, trust_remote_code=config.model.trust_remote_code)
     check_vocabulary(model, tokenizer)
-    result, _ = measure_model(model, task, tokenizer, data.validation, config)
+    result, _ = measure_model(model, task, tokenizer, validation, config)
     return result

@@ -40,8 +40,9 @@ HELP = """\
 /clear         forget the conversation; the system message stays
 /system TEXT   set the system message; without TEXT, remove it
 /set k=v       change a setting: temperature, top_k, top_p, max_new_tokens, stop, seed; alone, show them
-/exit          leave (also Ctrl-D)
+/exit          leave (also exit, quit, /quit, or Ctrl-D)
 Ctrl-C stops an answer; at the prompt, twice, it leaves."""
+GOODBYE = ("exit", "quit", "/quit", "/q", "/bye")  # a message of exactly one of these words leaves, too
 COMMANDS = ("help", "clear", "system", "set", "exit")
 SETTINGS = ("temperature", "top_k", "top_p", "max_new_tokens", "stop", "sampling_seed")
 
@@ -158,10 +159,10 @@ def check_system(conversation: Conversation) -> None:
 def introduction(conversation: Conversation) -> str:
     """What to know before the first message."""
     if conversation.template == "chat":
-        return "the model sees the whole conversation; /help for the commands"
+        return "the model sees the whole conversation; /help for the commands, quit to leave"
     return (
         f"template {conversation.template}: the model knows no turns, each message is a prompt of its own; "
-        "/help for the commands"
+        "/help for the commands, quit to leave"
     )
 
 
@@ -201,6 +202,8 @@ class _Stopped(Exception):
 
 def _handle(conversation: Conversation, line: str, write: Write, note: Write, watched: bool) -> bool:
     """Obey or answer one line; False to leave."""
+    if line.strip().lower() in GOODBYE:
+        return False
     if command := re.fullmatch(r"\s*/([A-Za-z]*)(?:\s+(.*))?", line, re.DOTALL):
         return _obey(conversation, command[1].lower(), (command[2] or "").strip(), note)
     if not line.strip():
