@@ -48,8 +48,9 @@ base: setup  ## pre-train the base model on public Python source, into out/base/
 	$(BIN)/python benchmarks/base_model.py --model out/base/last --corpus out/base > out/base/bits.md
 	$(BIN)/python base_model/base_ship.py --corpus out/base --bits out/base/bits.md --out out/base/shipped
 
-docs: setup  ## write the generated reference
+docs: setup  ## write what the documentation takes from the code
 	$(BIN)/python -m hone.config.reference > docs/reference/config.md
+	$(BIN)/python tools/command_pages.py
 
 constraints:  ## write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^hone' -e ' @ ' > constraints.txt

@@ -122,19 +122,26 @@ def train(
     return losses
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line; docs/files/plain-loop.md lists it."""
+    found = argparse.ArgumentParser(description="Fine-tune a GPT-2 in a plain PyTorch loop.")
+    found.add_argument("model_folder", type=Path, metavar="MODEL_FOLDER", help="a GPT-2 as transformers saves it")
+    found.add_argument(
+        "train_file", type=Path, metavar="TRAIN_FILE", help="rows, as hone reads them; a part is held out"
+    )
+    found.add_argument("--output", type=Path, default=Path("out/plain-loop"), help="the model folder to write")
+    found.add_argument("--epochs", type=int, default=3, help="how often every row is read")
+    found.add_argument("--learning-rate", type=float, default=5e-5, help="of the first step; it falls straight to 0")
+    found.add_argument("--batch-size", type=int, default=8, help="rows a step")
+    found.add_argument("--max-length", type=int, default=256, help="tokens a row at most")
+    found.add_argument("--unfrozen", type=int, help="how many of the top blocks train; default all of the model")
+    found.add_argument("--seed", type=int, default=42, help="of the order of the rows")
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fine-tune a GPT-2 in a plain PyTorch loop.")
-    parser.add_argument("model_folder", type=Path)
-    parser.add_argument("train_file", type=Path, help="rows, as hone reads them; a part is held out")
-    parser.add_argument("--output", type=Path, default=Path("out/plain-loop"))
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--max-length", type=int, default=256)
-    parser.add_argument("--unfrozen", type=int, help="how many of the top blocks train; default all of the model")
-    parser.add_argument("--seed", type=int, default=42)
     try:
-        train(**vars(parser.parse_args()))
+        train(**vars(parser().parse_args()))
     except HoneError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 import hone
 from hone.cli import app
 
-GUIDES = sorted(page for page in DOCS.glob("*.md") if page.name != "log.md")
+GUIDES = sorted([page for page in DOCS.glob("*.md") if page.name != "log.md"] + list((DOCS / "files").glob("*.md")))
 COMMANDS: Any = get_command(app)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hone
-from conftest import pairs
+from conftest import SIGNALS, pairs
 from hone.errors import HoneError, Interrupted
 from hone.runs import Run
 
@@ -125,6 +125,7 @@ def command(*arguments: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
+@SIGNALS
 def test_sigterm_then_the_same_command_ends_bit_identical(
     method: str, tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any
 ) -> None:
@@ -187,6 +188,7 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
 
 
 @pytest.mark.slow
+@SIGNALS
 def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     config = settings(model_folder, write_rows, n=400, num_train_epochs=500.0, output_dir=str(tmp_path / "out"))
     path = tmp_path / "config.json"
@@ -203,6 +205,7 @@ def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write
     assert "Traceback" not in process.stderr.read()
 
 
+@SIGNALS
 def test_a_signal_in_the_last_evaluation_stops_before_the_next_one(
     tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

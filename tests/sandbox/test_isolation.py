@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,18 @@ def refusal(isolation: str = "strict") -> str:
         pytest.fail("a sandbox was made")
     assert "--isolation none" in str(caught.value), "the way out is named"
     return str(caught.value)
+
+
+def test_windows_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has neither grp nor pwd: grading can be imported all the same, and says why it runs nothing."""
+    program = "import sys; sys.modules['grp'] = sys.modules['pwd'] = None; import hone.grading.grade"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(isolation.platform, "system", lambda: "Windows")
+    assert "bubblewrap needs Linux, this is Windows" in refusal()
+    monkeypatch.setattr(isolation.os, "name", "nt")
+    with pytest.raises(IsolationError, match="Linux and macOS only"), isolation.open_sandbox("none"):
+        pytest.fail("programs would run without their limits")
 
 
 def fake(folder: Path, name: str, script: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 import hone
+from conftest import SIGNALS
 from tiny_tasks import GPT2, GPT2_DRY, QUIET, T5, labelled_rows, pair_rows
 
 
@@ -54,6 +55,7 @@ def test_accumulation_8x1_equals_1x8(task: str, tmp_path: Path, tokenizer: Any, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "seq2seq"])
+@SIGNALS
 def test_sigterm_then_the_same_command_ends_bit_identical(
     task: str, tmp_path: Path, tokenizer: Any, write_rows: Any
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hone
-from conftest import pairs
+from conftest import SIGNALS, pairs
 from hone.cli import app
 from hone.errors import HoneError
 from hone.results import read
@@ -188,6 +188,7 @@ def test_classes_are_judged_by_accuracy(
 
 
 @pytest.mark.slow
+@SIGNALS
 def test_ctrl_c_stops_and_the_same_command_goes_on(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,8 @@ def reference_markdown() -> str:
         "# Configuration reference",
         f"""\
 Use this page when you want to know what a key does, or which key does what you want. `hone explain KEY` shows the
-same texts in a terminal. Written by `python -m hone.config.reference`; a test compares it with the schema.
+same texts in a terminal. For hone 0.1.0; written by `python -m hone.config.reference`, and a test compares it with
+the schema.
 
 {len(leaves())} keys in {len(section_names())} sections. A key may stand in its section or at the top level, and
 `key=value` on the command line wins over the file.
