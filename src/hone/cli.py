@@ -84,14 +84,14 @@ class Command(TyperCommand):
 
     takes_keys = False  # whether it takes keys of the configuration
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for parameter in self.params:
-            if text := getattr(parameter, "help", None):
-                parameter.help = MARKUP.sub(r"\\\1", text)  # type: ignore[attr-defined]
-
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        parameters: list[Any] = self.params
+        written = [(one, one.help) for one in parameters if getattr(one, "help", None)]
+        for parameter, text in written:
+            parameter.help = MARKUP.sub(r"\\\1", text)
         super().format_help(ctx, formatter)
+        for parameter, text in written:
+            parameter.help = text
         typer.echo(f"\n{examples_text(str(self.name), self.takes_keys)}\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
