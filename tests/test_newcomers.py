@@ -95,6 +95,15 @@ def test_data_alone_is_trained_on_with_the_bundled_model(here: Path, trained: li
         assert said in line, "one line says what is assumed"
 
 
+def test_labelled_rows_make_a_classifier(here: Path, trained: list[Config], refused: Refused) -> None:
+    Path("reviews.csv").write_text("text,label\n" + "Good film,pos\nBad film,neg\n" * 5)
+    assert invoke("train", "reviews.csv").exit_code == 0
+    assert trained[0].method.task == "classification"
+    checked = refused("check", "reviews.csv", "task=causal", says=["reviews.csv:2", "task=classification"])
+    prepared = refused("prepare", "reviews.csv", "task=causal", says=["task=classification"])
+    assert checked.splitlines()[-1] == prepared.splitlines()[-1]
+
+
 def test_what_is_given_is_not_assumed(here: Path, trained: list[Config], model_folder: Path) -> None:
     invoke("train", "data.jsonl", "lr=2e-4", "output_dir=mine", "--num_train_epochs", "1")
     invoke("train", "train_file=data.jsonl", "method=lora")
@@ -283,7 +292,8 @@ def test_completion_is_offered() -> None:
     "name", ["chat", "eval", "grade", "generate", "compare", "report", "predict", "convert", "merge"]
 )
 def test_bare_commands_name_an_example(refused: Refused, name: str) -> None:
-    refused(name, says=[f"e.g. {EXAMPLES[name][0][0]}", "hone runs"], code=2)
+    message = refused(name, says=[f"e.g. {EXAMPLES[name][0][0]}"], code=2)
+    assert ("hone runs" in message) == (name not in ("grade",))
 
 
 def test_options_from_elsewhere(refused: Refused) -> None:

@@ -36,6 +36,7 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
 # A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.
 USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+OF_A_RUN = {"model", "run", "a", "source"}  # arguments that may be a run's folder
 # What rich takes for markup, and would leave out of a help text: "plain or chat [as trained]".
 MARKUP = re.compile(r"(\[[a-zA-Z#/@][^\[]*?\])")
 
@@ -101,7 +102,8 @@ class Command(TyperCommand):
             example = first_example(str(self.name))
             if type(error).__name__ == "MissingParameter" and example:
                 what = f"hone {self.name}: {error.format_message()[:1].lower()}{error.format_message()[1:]}"  # type: ignore[attr-defined]
-                raise refuse_line(what, f"e.g. {example}   (`hone runs` lists your runs)") from None
+                runs = "   (`hone runs` lists your runs)" if OF_A_RUN & {one.name for one in self.params} else ""
+                raise refuse_line(what, f"e.g. {example}{runs}") from None
             option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
             if option and (hint := hint_for_option(str(self.name), option)):
                 raise refuse_line(f"hone {self.name} has no option {option}", hint) from None

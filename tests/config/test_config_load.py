@@ -271,7 +271,7 @@ def test_broken_files(folder: Path, content: bytes, expected: str) -> None:
 def test_missing_file_folder_and_odd_names(folder: Path) -> None:
     with pytest.raises(HoneError, match=r"nope.yaml: no such file"):
         load_config("nope.yaml")
-    with pytest.raises(HoneError, match=r"`hone init book` writes that recipe"):
+    with pytest.raises(HoneError, match=r"`hone init book --with-data` writes that recipe"):
         load_config("book.yaml")
     with pytest.raises(HoneError, match=r"learning_rate=1e-4`"):
         load_config("seed=1")

@@ -43,11 +43,16 @@ def evaluate(
     elif tasks is not None:
         _evaluate_public(model, tasks, _config_for(tokens), limit, as_json)
     else:
+        from hone.config.checks import FORMS
         from hone.results import json_text
         from hone.show import measurement_line
 
         with texts_as_rows(text or []) as instead:
-            result = hone.evaluate(model, _config_for([*tokens, *instead]))
+            config = _config_for([*tokens, *instead])
+            if text and FORMS.get(config.method.task) is not None:
+                what = f"a text alone has no loss for a model of task {config.method.task}"
+                raise HoneError(what, where="--text", fix=f"write hone predict {model} --text '…', or name rows")
+            result = hone.evaluate(model, config)
         typer.echo(json_text(result) if as_json else measurement_line(result))
 
 

@@ -16,7 +16,8 @@ from hone.config.fields import as_paths
 from hone.config.sections.data import DataSection
 from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
-from hone.data.sources import ROW_SUFFIXES, TEXT_SUFFIXES
+from hone.data.records import recognise
+from hone.data.sources import ROW_SUFFIXES, TEXT_SUFFIXES, read_rows
 from hone.errors import HoneError
 
 WHERE = "command line"
@@ -151,6 +152,8 @@ def assumed(model: ModelSection, data: DataSection, method: MethodSection, given
     if model.model_name_or_path or model.model_type or nothing or method.task not in BUNDLED_FOR:
         return []
     settings = [f"model_name_or_path={bundled.NAME}"]
+    if "task" not in given and files and _are_labelled(data):
+        settings.append("task=classification")
     if "learning_rate" not in given:
         settings.append(f"learning_rate={RATES.get(method.method, RATE)}")
     if files and not {"batching", "on_long_row"} & set(given) and _is_text(source):
@@ -158,6 +161,16 @@ def assumed(model: ModelSection, data: DataSection, method: MethodSection, given
     if "output_dir" not in given:
         settings.append(f"output_dir=runs/{source.name.split('.')[0] or 'data'}")
     return settings
+
+
+def _are_labelled(data: DataSection) -> bool:
+    """Whether the first row is a text and its class. What is wrong with the files is said by whoever reads them all."""
+    try:
+        rows = read_rows(as_paths(data.train_file), on_bad_row="skip", on_skip=lambda reason, where: None)
+        first = next(rows, None)
+        return first is not None and recognise(first.columns, data.column_mapping)[0] == "labelled"
+    except HoneError:
+        return False
 
 
 def _is_text(path: Path) -> bool:

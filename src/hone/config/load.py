@@ -122,7 +122,7 @@ def _missing_fix(path: Path, name: str) -> str:
     if "=" in name:
         return "a configuration file comes first: `hone train cfg.yaml learning_rate=1e-4`"
     if near := near_recipe(path.stem):
-        return f"`hone init {near}` writes that recipe"
+        return f"`hone init {near} --with-data` writes that recipe and rows to try it with; then hone train {near}.yaml"
     if path.suffix:
         return "`hone init` lists the recipes to start from"
     return f"`hone init` lists the recipes to start from; a model is named by its key: model_name_or_path={name}"

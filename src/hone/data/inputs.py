@@ -16,8 +16,8 @@ from hone.config.sections.data import DataSection
 from hone.data.records import REQUIRED, Form, examples, recognise
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
 from hone.data.store import open_bin
-from hone.data.templates import resolve_template
-from hone.errors import HoneError
+from hone.data.templates import render, resolve_template
+from hone.errors import HoneError, placed
 from hone.hub import no_retries
 
 Side = Literal["train", "validation"]
@@ -136,6 +136,10 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
     if first is None:
         raise HoneError(f"no {side} rows", fix=skipped[0] if skipped else "the data is empty")
     form, mapping = recognise(first[0].columns, section.column_mapping, usable)
+    template = resolve_template(section.template, form, True) if forms is None else "chat"
+    if template != "chat":  # of a chat only its tokenizer knows
+        with placed(first[0].where):
+            render(first[1], template, None)
     n_rows = first[0].ends + sum(row.ends for row, _ in found)
     return FirstLook(form, max(1, n_rows), complete, mapping)
 
