@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench base docs constraints clean
+.PHONY: setup demo test check bench base docs labs constraints clean
 
 setup: $(VENV)/.installed sandbox  ## make .venv, install hone with the tested versions
 
@@ -51,6 +51,9 @@ base: setup  ## pre-train the base model on public Python source, into out/base/
 docs: setup  ## write what the documentation takes from the code
 	$(BIN)/python -m hone.config.reference > docs/reference/config.md
 	$(BIN)/python tools/command_pages.py
+
+labs: setup  ## run the commands of docs/labs and write their outputs into the pages
+	$(BIN)/python tools/labs.py
 
 constraints:  ## write the installed versions to constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v -e '^hone' -e ' @ ' > constraints.txt
