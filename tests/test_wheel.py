@@ -5,6 +5,7 @@ Nothing is fetched: the new environment sees the libraries of this one, but not 
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -107,6 +108,8 @@ def test_what_is_installed_answers(installed: Path, tmp_path: Path) -> None:
         [installed, "-c", "import hone; print(hone.__file__)"], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert Path(where.stdout.strip()).is_relative_to(installed.parents[1]), where.stdout + where.stderr
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    assert run(installed, tmp_path, "--version").split()[-1] == version
     assert "From rows to a run" in run(installed, tmp_path, "--help")
     assert "method.lora_r" in run(installed, tmp_path, "explain", "lora_r")
     assert "Perplexity is" in run(installed, tmp_path, "explain", "perplexity")

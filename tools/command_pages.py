@@ -1,4 +1,4 @@
-"""Write into docs/files what changes with the code: each command's arguments and options, and the list of pages.
+"""Write into docs/files what the code knows: examples, arguments and options of each command, and the list of pages.
 
 python tools/command_pages.py            # writes; `make docs` does it
 python tools/command_pages.py --check    # names the pages that are out of date, and ends with 1
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, get_args
 from typer.main import get_command
 
 from hone.cli import NAMES, PANELS, app
+from hone.commands.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "files"
@@ -37,19 +38,36 @@ class Parameter(NamedTuple):
     default: str
 
 
+HELP = Parameter("--help, -h", "Show this message and exit.", "")
+
+
 def command_names() -> list[tuple[str, list[str]]]:
     """The panels of `hone --help`, with the names of their commands."""
     return [(panel, [NAMES.get(one, one.__name__) for one in commands]) for panel, commands in PANELS]
 
 
 def command_block(name: str) -> str:
-    """A command's docstring, usage line, arguments and options."""
+    """A command's examples, docstring, usage line, arguments, options, and where its code is."""
     command: Any = get_command(app).commands[name]  # type: ignore[attr-defined]
     values = {key: value_name(one.annotation) for key, one in inspect.signature(command.callback).parameters.items()}
-    parameters = [of_typer(one, values[one.name]) for one in command.params]
+    parameters = [of_typer(one, values[one.name]) for one in command.params] + [HELP]
     arguments = " ".join(one.typed for one in parameters if not one.typed.startswith("-"))
-    summary = str(command.help).split("\n\n")[0]
-    return block(summary, f"hone {name} {arguments} [OPTIONS]", [*parameters, Parameter("--help, -h", "", "")])
+    summary, usage = str(command.help).split("\n\n")[0], f"hone {name} {arguments} [OPTIONS]"
+    examples = ["## Usage", "", "```bash", *example_lines(name), "```", "", "## Arguments and options"]
+    return "\n\n".join(["\n".join(examples), block(summary, usage, parameters), f"Code: {code_link(command)}."])
+
+
+def code_link(command: Any) -> str:
+    function = inspect.unwrap(command.callback)
+    path = Path(inspect.getfile(function)).relative_to(ROOT).as_posix()
+    return f"[{path}](../../{path}), `{function.__name__}`"
+
+
+def example_lines(name: str) -> list[str]:
+    """The lines at the foot of its help, each with what it does."""
+    lines = EXAMPLES[name]
+    width = max(len(line) for line, _ in lines)
+    return [f"{line:{width}}  # {what}" for line, what in lines]
 
 
 def value_name(annotation: Any) -> str:
@@ -96,10 +114,9 @@ def plain_loop_block() -> str:
 def block(summary: str, usage: str, parameters: list[Parameter]) -> str:
     lines = [*wrapped(" ".join(summary.split())), "", "```text", " ".join(usage.split()), "```", ""]
     for one in parameters:
-        what = one.what or ("Show this message and exit." if one.typed.startswith("--help") else "")
+        what = f": {one.what.removesuffix('.')}." if one.what else ""
         default = f" Default: `{one.default}`." if one.default else ""
-        ended = what if what.endswith(".") else f"{what}."
-        lines += wrapped(f"- `{one.typed}`: {ended if what else ''}{default}".rstrip(": "), indent="  ")
+        lines += wrapped(f"- `{one.typed}`{what}{default}", indent="  ")
     return "\n".join(lines)
 
 

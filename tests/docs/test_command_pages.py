@@ -32,6 +32,7 @@ def test_the_written_parts_are_those_of_the_code(tool: ModuleType) -> None:
 
 def test_options_stand_with_their_defaults(tool: ModuleType, tmp_path: Path) -> None:
     block = tool.command_block("grade")
+    assert "## Usage\n\n```bash\nhone grade tasks.jsonl " in block, "the examples of its help"
     assert "hone grade TASKS [SAMPLES] [OPTIONS]" in block
     assert "- `--timeout X`: Seconds a program may compute. Default: `3.0`." in block
     assert "- `--epochs N`: how often every row is read. Default: `3`." in tool.plain_loop_block()
