@@ -108,7 +108,9 @@ def test_what_is_given_is_not_assumed(here: Path, trained: list[Config], model_f
     invoke("train", "data.jsonl", "lr=2e-4", "output_dir=mine", "--num_train_epochs", "1")
     invoke("train", "train_file=data.jsonl", "method=lora")
     invoke("train", f"model_name_or_path={model_folder}", "data.jsonl")
-    first, lora, other = trained
+    assert invoke("train", "--bf16", "data.jsonl", "--save-strategy", "no", "--seed", "3").exit_code == 0
+    first, lora, other, mixed = trained
+    assert (mixed.data.train_file, mixed.train.bf16, mixed.train.seed) == (here / "data.jsonl", True, 3)
     assert (first.train.learning_rate, first.output.output_dir) == (2e-4, here / "mine")
     assert (first.train.num_train_epochs, first.model.model_name_or_path) == (1, "hone-base")
     assert (lora.train.learning_rate, lora.model.model_name_or_path) == (4e-3, "hone-base")

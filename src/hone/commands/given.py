@@ -13,6 +13,7 @@ from pathlib import Path
 from hone import bundled
 from hone.config.explain import recipe_names
 from hone.config.fields import as_paths
+from hone.config.overrides import stands_alone
 from hone.config.sections.data import DataSection
 from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
@@ -64,9 +65,7 @@ def words(tokens: Sequence[str], data_key: str) -> Words:
         elif token == "--resume" and not (left and left[0] in ("true", "false", "auto", "never")):
             found.notes.append("--resume is not needed: the same command resumes an interrupted run")
         elif token.startswith("-"):
-            follows = (
-                not equals and left and not left[0].startswith("--") and "=" not in left[0] and not is_config(left[0])
-            )
+            follows = not equals and left and not stands_alone(name.lstrip("-").replace("-", "_"), left[0])
             found.settings += [token, left.pop(0)] if follows else [token]
         elif equals:
             found.settings.append(token)

@@ -39,7 +39,7 @@ def parse_overrides(tokens: Sequence[str]) -> list[Item]:
             name = name[2:].replace("-", "_")
             if not equals:
                 following = tokens[at] if at < len(tokens) else None
-                takes_next = following is not None and not _stands_alone(name, following)
+                takes_next = following is not None and not stands_alone(name, following)
                 text = str(following) if takes_next else _switch(name)
                 at += takes_next
         elif not equals:
@@ -72,7 +72,7 @@ def _is_switch(name: str) -> bool:
     return leaf in leaves() and leaf_field(leaf).annotation in (bool, bool | None)
 
 
-def _stands_alone(name: str, following: str) -> bool:
+def stands_alone(name: str, following: str) -> bool:
     """Whether `--name` has no value of its own: the next token is another option, or not an answer to a switch."""
     if following.startswith("--"):
         return True
