@@ -89,7 +89,9 @@ def check(
         refuse_fp16(config.train, config.where)
     rows = _first_rows(config)
     typer.echo(resolved_yaml(config) if everything else changed_yaml(config))
-    typer.echo(f"ok: {rows}" if everything else f"ok: {rows}; all other keys have their defaults (--all shows them)", err=True)
+    typer.echo(
+        f"ok: {rows}" if everything else f"ok: {rows}; all other keys have their defaults (--all shows them)", err=True
+    )
 
 
 def _first_rows(config: Any) -> str:

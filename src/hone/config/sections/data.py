@@ -82,7 +82,8 @@ class DataSection(Section):
         what="Your column names for ours: {ours: yours}, e.g. {text: content} or {prompt: question}.",
         why="The form of a row is recognised by its columns, and yours may have other names.",
         how="Ours: text; prompt, completion; messages; instruction, input, output; conversations; text, label; source, "
-        "target.",
+        "target. Without a mapping, usual names (question, answer, response …) are taken where they can mean one thing "
+        "only, with a notice.",
         benefit="No copy of the data with renamed columns.",
         tradeoff="A name that no row has is an error with file and line. A wrong pair trains the wrong text.",
         cpu="{}",
@@ -131,7 +132,8 @@ class DataSection(Section):
         512,
         what="The longest example in tokens, prompt and answer together.",
         why="Memory and time grow with it, attention with its square.",
-        how="What is longer is treated as on_long_row says. At most the model's own limit (1,024 for GPT-2).",
+        how="What is longer is treated as on_long_row says. At most the model's own limit (1,024 for GPT-2), "
+        "which is taken where it is below 512 and no max_length is given.",
         benefit="Just above your longest useful row, nothing is lost and nothing wasted.",
         tradeoff="Too high: out of memory on one long row. Too low: answers are cut, the end token is never seen, and "
         "generations do not stop.",

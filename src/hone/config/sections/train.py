@@ -281,8 +281,8 @@ class TrainSection(SpeedKeys):
         why="GPUs before Ampere (T4, V100) have fast float16 and no bfloat16.",
         how="The loss is multiplied by a large factor, which is lowered when gradients overflow.",
         benefit="Two to four times faster on those GPUs.",
-        tradeoff="true: skipped steps at the start, nan on models trained in bfloat16 (values above 65,504). Not for "
-        "CPUs.",
+        tradeoff="true: skipped steps at the start, nan on models trained in bfloat16 (values above 65,504). Refused "
+        "without CUDA.",
         cpu="false",
         gpu="true on T4 and V100, else false with bf16: true",
         maps_to=_ARGUMENTS + "fp16",
