@@ -259,6 +259,8 @@ def wrong_dotted(said: Mention, text: str) -> str | None:
         return (
             None if is_there(text.removeprefix("hone.")) or second in defined(SOURCE / "__init__.py") else "not there"
         )
+    if first == "run" and second in defined(SOURCE / "notebook.py") | defined(SOURCE / "runs.py"):
+        return None  # a run that one holds
     if first in keys().values() and second in keys():
         return None if keys()[second] == first else f"{second} is a key of section {keys()[second]}"
     ours = [name for name in modules() if name.split(".")[-1] == first]

@@ -1,9 +1,13 @@
 """hone: fine-tune language models on the machine you have, and prove what that changed.
 
-The command line is a thin skin over these functions; each imports what it needs when it is called.
+The command line is a thin skin over these functions; each imports what it needs when it is called. Every one that
+takes a configuration takes a YAML file, a dictionary, a `Config`, or keys alone, and keys over any of them.
 
 >>> import hone                                                            # doctest: +SKIP
->>> run = hone.train(hone.load_config("recipe.yaml", ["learning_rate=1e-4"]))   # doctest: +SKIP
+>>> run = hone.train("light-lab.yaml", learning_rate=1e-4)                 # doctest: +SKIP
+>>> print(run)                                                             # doctest: +SKIP
+Run('runs/light-lab'): finished, hone-base, loss 1.512 -> 1.204 (better)
+>>> run.generate("def add(a, b):")[0]                                      # doctest: +SKIP
 >>> model, tokenizer = hone.load(run)                                      # doctest: +SKIP
 """
 
@@ -11,25 +15,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from hone.errors import HoneError, Interrupted
+from hone.progress import shown
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from hone.config.load import Source
     from hone.config.schema import Config
     from hone.convert.merge import Merged
     from hone.data.prepare import Prepared
     from hone.data.records import Example
     from hone.inference.generate import SamplingOptions
     from hone.inference.prompts import Prompt
+    from hone.notebook import Run, Runs
     from hone.planning.plan import Plan
     from hone.results import Comparison, Measurement
     from hone.results.repeat import Repeat
-    from hone.runs import Run
     from hone.tasks.task import Task
 
 __version__ = "0.1.0"
 __all__ = [
+    "HoneError",
+    "Interrupted",
+    "Run",
     "compare",
     "evaluate",
+    "find_runs",
     "flat_collator",
     "generate",
     "generate_many",
@@ -41,53 +53,143 @@ __all__ = [
     "prepare",
     "repeat",
     "speed_up",
+    "text",
     "train",
 ]
 
 
-def load_config(source: "str | Path | Mapping[str, Any] | None" = None, overrides: Sequence[str] = ()) -> "Config":
-    """Read a YAML file or a mapping, apply `key=value` overrides, check everything. See `hone.config.load`."""
+def __getattr__(name: str) -> Any:
+    if name == "Run":  # when it is asked for: what it imports would cost every command its start
+        from hone.notebook import Run
+
+        return Run
+    raise AttributeError(f"module 'hone' has no attribute '{name}'")
+
+
+def load_config(source: "Source" = None, overrides: Sequence[str] = (), **keys: Any) -> "Config":
+    """Read a configuration and check all of it; every other function does this with what it is given.
+
+    Args:
+        source: a YAML file, a dictionary (nested or flat), a `Config` to change, or None for the defaults.
+        overrides: `key=value` texts, as on the command line.
+        keys: any keys, as Python values; they win. Relative paths in them start from the current folder.
+
+    Raises:
+        HoneError: an unknown key (the nearest one is named), a wrong value, a contradiction.
+    """
+    import logging
+
     from hone.config.load import load_config as load
 
-    return load(source, overrides)
+    config = load(source, overrides, keys)
+    for notice in config.notices if config is not source else ():
+        logging.getLogger("hone").warning("note: %s", notice)
+    return config
 
 
-def prepare(config: "Config", task: "Task | None" = None) -> "Prepared":
-    """Tokenise the config's data into the token store, or open it if that was done before."""
+def prepare(source: "Source" = None, /, *, task: "Task | str | None" = None, **keys: Any) -> "Prepared":
+    """Tokenise the data into the token store, or open it if that was done before; arguments as of `hone.train`."""
+    from hone.config.checks import require_training
     from hone.data.prepare import prepare as prepare_data
     from hone.data.tokenizer import tokenizer_of
     from hone.models.fallback import with_fallback
     from hone.tasks import chosen
 
-    config, task = chosen(with_fallback(config), task)
+    config, task = chosen(*_asked(source, task, keys))
+    require_training(config)
+    config = with_fallback(config)
     return prepare_data(config, task, tokenizer_of(config.model))
 
 
-def plan(config: "Config", task: "Task | None" = None, *, measure: bool = False) -> "Plan":
-    """What a training will cost: parameters, steps, memory, disk, and with `measure` time; see `hone.planning.plan`."""
+def plan(source: "Source" = None, /, *, measure: bool = False, task: "Task | str | None" = None, **keys: Any) -> "Plan":
+    """What a training will cost: parameters, steps, memory, disk, and with `measure` time; see `hone.planning.plan`.
+
+    The other arguments are those of `hone.train`; `print(hone.text(plan))` shows it as `hone plan` does.
+    """
     from hone.planning.plan import make_plan
 
-    return make_plan(config, task, measure=measure)
+    return make_plan(*_asked(source, task, keys), measure=measure)
 
 
-def train(config: "Config", task: "Task | None" = None) -> "Run":
-    """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder."""
+def train(
+    source: "Source" = None,
+    /,
+    *,
+    task: "Task | str | None" = None,
+    callbacks: "Sequence[TrainerCallback]" = (),
+    **keys: Any,
+) -> "Run":
+    """Measure the base, train, save, measure the tuned model; everything is in the returned run's folder.
+
+    The same call again resumes what was interrupted, and returns what is finished without training it again.
+
+        hone.train("light-lab.yaml")                            # a file; `hone init light-lab` writes one
+        hone.train("light-lab.yaml", learning_rate=1e-4)        # keys over it
+        hone.train({"train_file": "rows.jsonl", "model_name_or_path": "hone-base"})
+        hone.train(train_file="rows.jsonl", model_name_or_path="hone-base", output_dir="runs/first")
+
+    Args:
+        source: a YAML file, a dictionary (nested or flat), a `Config` of `hone.load_config`, or nothing.
+        task: causal (the default), classification or seq2seq; or a `Task` of your own (`hone.tasks.task`).
+        callbacks: transformers' `TrainerCallback` objects of your own, called around each step.
+        keys: any key of the configuration, over the source. Ten that matter most:
+
+            model_name_or_path           the model to start from: a folder, a hub name, or the bundled "hone-base"
+            train_file                   rows: .jsonl, .json, .csv, .parquet, .txt, .md, .py, or a folder of them
+            validation_file              rows to measure on; without it validation_split_percentage holds some out
+            template                     how a row becomes text: plain, instruction, chat (default: by its columns)
+            max_length                   tokens of the longest example
+            method                       full, freeze (only the upper layers) or lora (small added matrices)
+            learning_rate                5e-5 for large models; hone-base learns at 1e-3
+            num_train_epochs             how often each row is seen
+            per_device_train_batch_size  rows in a step
+            output_dir                   the run folder; another training needs another one, or overwrite=True
+
+            `hone explain` on the command line lists all of them, `hone explain KEY` says what one does and costs;
+            the same as a page: docs/reference/config.md.
+
+    Returns:
+        A `hone.Run`. run.base and run.tuned hold the numbers before and after, run.comparison their difference and
+        its verdict; run.metrics() is a table of the steps, run.samples() what both wrote, run.report() a page;
+        run.generate(prompt) asks the tuned model, run.compare(other) compares two runs, run.merge(folder) removes an
+        adapter. A notebook shows a run as a table, `print(hone.text(run))` prints what `hone train` does.
+
+    Raises:
+        HoneError: a mistake that you can repair: what is wrong, where, and what to do. Nothing half-written is left.
+        Interrupted: Ctrl-C, a notebook's stop button or SIGTERM; a checkpoint is saved, the same call goes on.
+
+    What happens is shown while it trains, unless you have set up logging yourself; see `hone.progress`.
+    """
     from hone.hardware import calm_threads
 
     calm_threads()
+    from hone.notebook import Run
     from hone.training.train import train as train_run
 
-    return train_run(config, task)
+    with shown():
+        config, own = _asked(source, task, keys)
+        return Run(train_run(config, own, callbacks).folder)
 
 
-def repeat(config: "Config", seeds: Sequence[int], task: "Task | None" = None) -> "Repeat":
-    """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`."""
+def repeat(
+    source: "Source" = None, /, seeds: "int | Sequence[int]" = 6, *, task: "Task | str | None" = None, **keys: Any
+) -> "Repeat":
+    """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`.
+
+    Args:
+        seeds: how many, from the configuration's seed on, or which ones.
+
+    The other arguments are those of `hone.train`; `print(hone.text(found))` shows it as `hone repeat` does.
+    """
     from hone.hardware import calm_threads
 
     calm_threads()
     from hone.training.repeat import repeat as repeat_runs
 
-    return repeat_runs(config, seeds, task)
+    with shown():
+        config, own = _asked(source, task, keys)
+        first = config.train.seed
+        return repeat_runs(config, range(first, first + seeds) if isinstance(seeds, int) else seeds, own)
 
 
 def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:
@@ -113,30 +215,51 @@ def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokeniz
     return load_finished(name), load_tokenizer(name)
 
 
-def evaluate(model: "Run | str | Path", config: "Config", task: "Task | None" = None) -> "Measurement":
-    """Loss, perplexity and bits per byte of a model on the validation data of `config`, with intervals."""
+def evaluate(
+    model: "Run | str | Path", source: "Source" = None, /, *, task: "Task | str | None" = None, **keys: Any
+) -> "Measurement":
+    """Loss, perplexity and bits per byte of a model on held-out rows, with intervals.
+
+    Args:
+        model: a run, a run's folder, an adapter, a model folder or a hub name.
+        source: whose validation rows, as of `hone.train`; by default, and for a run, its own.
+        keys: over the source; `validation_file="others.jsonl"` measures on these.
+    """
     from hone.evaluation.evaluate import evaluate_model
 
-    return evaluate_model(_name(model), config, task)
+    name = _name(model)
+    own = Path(name) / "config.resolved.yaml"
+    return evaluate_model(name, *_asked(own if source is None and own.is_file() else source, task, keys))
+
+
+def find_runs(folder: "str | Path" = ".") -> "Runs":
+    """The runs in a folder, up to three levels down: what `hone runs` lists. A notebook shows them as a table."""
+    from hone.notebook import find_runs as find
+
+    return find(folder)
+
+
+def text(found: "Run | Measurement | Comparison | Repeat | Plan") -> str:
+    """A run, a measurement, a comparison, a repetition or a plan as the command of that name prints it."""
+    from hone.notebook import text as text_of
+
+    return text_of(found)
 
 
 def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95) -> "Comparison":
     """Two runs, two files of graded programs, or a run's base and tuned: differences, tests, verdicts."""
     from hone.evaluation.compare import compare as compare_measured
 
-    return compare_measured(a, b, confidence=confidence)
+    return compare_measured(_name(a), None if b is None else _name(b), confidence=confidence)
 
 
 def merge(
     source: "Run | str | Path", target: "str | Path", *, base: str | None = None, dtype: str | None = None
 ) -> "Merged":
     """Make an adapter and its base one model folder that loads without PEFT; see `hone.convert.merge`."""
-    from hone.convert.merge import merge_folders, read_adapter
-    from hone.data.tokenizer import load_tokenizer
+    from hone.convert.merge import merge as merge_adapter
 
-    folder = Path(_name(source))
-    read_adapter(folder)  # what it says is clearer than what the tokenizer's loader says
-    return merge_folders(folder, Path(target), load_tokenizer(folder), base=base, dtype=dtype)
+    return merge_adapter(Path(_name(source)), Path(target), base=base, dtype=dtype)
 
 
 def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -170,14 +293,22 @@ def generate_many(
     **options: Unpack["SamplingOptions"],
 ) -> Iterator[list[str]]:
     """As `generate`, the answers to each of many prompts, decoded together; see `hone.inference.generate`."""
-    from hone.inference.generate import chosen_settings, chosen_template, generate_texts, ready_model
+    from hone.inference.generate import answers
 
-    name = _name(model)
-    settings = chosen_settings(name, options)
-    loaded, tokenizer = ready_model(name)
-    return generate_texts(loaded, tokenizer, prompts, settings, chosen_template(name, template, tokenizer))
+    return answers(_name(model), prompts, template, options)
+
+
+def _asked(source: "Source", task: "Task | str | None", keys: Mapping[str, Any]) -> "tuple[Config, Task | None]":
+    """The configuration that was asked for; `task` is a key like any other, or a task of one's own."""
+    if isinstance(task, str):
+        return load_config(source, **keys, task=task), None
+    return load_config(source, **keys), task
 
 
 def _name(model: "Run | str | Path") -> str:
     """What a model is loaded by: the folder of a run, else the folder or hub name given."""
-    return str(getattr(model, "folder", model))
+    name = getattr(model, "folder", model)
+    if not isinstance(name, str | Path):
+        fix = "give a run, a folder, or a name: hone.load('runs/my')"
+        raise HoneError(f"a model was expected, not {type(model).__name__}", fix=fix)
+    return str(name)

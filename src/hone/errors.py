@@ -21,9 +21,16 @@ class HoneError(ValueError):
         message = f"{where}: {what}" if where else what
         super().__init__(f"{message}\n  {fix}" if fix else message)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback: the message, as the command line does."""
+        return [f"HoneError: {self}"]
+
 
 class Interrupted(Exception):
     """A signal ended the run; a checkpoint was written if training had begun. The command line's exit code is 130."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Interrupted: {self}"]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 import hone
 from hone.cli import app
+from hone.config.explain import recipe_text
 
 GUIDES = sorted([page for page in DOCS.glob("*.md") if page.name != "log.md"] + list((DOCS / "files").glob("*.md")))
 COMMANDS: Any = get_command(app)
@@ -55,9 +56,39 @@ def test_python_of_afterwards(
     common = {"model_name_or_path": str(model_folder), "train_file": str(rows), "max_steps": 1, "max_length": 128}
     for method, name in (("full", "my"), ("lora", "lora")):
         hone.train(hone.load_config({**common, "method": {"method": method}, "output_dir": f"runs/{name}"}))
-    names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "afterwards.md").read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 3
-    for block in blocks:
-        exec(compile(block, "afterwards.md", "exec"), names)
+    blocks, names = run_python("afterwards.md")
+    assert blocks == 3
     assert type(names["model"]).__name__.startswith("Peft")
+
+
+@pytest.mark.slow
+def test_python_of_python(
+    tmp_path: Path,
+    model_folder: Path,
+    write_rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every block of the page, in order; the models it names are tiny ones of these names in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("hone-base", "distilgpt2"):
+        (tmp_path / name).symlink_to(model_folder)
+    for name, n in (("train.jsonl", 8), ("eval.jsonl", 4)):
+        write_rows(name, [{"text": f"def f_{n}_{i}(x):\n    return x + {i}\n"} for i in range(n)])
+    recipe = recipe_text("light-lab").replace("num_train_epochs: 2", "num_train_epochs: 1")
+    Path("light-lab.yaml").write_text(f"{recipe}\neval:\n  sample_prompts: 1\n  sample_max_new_tokens: 4\n")
+    blocks, names = run_python("python.md")
+    assert blocks == 11
+    assert names["stopped"].status["status"] == "finished" and len(names["runs"]) == 1
+    assert names["seeds"].headline == "loss" and names["trainer"].state.global_step == 2
+    said = capsys.readouterr().out
+    assert "unknown key 'lerning_rate'" in said and "did you mean 'learning_rate'" in said
+
+
+def run_python(page: str) -> tuple[int, dict[str, Any]]:
+    """Run the Python blocks of a page one after the other: how many there are, and the names they leave."""
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    return len(blocks), names

@@ -214,7 +214,7 @@ def test_it_is_prepared_planned_evaluated_and_repeated_as_well(config: Config) -
     assert run.tuned is not None and math.isclose(again.value("rmse"), run.tuned.value("rmse"), rel_tol=1e-5)
     config.output.output_dir = run.folder.with_name("seeds")
     config.train.num_train_epochs = 1.0
-    assert hone.repeat(config, [1, 2], task=TASK).headline == "squared_error"
+    assert hone.repeat(config, seeds=[1, 2], task=TASK).headline == "squared_error"
 
 
 def test_lora_saves_and_loads_its_head(config: Config) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import hone
 from hone.errors import HoneError
 
 if TYPE_CHECKING:
@@ -32,12 +31,13 @@ def config_of(settings: list[str] | None, data_key: str = "train_file", *, assum
         assume: take the bundled model where neither a config nor a model is given.
     """
     from hone.commands.given import assumed, assumption_note, words
+    from hone.config.load import load_config
 
     found = words(settings or [], data_key)
-    config = hone.load_config(found.config, found.settings)
+    config = load_config(found.config, found.settings)
     notes = list(found.notes)
     if assume and found.config is None and (extra := assumed(config.model, config.data, config.method, config.lines)):
-        config = hone.load_config(None, [*extra, *found.settings])
+        config = load_config(None, [*extra, *found.settings])
         config.lines.update({setting.partition("=")[0]: "assumed" for setting in extra})
         notes.append(assumption_note(extra))
     for notice in [*notes, *config.notices]:

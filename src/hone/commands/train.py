@@ -209,5 +209,5 @@ def repeat(
     from hone.tables.results import repeat_text
     from hone.training.repeat import parse_seeds
 
-    found = hone.repeat(config, parse_seeds(seeds, config.train.seed))
+    found = hone.repeat(config, seeds=parse_seeds(seeds, config.train.seed))
     typer.echo(json_text(found) if as_json else repeat_text(found, config.output.output_dir))

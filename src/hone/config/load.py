@@ -1,4 +1,6 @@
-"""Reading a configuration: a YAML file or a mapping, then `key=value` overrides, checked into one `Config`.
+"""Reading a configuration: a YAML file, a mapping or a `Config`, then `key=value` overrides, then Python values by key.
+
+This is the only way to a checked `Config`, of the command line and of every function in Python.
 
 Sections may be nested, flat or mixed; foreign names are translated with a notice; every mistake of a file is reported
 together, with its line. `dump.resolved_yaml` is the way back. Does not check that files exist, nor what training needs
@@ -6,6 +8,8 @@ together, with its line. `dump.resolved_yaml` is the way back. Does not check th
 
 >>> load_config({"learning_rate": 1e-4}, ["seed=1"]).train.seed
 1
+>>> load_config({"learning_rate": 1e-4}, keys={"seed": 2}).train.seed
+2
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +28,8 @@ from hone.config.schema import Config, Provenance, leaf_field, leaves, section_n
 from hone.config.sections.output import OutputSection
 from hone.errors import HoneError
 
+Source = str | Path | Mapping[str, Any] | Config | None
+KEYWORD = "keyword argument"  # where a key given in Python stands
 MAX_BYTES = 1 << 20  # a configuration is a few kilobytes; data given by mistake is refused before it is parsed
 
 PATH_LEAVES = ("train_file", "validation_file", "token_cache_dir", "output_dir", "code_tasks")
@@ -44,41 +50,62 @@ class _Loaded:
     problems: list[Problem] = field(default_factory=list)
 
 
-def load_config(source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapping[str, Any] | None = None) -> Config:
     """Read a configuration.
 
     Args:
-        source: a YAML file, a mapping (nested or flat), or None for the defaults.
+        source: a YAML file, a mapping (nested or flat), a `Config` to change, or None for the defaults.
         overrides: `key=value`, `section.key=value`, `--key=value` or `--key value` tokens; they win over the source,
             and the last one of the same key wins.
+        keys: keys as Python values, nested or flat; they win over both.
 
     Raises:
-        HoneError: anything wrong with the file, a key or a value; all mistakes of one file in one message.
+        HoneError: anything wrong with the source, a key or a value; all mistakes of one file in one message.
     """
-    text, name, base = None, None, Path.cwd()
-    if isinstance(source, Mapping):
-        root = _mapping_item(source)
-    elif source is not None:
-        path, name = Path(source).expanduser(), str(source)
-        text = _read_text(path, name)
-        root, base = parse_yaml(text, name), path.resolve().parent
-        _require_mapping(root, name)
-    else:
-        root = Item({}, 0, {})
-
+    if isinstance(source, Config) and not overrides and not keys:
+        return source
+    if not isinstance(overrides, Sequence):
+        raise HoneError("overrides are a list of texts", fix='write ["learning_rate=1e-4"], or learning_rate=1e-4')
+    root, text, name, base = _root(source)
     loaded = _Loaded()
     _collect(loaded, _givens(root, name, base), last_wins=False)
     for item in parse_overrides(overrides):
         _collect(loaded, _givens(item, "command line", Path.cwd()), last_wins=True)
+    _collect(loaded, _givens(_mapping_item(keys or {}), KEYWORD, Path.cwd()), last_wins=True)
     config = _validated(loaded, name, _values(base, loaded))
+    before = source._provenance if isinstance(source, Config) else Provenance()
     config._provenance = Provenance(
-        source_text=text,
-        source_path=None if text is None else Path(str(source)).expanduser().resolve(),
-        overrides=list(overrides),
+        source_text=before.source_text if text is None else text,
+        source_path=before.source_path if text is None else Path(str(source)).expanduser().resolve(),
+        overrides=[*before.overrides, *overrides],
         notices=loaded.notices + idle_notices(config, loaded.given),
-        lines={leaf: given.where for leaf, given in loaded.given.items() if given.where},
+        lines={**before.lines, **{leaf: given.where for leaf, given in loaded.given.items() if given.where}},
     )
     return config
+
+
+def _root(source: Source) -> tuple[Item, str | None, str | None, Path]:
+    """What the source says: its keys, its text and name if it is a file, and the folder its paths start from."""
+    if source is None:
+        return Item({}, 0, {}), None, None, Path.cwd()
+    if isinstance(source, Config):
+        given = {section: getattr(source, section).model_dump(exclude_unset=True) for section in section_names()}
+        return _mapping_item(given), None, None, Path.cwd()
+    if isinstance(source, Mapping):
+        return _mapping_item(source), None, None, Path.cwd()
+    if not isinstance(source, str | Path):
+        raise HoneError(
+            f"a configuration was expected, not {type(source).__name__}",
+            fix="give a YAML file, a dictionary, a Config, or keys alone: learning_rate=1e-4",
+        )
+    path, name = Path(source).expanduser(), str(source)
+    if path.suffix in (".jsonl", ".csv", ".parquet", ".bin"):
+        what = "is a data file, a YAML file was expected"
+        raise HoneError(what, where=name, fix=f"give it as a key: train_file={name!r}")
+    text = _read_text(path, name)
+    root = parse_yaml(text, name)
+    _require_mapping(root, name)
+    return root, text, name, path.resolve().parent
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -250,10 +277,10 @@ def _validated(loaded: _Loaded, name: str | None, values: dict[str, dict[str, An
 
 
 def _report(problems: list[Problem], name: str | None) -> HoneError:
-    """One error for one or many mistakes: the file's by line, then the command line's."""
+    """One error for one or many mistakes: the file's by line, then the others."""
     if len(problems) == 1:
         only = problems[0]
         return HoneError(only.what, where=only.where or name, fix=only.fix)
-    ordered = sorted(problems, key=lambda problem: (problem.where == "command line", problem.line))
+    ordered = sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
     rows = [f"\n  {p.where + ': ' if p.where else ''}{p.what}\n    {p.fix}" for p in ordered]
     return HoneError(f"{len(rows)} mistakes{''.join(rows)}", where=name)

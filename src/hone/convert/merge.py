@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from hone import bundled
 from hone.config.sections.model import ModelSection
 from hone.convert.verified_write import refuse_existing, verified_write
+from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, first_line
 from hone.files import read_json, write_json_atomic
 from hone.models.adapter import adapter_error, check_base
@@ -55,6 +56,12 @@ class Merged:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "folder": str(self.folder)}
+
+
+def merge(source: Path, target: Path, *, base: str | None = None, dtype: str | None = None) -> Merged:
+    """`merge_folders` with the tokenizer that lies beside the adapter."""
+    read_adapter(source)  # what it says is clearer than what the tokenizer's loader says
+    return merge_folders(source, target, load_tokenizer(source), base=base, dtype=dtype)
 
 
 def merge_folders(

@@ -101,6 +101,19 @@ def chosen_settings(model: str | Path, options: SamplingOptions) -> GenerateSect
     return load_config({"generate": {**section.model_dump(), **chosen}}).generate
 
 
+def answers(
+    name: str, prompts: Sequence[Prompt | Example | str], template: str | None, options: SamplingOptions
+) -> Iterator[list[str]]:
+    """`generate_texts` of a model by its name, with the template and the settings of its training where none are given.
+
+    Raises:
+        HoneError: as `chosen_settings`, `ready_model`, `chosen_template` and `generate_texts`.
+    """
+    settings = chosen_settings(name, options)
+    model, tokenizer = ready_model(name)
+    return generate_texts(model, tokenizer, prompts, settings, chosen_template(name, template, tokenizer))
+
+
 def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hone.files import write_text_atomic
 from hone.report import evaluation_sections, run_sections
-from hone.report.blocks import Report, Section, Verdict
+from hone.report.blocks import Report, Section, Table, Verdict
 from hone.report.folder import Folder, read_folder
 from hone.report.markdown import to_markdown
 from hone.report.page import to_html
@@ -50,6 +50,18 @@ def write_report_or_say(path: Path) -> None:
         write_report(path)
     except Exception as error:
         log.warning("no report was written (%s); try `hone report %s`", error, path)
+
+
+def verdict_and_tables(path: Path) -> tuple[Verdict, list[Table]]:
+    """The head of a report alone: the verdict, and the first tables of what was measured and of graded programs.
+
+    Raises:
+        HoneError: this is not a run folder.
+    """
+    folder = read_folder(path)
+    sections = [evaluation_sections.metrics(folder), evaluation_sections.code(folder)]
+    tables = [[block for block in section.blocks if isinstance(block, Table)][:1] for section in sections if section]
+    return verdict_of(folder), [table for first in tables for table in first]
 
 
 def build_report(folder: Folder) -> Report:

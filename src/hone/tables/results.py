@@ -84,7 +84,7 @@ def worse(found: Comparison, metric: str) -> str | None:
 # ---- repeated trainings ----------------------------------------------------------------------------------------------
 
 
-def repeat_text(found: Repeat, folder: Path) -> str:
+def repeat_text(found: Repeat, folder: Path | None = None) -> str:
     """The seeds one by one, then what they show together; of `hone.training.repeat.repeat`."""
     rows = [
         [
@@ -98,7 +98,8 @@ def repeat_text(found: Repeat, folder: Path) -> str:
     ]
     metric = found.metrics[found.headline]
     header = ["seed", f"tuned ({metric.kind.noun})", "tuned - base, paired", "verdict", "time"]
-    return "\n\n".join([table(header, rows), "\n".join(_together(found)), f"runs and repeat.json: {folder}"])
+    parts = [table(header, rows), "\n".join(_together(found))]
+    return "\n\n".join([*parts, f"runs and repeat.json: {folder}"] if folder else parts)
 
 
 def _together(found: Repeat) -> list[str]:

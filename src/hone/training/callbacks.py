@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hone.files import disk_errors
 from hone.loss import refuse_bad_loss
+from hone.progress import STEP, Lines
 from hone.show import duration
 
 log = logging.getLogger("hone")
@@ -85,6 +86,32 @@ class Stopper(TrainerCallback):
         # the loop runs its end of epoch also when it is broken off: nothing is due then
         if self.request.signal_number is not None:
             control.should_evaluate = control.should_save = control.should_log = False
+
+
+class Bar(TrainerCallback):
+    """A bar over the steps with the last loss, for a training in Python where nobody has set up logging."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.lines.begin(state.max_steps, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.lines.bar is not None:
+            self.lines.bar.update(1)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if self.lines.bar is not None and loss is not None:
+            self.lines.bar.set_postfix_str(f"loss {loss:.4f}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.lines.end()
 
 
 @dataclass
@@ -157,6 +184,7 @@ class MetricsLog(TrainerCallback):
             f"{tokens_per_s:,.0f}",
             line["peak_memory_bytes"] / 1e6,
             duration((now - began) / max(done, 1) * left),
+            extra=STEP,
         )
         return line
 

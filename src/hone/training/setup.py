@@ -17,10 +17,11 @@ from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
 from hone.hardware import matmul_gflops, peak_memory_bytes
 from hone.models.inspect import flops_per_token
+from hone.progress import lines_shown
 from hone.runs import Run
 from hone.tasks.task import Task
 from hone.training.arguments import training_arguments
-from hone.training.callbacks import MetricsLog, Stopper, StopRequest
+from hone.training.callbacks import Bar, MetricsLog, Stopper, StopRequest
 from hone.training.muon import muon
 from hone.training.trainer import HoneTrainer
 
@@ -49,6 +50,8 @@ def build_trainer(
             run.folder / "metrics.jsonl", trainer.progress, flops_per_token(model), rate * 1e9, peak_memory_bytes
         )
     )
+    if lines := lines_shown():
+        trainer.add_callback(Bar(lines))
     if trainer.measure and config.train.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(config.train.early_stopping_patience))
     return trainer, stopper

@@ -10,11 +10,11 @@ SIGTERM goes on where it was, and after the end it only says so.
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from hone.accelerations.allocator import give_back_freed_memory
 from hone.accelerations.precision import resolve_precision
@@ -44,11 +44,12 @@ from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missin
 log = logging.getLogger("hone")
 
 
-def train(config: Config, task: Task | None = None) -> Run:
+def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerCallback] = ()) -> Run:
     """Train as the config says, measure before and after, and leave everything in its run folder.
 
     Args:
         task: one of your own, in the place of the one that the config names.
+        callbacks: called around each step, beside those of the engine.
 
     Raises:
         HoneError: a mistake the user can repair; nothing half-written is left.
@@ -85,7 +86,7 @@ def train(config: Config, task: Task | None = None) -> Run:
             log.info("%s", describe_model(config.model, config.method.method, model))
             if config.eval.eval_base:
                 measure(bench, "base", model)
-            model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint)
+            model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
             save_model(model, tokenizer, data.template, run.folder)
             run.update(stage="saved", try_it=task.try_it)
             log.info("saved the model to %s", run.folder)
@@ -144,12 +145,14 @@ def _logged(run: Run) -> Iterator[None]:
     with disk_errors(run.folder / "train.log"):
         handler = _LogFile(run.folder / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = log.level
     log.addHandler(handler)
-    if log.level == logging.NOTSET:  # a notebook that has set up no logging: the file is to have it all the same
+    if level == logging.NOTSET:  # nobody has set up logging: the file is to have it all the same
         log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        log.setLevel(level)
         log.removeHandler(handler)
         with suppress(OSError):
             handler.close()
@@ -201,10 +204,13 @@ def _fit(
     model: PreTrainedModel,
     data: Prepared,
     checkpoint: Path | None,
+    callbacks: Sequence[TrainerCallback],
 ) -> tuple[PreTrainedModel, bool]:
     """The training itself, from the start or from a complete checkpoint; and whether a signal came in its last step."""
     with stop_on_signals() as request:
         trainer, stopper = build_trainer(run, config, task, tokenizer, model, data, request)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         if checkpoint is not None:
             restore(run, checkpoint, trainer.progress)
             log.info("resuming from %s", checkpoint.name)

@@ -1,0 +1,79 @@
+"""What a training says while it works, where nobody has set up logging: plain lines, and a bar with an ETA.
+
+The lines go to stderr, in a notebook to its cell. The bar is there in a notebook and on a terminal; a file or a pipe
+gets the lines alone. Whoever gives the logger "hone" or the root logger a handler gets what that handler writes, and
+nothing else. `logging.getLogger("hone").addHandler(logging.NullHandler())` is quiet.
+
+>>> with shown():                                                  # doctest: +SKIP
+...     logging.getLogger("hone").info("saved the model")
+saved the model
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+log = logging.getLogger("hone")
+STEP = {"is_step": True}  # `extra` of the lines that say what a bar says: loss, speed and ETA of a step
+
+
+class Lines(logging.Handler):
+    """Writes what is logged as plain lines; while there is a bar, above it."""
+
+    bar: Any = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.bar is None:
+            print(self.format(record), file=stream(), flush=True)
+        elif not getattr(record, "is_step", False):
+            self.bar.write(self.format(record), file=stream())
+
+    def begin(self, total: int, done: int) -> None:
+        """Show a bar, where it can be seen."""
+        if not (in_notebook() or stream().isatty()):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # without ipywidgets tqdm draws the bar as text, and says so
+            from tqdm.auto import tqdm
+        self.bar = tqdm(total=total, initial=done, unit="step", file=stream(), dynamic_ncols=True)
+
+    def end(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show what is logged inside, unless a handler would show it anyway; afterwards logging is as it was."""
+    level, lines = log.level, None if log.hasHandlers() else Lines()
+    if lines is not None:
+        log.addHandler(lines)
+    if level == logging.NOTSET:
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if lines is not None:
+            lines.end()
+            log.removeHandler(lines)
+
+
+def lines_shown() -> Lines | None:
+    """The handler of `shown`, if we are inside it and it has one."""
+    return next((handler for handler in log.handlers if isinstance(handler, Lines)), None)
+
+
+def in_notebook() -> bool:
+    """Whether this code runs in a cell: IPython with a kernel, as in Jupyter, VS Code or Colab."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None
+
+
+def stream() -> Any:
+    """Where lines go; asked for each time, because a notebook and a test exchange it."""
+    return sys.stdout if in_notebook() else sys.stderr
