@@ -107,9 +107,11 @@ def test_labelled_rows_make_a_classifier(here: Path, trained: list[Config], refu
 def test_what_is_given_is_not_assumed(here: Path, trained: list[Config], model_folder: Path) -> None:
     invoke("train", "data.jsonl", "lr=2e-4", "output_dir=mine", "--num_train_epochs", "1")
     invoke("train", "train_file=data.jsonl", "method=lora")
+    invoke("train", "data.jsonl", "--method", "freeze")
     invoke("train", f"model_name_or_path={model_folder}", "data.jsonl")
     assert invoke("train", "--bf16", "data.jsonl", "--save-strategy", "no", "--seed", "3").exit_code == 0
-    first, lora, other, mixed = trained
+    first, lora, freeze, other, mixed = trained
+    assert freeze.train.learning_rate == 3e-3
     assert (mixed.data.train_file, mixed.train.bf16, mixed.train.seed) == (here / "data.jsonl", True, 3)
     assert (first.train.learning_rate, first.output.output_dir) == (2e-4, here / "mine")
     assert (first.train.num_train_epochs, first.model.model_name_or_path) == (1, "hone-base")

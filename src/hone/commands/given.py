@@ -26,9 +26,9 @@ CONFIG_OPTIONS = ("--config", "-c", "config")
 DATA_SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES, ".bin")
 OF_A_MODEL = ("config.json", "adapter_config.json", "config.resolved.yaml", "config.yaml", "hparams.json")
 HELD_OUT = re.compile(r"(^|[^a-z])(eval|val|valid|validation|test|dev|heldout|held_out)([^a-z]|$)")
-# The bundled model's own rates, measured with the demo; the schema's default suits models of ten to a hundred times
-# its size.
-RATES = {"lora": "4e-3"}
+# The bundled model's own rates by method, of sweeps over its rates with 60 rows; the schema's default suits models of
+# ten to a hundred times its size.
+RATES = {"freeze": "3e-3", "lora": "4e-3"}
 RATE = "1e-3"
 BUNDLED_FOR = ("causal", "classification")  # tasks of which a decoder can be the base
 

@@ -6,9 +6,10 @@ SIGNS = ("out of memory", "not enough memory: you tried to allocate", "can't all
 LADDER = (
     ("eval_tokens_per_batch=512", "while measuring; changes nothing that is learned"),
     ("micro_batch_tokens=512", "the same steps in smaller pieces"),
-    ("gradient_checkpointing=true", "the same steps, about a third slower"),
+    ("gradient_checkpointing=true", "the same steps, slower"),
     ("max_length=256", "long rows are cut, or left out with on_long_row=drop"),
-    ("method=lora", "far fewer weights train; wants a higher learning_rate"),
+    ("method=freeze", "only the top blocks train, and only they keep anything; learns less"),
+    ("method=lora", "of a large model: hardly any weights train; wants a higher learning_rate"),
     ("model_name_or_path=…", "a smaller base"),
 )
 ELSE = "fewer or shorter texts at a time: max_length, --max-new-tokens, -n, or a smaller model"
