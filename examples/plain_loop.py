@@ -2,9 +2,12 @@
 
     python examples/plain_loop.py MODEL_FOLDER rows.jsonl --output out --unfrozen 4
 
-MODEL_FOLDER is a GPT-2 as transformers saves it (or as `hone convert` makes it of OpenAI's files). The steps are those
-of `hone train` with the same settings: in float32 and without dropout the losses are the same. What it leaves out:
-GPUs, resuming, checkpoints, mixed precision, gradient accumulation, and the comparison of before and after.
+MODEL_FOLDER is a GPT-2 as transformers saves it, as `hone convert` makes it of OpenAI's files, or src/hone/assets/base.
+The steps are those of `hone train` with the same settings: in float32 and without dropout the losses are the same.
+
+Use this file to read a whole training, to teach one, or to try an idea in the loop itself. Use `hone train` for a model
+that you want to keep: this file leaves out other architectures, LoRA, GPUs, resuming, checkpoints, mixed precision,
+gradient accumulation, faster steps, and the comparison of before and after. Side by side: docs/files/index.md.
 """
 
 import argparse
