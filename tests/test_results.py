@@ -2,16 +2,19 @@
 not know is shown, compared, reported and repeated by what its files say of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hone.config.sections.method import MethodSection
+from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.report.build import write_report
+from hone.report.card import model_card
+from hone.report.folder import read_folder
 from hone.results import (
     Comparison,
     Estimate,
@@ -31,7 +34,6 @@ from hone.show import change_line, measurement_line
 from hone.statistics.paired import Metric, compare_items, items_of, level
 from hone.tables.results import comparison_text, repeat_text
 from hone.tables.run import before_after
-from hone.training.card import model_card
 from hone.training.repeat import _over_runs
 from written_run import CONTAMINATION, MEMORIZATION, compared, measured, of, programs, repeated
 
@@ -136,10 +138,11 @@ def preferences(tmp_path: Path) -> Run:
 
 def test_a_task_of_somebody_elses_is_shown_compared_and_reported(preferences: Run) -> None:
     run, found = preferences, preferences.comparison
+    config = Config(model=ModelSection(model_type="gpt2"))
     assert found and run.tuned and found.verdict == "better" and found.headline == "win_rate"
     for text in (
         before_after(run),
-        model_card(run, ModelSection(model_type="gpt2"), MethodSection(), "other"),
+        model_card(replace(read_folder(run.folder), config=config), "other"),
         measurement_line(run.tuned),
     ):
         assert "win rate" in text and "reward margin" in text and "pairs" in text
@@ -147,7 +150,8 @@ def test_a_task_of_somebody_elses_is_shown_compared_and_reported(preferences: Ru
     assert "margin (nats/pair)" in comparison_text(found)
     report = write_report(run.folder)
     assert report.notes == [] and report.verdict.word == "Better" and report.verdict.rest.startswith("win rate rose")
-    rows = report.sections[0].blocks[0].rows  # type: ignore[union-attr]
+    held_out = next(section for section in report.sections if section.title.startswith("Held-out"))
+    rows = held_out.blocks[0].rows  # type: ignore[union-attr]
     assert [row[0] for row in rows] == ["win rate", "reward margin (nats/pair)"]
 
 

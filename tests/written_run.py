@@ -89,6 +89,15 @@ def programs(*passed: bool, names: list[str] | None = None) -> CodeMeasurement:
     )
 
 
+def code_lines(*passed: bool) -> str:
+    """eval/<name>.code.jsonl of `programs`: what passes returns 1, what fails has a test that says so."""
+    return lines([
+        {"task_id": f"task/{i}", "sample": 0, "completion": f"def f{i}():\n    return {int(right)}\n", "passed": right,
+         "verdict": "pass" if right else "wrong", "detail": "" if right else f"assert f{i}() == 1", "seconds": 0.1}
+        for i, right in enumerate(passed)
+    ])  # fmt: skip
+
+
 def over_seeds(mean: Estimate) -> SeedVariance:
     return SeedVariance(
         mean=mean,
@@ -160,11 +169,14 @@ def write_run(folder: Path) -> Path:
         "data": {"train": [{"file": "train.jsonl", "bytes": 127373, "sha256": "577a9dedd7495abe"}]},
     }  # fmt: skip
     texts = {
-        "status.json": json.dumps({"status": "finished", "stage": "finished", "seconds": 94.2}),
+        "status.json": json.dumps({"status": "finished", "seconds": 94.2, "try_it": "hone generate {run} -p '…'"}),
         "metrics.jsonl": lines(LOG),
         "env.json": json.dumps(env),
         "config.resolved.yaml": resolved_yaml(config),
         "train.log": SAID,
+        "template.json": json.dumps({"template": "plain"}),
+        "eval/base.code.jsonl": code_lines(False, False, True, True),
+        "eval/tuned.code.jsonl": code_lines(True, False, True, False),
     }
     results: dict[str, File] = {
         "repeat.json": repeated(),

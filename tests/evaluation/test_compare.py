@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import hone
 from hone.cli import app
 from hone.errors import HoneError
+from hone.evaluation.compare import compare_code
 from hone.evaluation.held_out import fingerprint
 from hone.metrics.losses import ItemLosses, measurement_of
 from hone.results import Comparison, Estimate, Items, Kind, json_text, write
@@ -19,6 +20,7 @@ from hone.show import measurement_line
 from hone.statistics.paired import Metric, compare_items, compare_metrics, estimate, items_of, paired, verdict
 from hone.tables.results import sentence
 from hone.tasks import task_of
+from written_run import programs
 
 ACCURACY = Kind(heading="accuracy", higher_is_better=True, top=1.0)
 MATCH = Kind(heading="exact match", higher_is_better=True, top=1.0)
@@ -65,7 +67,7 @@ def test_a_planted_difference_is_found_and_signed(tmp_path: Path) -> None:
     assert loss.difference.value == pytest.approx(-0.1, abs=0.05)
     assert loss.difference.value == pytest.approx(loss.b.value - loss.a.value)
     assert loss.minimum_detectable_effect and 0 < loss.minimum_detectable_effect < 0.1
-    assert sentence(found) == f"{b} is better than {a} in loss and bits per byte."
+    assert sentence(found) == "b is better than a in loss and bits per byte."
     back = hone.compare(b, a)
     assert back.verdict == "worse"
     assert back.metrics["loss"].p_value == loss.p_value
@@ -199,9 +201,9 @@ def test_graded_programs_one_sample_each(tmp_path: Path) -> None:
     assert (rate.test, rate.p_value, rate.only_b, rate.only_a) == ("McNemar", 2 / 2**9, 9, 0)
     assert (rate.a.value, rate.b.value, rate.difference.value) == (10 / 30, 19 / 30, 0.3)
     assert (found.only_in_a, found.only_in_b, found.n_items) == (["only/a"], [], 30)
-    assert sentence(found) == f"{b} is better than {a} in pass rate."
+    assert sentence(found) == "b.jsonl is better than a.jsonl in pass rate."
     printed = CliRunner().invoke(app, ["compare", str(a), str(b)])
-    assert "left out: 1 tasks that only A has, as only/a" in printed.stdout
+    assert "left out: 1 tasks that only a.jsonl has, as only/a" in printed.stdout
 
 
 def test_graded_programs_several_samples(tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_exit_codes_and_json(tmp_path: Path) -> None:
     run = CliRunner().invoke
     worse = run(app, ["compare", str(a), str(b), "--fail-if-worse", "loss"])
     assert worse.exit_code == 3
-    assert worse.stdout.splitlines()[0] == f"{b} is worse than {a} in loss and bits per byte."
+    assert worse.stdout.splitlines()[0] == "b is worse than a in loss and bits per byte."
     assert "failed: loss is worse: +0.09" in worse.stderr
     assert run(app, ["compare", str(b), str(a), "--fail-if-worse", "loss"]).exit_code == 0
     assert run(app, ["compare", str(a), str(a), "--fail-if-worse", "loss"]).exit_code == 0
@@ -317,3 +319,39 @@ def test_a_ruined_run_is_told_in_few_digits(tmp_path: Path) -> None:
     ruined = ItemLosses(np.full(3, 9e3), np.full(3, 9), np.full(3, 30), "document")
     line = measurement_line(measurement_of("causal", ruined, confidence=0.95, resamples=50))
     assert "perplexity 1e+304 [1e+304, 1e+304]" in line and len(line) < 200
+
+
+def code_of(folder: Path, **passed: list[bool]) -> Path:
+    for name, each in passed.items():
+        write(folder / "eval" / f"{name}.code.json", programs(*each))
+    return folder
+
+
+def test_base_and_tuned_are_called_that_and_their_unit_tests_count(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", base=losses(40), tuned=losses(40, -0.1, seed=2))
+    code_of(folder, base=[False] * 20, tuned=[True] * 12 + [False] * 8)
+    told = CliRunner().invoke(app, ["compare", str(folder)]).stdout
+    assert told.startswith("tuned is better than base in pass rate, loss and bits per byte.\n")
+    head, _, first, *_ = told.splitlines()[2:]
+    assert head.split()[:2] == ["base", "tuned"] and "tuned - base, paired" in head and head.endswith("tuned is")
+    assert first.startswith("passed ") and first.endswith("better") and "+0.600" in first
+    assert "pass rate: over 20 tasks" in told and str(tmp_path) not in told
+    found = json.loads(CliRunner().invoke(app, ["compare", str(folder), "--json"]).stdout)
+    assert (found["a"], found["b"], found["code"]["metrics"]["passed"]["only_b"]) == ("base", "tuned", 12)
+
+
+def test_two_runs_are_called_by_the_end_of_their_paths_that_differs(tmp_path: Path) -> None:
+    a, b = (tmp_path / name / "run" for name in ("first", "second"))
+    for folder, right in ((a, True), (b, False)):
+        code_of(run_of(folder, tuned=losses(40)), tuned=[right] * 20)
+    told = CliRunner().invoke(app, ["compare", str(a), str(b), "--fail-if-worse", "passed"])
+    assert told.exit_code == 3 and "passed is worse" in told.stderr
+    assert told.stdout.startswith("second/run is worse than first/run in pass rate; not distinguishable in loss")
+
+
+def test_programs_of_other_tasks_are_left_out(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", base=losses(40), tuned=losses(40, -0.1, seed=2))
+    write(folder / "eval/base.code.json", programs(True, names=["x"]))
+    write(folder / "eval/tuned.code.json", programs(True, names=["y"]))
+    assert compare_code(folder) is None
+    assert "pass rate" not in CliRunner().invoke(app, ["compare", str(folder)]).stdout

@@ -125,6 +125,6 @@ def test_a_trained_run_answers_compares_and_merges(
     found = hone.repeat(keys, seeds=2, output_dir=str(tmp_path / "seeds"), save_strategy="no")
     assert [run.seed for run in found.runs] == [42, 43]
     for shown, word in (
-        (first, "try it"), (other, "7 documents"), (between, "second"), (plan, "memory"), (found, "over 2 seeds"),
+        (first, "report.html"), (other, "7 documents"), (between, "second"), (plan, "memory"), (found, "over 2 seeds"),
     ):  # fmt: skip
         assert word in hone.text(shown)

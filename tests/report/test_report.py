@@ -14,7 +14,7 @@ from hone.cli import app
 from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
 from hone.errors import HoneError
-from hone.report.blocks import Code, Figures, Report, Table, Text
+from hone.report.blocks import Code, Figures, Points, Report, Table, Text
 from hone.report.build import build_report, write_report, write_report_or_say
 from hone.report.folder import read_folder
 from hone.results import ClassReport, ClassScores, Estimate, Kind, Measurement, Sample, Verdict, write
@@ -25,9 +25,10 @@ FILES = [
     "eval/tuned.json", "eval/compare.json", "eval/contamination.json", "eval/memorization.json",
     "eval/base.code.json", "eval/tuned.code.json", "humaneval_results.json",
 ]  # fmt: skip
+CODE, HELD_OUT = "Generated code, by its unit tests", "Held-out data, before and after"
 ALL = [
-    "Held-out data, before and after", "Training", "Generated code, by its unit tests", "Samples", "What is written",
-    "Seeds", "Data", "Cost", "Settings",
+    "In plain words", "Next steps", CODE, HELD_OUT, "Samples", "Training", "What is written", "Seeds", "Data", "Cost",
+    "Settings", "How to read this", "Files of this run",
 ]  # fmt: skip
 
 
@@ -86,7 +87,9 @@ def tables(report: Report, title: str) -> list[Table]:
 
 def said(report: Report, title: str) -> str:
     section = next(section for section in report.sections if section.title == title)
-    return " ".join(block.text for block in section.blocks if isinstance(block, Text | Code))
+    points = [point for block in section.blocks if isinstance(block, Points) for point in block.points]
+    texts = [block.text for block in section.blocks if isinstance(block, Text | Code)]
+    return " ".join([*texts, *(f"{point.text} {point.command}" for point in points)])
 
 
 def test_a_finished_run_has_every_section_and_no_notes(run_folder: Path) -> None:
@@ -136,7 +139,8 @@ def test_the_verdict_is_one_sentence_with_interval_items_p_and_what_could_be_sho
 ) -> None:
     write(run_folder / "eval/compare.json", compared(change, verdict))
     found = report_of(run_folder).verdict
-    rest = " over 33 held-out documents; p <\xa00.0001; minimum detectable effect 0.21"
+    rest = " over 33 held-out documents; p <\xa00.0001"
+    rest += "; 33 documents show a change of 0.21 or more" if verdict == "not distinguishable" else ""
     assert (found.word.lower(), found.tone, found.rest) == (verdict, tone, sentence + rest)
 
 
@@ -179,8 +183,11 @@ def test_a_missing_file_costs_its_own_part(run_folder: Path, name: str) -> None:
     (run_folder / name).unlink()
     report = write_report(run_folder)
     assert report.notes == []
-    gone = {"metrics.jsonl": "Training", "repeat.json": "Seeds", "config.resolved.yaml": "Settings"}
-    assert set(ALL) - set(titles(report)) == ({gone[name]} if name in gone else set())
+    gone = {
+        "metrics.jsonl": {"Training"}, "repeat.json": {"Seeds"}, "config.resolved.yaml": {"Settings", "Next steps"},
+        "eval/tuned.json": {"Next steps"}, "eval/compare.json": {"In plain words"},
+    }  # fmt: skip
+    assert set(ALL) - set(titles(report)) == gone.get(name, set())
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]\n", b'{"x": 1}\n', b"\xff\xfe", b"null\n", b'{"classes": 3}\n', b""])
@@ -204,7 +211,7 @@ def test_nothing_but_a_status_is_enough(tmp_path: Path) -> None:
 
 
 def test_metrics_stand_beside_each_other_with_their_intervals(run_folder: Path) -> None:
-    table = tables(report_of(run_folder), ALL[0])[0]
+    table = tables(report_of(run_folder), HELD_OUT)[0]
     assert table.head == ["", "base", "tuned", "tuned − base, paired", "p", "MDE"]
     assert table.rows[0] == [
         "loss (nats/token)", "5.500 [5.350, 5.650]", "4.250 [4.100, 4.400]", "−1.250 [−1.400, −1.100]",
@@ -216,11 +223,11 @@ def test_metrics_stand_beside_each_other_with_their_intervals(run_folder: Path) 
 
 def test_graded_programs_are_counted_in_pairs(run_folder: Path) -> None:
     report = report_of(run_folder)
-    shares, pairs = tables(report, ALL[2])
+    shares, pairs = tables(report, CODE)
     assert [row[0] for row in shares.rows] == ["base", "tuned", "humaneval"]
     assert shares.rows[1][1:] == ["0.500 [0.150, 0.850]", "2 of 4", "4", "2 wrong"]
     assert pairs.rows == [["base passes", "1", "1"], ["base fails", "1", "1"]]
-    section = next(section for section in report.sections if section.title == ALL[2])
+    section = next(section for section in report.sections if section.title == CODE)
     grids = [block for block in section.blocks if block.kind == "grid"]
     assert [mark for mark, _ in grids[0].marks] == ["+", "·", "●", "−"]
     assert [mark for mark, _ in grids[1].marks] == ["●", "●"]
@@ -243,7 +250,7 @@ def test_data_cost_and_settings(run_folder: Path) -> None:
         and "99 training" not in told
         and "ontamination:" not in told
     )
-    assert "Of 33 held-out items, 2 are in the training rows (1 word for word, 0 the same code, 1 nearly)." in told
+    assert "Of 33 held-out documents, 2 are in the training rows (1 word for word, 1 nearly)." in told
     costs = {row[0]: row[1] for row in tables(report, "Cost")[0].rows}
     assert costs["tokens a second"] == "310 (median of 2 log lines, 300 to 320)"
     assert costs["tokens trained on"] == "2,100, 850 supervised" and costs["peak memory"] == "1.60 GB"
@@ -276,8 +283,8 @@ def test_classes_have_a_matrix_or_their_most_frequent_confusions(run_folder: Pat
     write(run_folder / "eval/compare.json", change.model_copy(update=rows))
     report = write_report(run_folder)
     assert report.notes == []
-    assert report.verdict.rest.startswith("accuracy rose by 0.250 [0.100, 0.400] over 40 held-out rows; p =\xa00.002;")
-    assert "By accuracy, 12 rows are newly right, 3 newly wrong." in said(report, ALL[0])
+    assert report.verdict.rest.startswith("accuracy rose by 0.250 [0.100, 0.400] over 40 held-out rows; p =\xa00.002")
+    assert "By accuracy, 12 rows are newly right, 3 newly wrong." in said(report, HELD_OUT)
     matrix = tables(report, "Classes")[0]
     if n_classes == 2:
         assert matrix.rows[0] == ["class 0", *map(str, confusion[0])] and matrix.shade(0, 1) == 0.8

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hone.report.build import write_report
-from hone.report.markdown import fenced, inline, paragraph
+from hone.report.files_section import FILES
+from hone.report.markdown import code_of, fenced, inline, paragraph
 from hone.report.text import UNSEEN, differences, visible
 from hone.results import Sample, json_text
-from written_run import measured, programs, write_run
+from written_run import lines, measured, programs, write_run
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -78,8 +79,9 @@ def read_page(path: Path) -> Page:
 
 
 @pytest.fixture
-def page_and_markdown(run_folder: Path) -> tuple[Page, str, Page]:
+def page_and_markdown(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Page, str, Page]:
     """The report of a run that says NASTY wherever it can, and the page of the same run without that."""
+    monkeypatch.setattr("hone.report.samples.OPEN_SAMPLES", len(NASTY))  # folded ones are not in the Markdown
     write_report(run_folder)
     plain = read_page(run_folder / "report.html")
     everything = " ".join(NASTY)
@@ -89,6 +91,11 @@ def page_and_markdown(run_folder: Path) -> tuple[Page, str, Page]:
         code = programs(*(i % 2 == 0 for i in range(len(NASTY))), names=NASTY)
         code = code.model_copy(update={"verdicts": dict.fromkeys(NASTY, 1)})
         (run_folder / "eval" / f"{name}.code.json").write_text(json_text(code), encoding="utf-8")
+        written = [
+            {"task_id": text, "completion": text + end, "passed": i % 2 == 0, "verdict": text, "detail": text}
+            for i, text in enumerate(NASTY)
+        ]
+        (run_folder / "eval" / f"{name}.code.jsonl").write_text(lines(written), encoding="utf-8")
     (run_folder / "train.log").write_text("".join(f"08:00:00 data: {text}\n" for text in NASTY[:3]), encoding="utf-8")
     (run_folder / "env.json").write_text(
         json.dumps({"data": {everything: [{"file": everything}]}, "platform": everything}), encoding="utf-8"
@@ -106,7 +113,8 @@ def test_text_brings_no_element_and_no_attribute(page_and_markdown: tuple[Page, 
     assert {"script", "style", "img", "iframe", "link"} & set(page.elements) == {"style"}
     assert page.elements.count("style") == page.elements.count("h1") == 1
     assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "srcset", "action")]
-    assert all(value.startswith("#") for name, value in page.attributes if name.endswith("href"))
+    links = [value for name, value in page.attributes if name.endswith("href")]
+    assert all(link.startswith("#") or link in FILES for link in links) and "eval/tuned.code.jsonl" in links
 
 
 def test_listings_say_what_was_written(page_and_markdown: tuple[Page, str, Page]) -> None:
@@ -125,7 +133,9 @@ def test_markdown_stays_text(page_and_markdown: tuple[Page, str, Page]) -> None:
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(page_and_markdown[1])
     inner = [child for token in tokens for child in token.children or []]
     kinds = {token.type for token in [*tokens, *inner]}
-    assert not kinds & {"html_block", "html_inline", "link_open", "image", "code_inline", "em_open", "s_open"}
+    assert not kinds & {"html_block", "html_inline", "image", "em_open", "s_open"}
+    assert all(child.attrs["href"] in FILES for child in inner if child.type == "link_open")
+    assert all(child.content.startswith(("hone ", "grep ")) for child in inner if child.type == "code_inline")
     assert sum(token.type == "heading_open" and token.tag == "h1" for token in tokens) == 1
     listings = {token.content for token in tokens if token.type == "fence"}
     for text in NASTY:
@@ -151,6 +161,9 @@ def test_any_text_is_only_text_in_markdown(text: str) -> None:
     assert {token.type for token in alone} <= {"paragraph_open", "inline", "paragraph_close"}
     cells = reader.parse(f"| a | b |\n| --- | --- |\n| {inline(text)} | y |")
     assert sum(token.type == "td_open" for token in cells) == 2
+    if code := " ".join(visible(text).split()):
+        (span,) = reader.parse(f"- {code_of(text)}")[3].children or []
+        assert (span.type, span.content) == ("code_inline", code)
     block = reader.parse(fenced(text))
     assert [token.type for token in block] == ["fence"] and block[0].content == visible(text) + "\n"
 

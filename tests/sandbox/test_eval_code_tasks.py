@@ -307,8 +307,10 @@ def test_train_measures_base_and_tuned(
     from hone.tables.run import before_after
 
     shown = before_after(run)
-    assert "- tuned: pass@1 0.000" in (run.folder / "README.md").read_text()
-    assert "base: pass@1 0.000 [0.000, " in shown and "programs, tuned - base, paired: +0.000 [" in shown
+    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    assert "Not distinguishable: 0 → 0 of 3 tasks pass" in card and "3 of the 3 tasks still fail" in card
+    assert shown.startswith("Not distinguishable: 0 -> 0 of 3 tasks pass; p = 1; ")
+    assert "still failing, prompt:" in shown and "base: pass@1 0.000 [0.000, " in shown
 
 
 @pytest.mark.parametrize("error", [IsolationError("no bubblewrap"), HarnessError("a sandbox failed")])

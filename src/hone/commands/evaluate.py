@@ -152,12 +152,14 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """B compared with A on the same items: difference, interval, test, and the minimum detectable effect."""
+    from hone.evaluation.compare import compare_code
     from hone.results import json_text
     from hone.tables.results import comparison_text, worse
 
-    result = hone.compare(a, b)
-    why = worse(result, fail_if_worse) if fail_if_worse is not None else None
-    typer.echo(json_text(result) if as_json else comparison_text(result))
+    result, code = hone.compare(a, b), compare_code(a, b)
+    why = worse(result, fail_if_worse, code) if fail_if_worse is not None else None
+    both = json.dumps({**result.model_dump(mode="json"), "code": code and code.model_dump(mode="json")})
+    typer.echo((both if code else json_text(result)) if as_json else comparison_text(result, code))
     if why:
         typer.echo(f"failed: {why}", err=True)
         raise typer.Exit(3)

@@ -40,6 +40,7 @@ FORMS = {"plain": plain_form, "code": code_form}
 PIECE_TOKENS = 1 << 18  # decoded at once: bounds memory; a longer document is looked at in pieces
 EXPANDED = 1 << 21  # (item, row) pairs counted at once
 LOOKED_THROUGH = 100_000_000  # training tokens, some minutes; more are looked through only where rows are to be dropped
+DROPPED = "examples dropped: their row holds a validation item"
 LISTED = 1000  # items in contamination.json
 EXCERPT = 80
 FORMAT = 2  # of the file in the token store: raise when anything here would find other pairs
@@ -296,15 +297,17 @@ def _listed(
 def without_contaminated_rows(train: Dataset, found: Contamination) -> Dataset:
     """The training data without the rows that hold an item, and how many examples that cost among what is left out."""
     keep = ~np.isin(train.documents, found.rows)
-    return train.select(keep, "examples dropped: their row holds a validation item")
+    return train.select(keep, DROPPED)
 
 
-def describe(found: Contamination) -> str:
-    """One line: how many items of how many, and the worst three."""
+def describe(found: Contamination, dropped: bool = False) -> str:
+    """One line: how many items of how many, what is left of them if their rows were dropped, and the worst three."""
     if found.not_searched is not None:
         return f"contamination: not looked for: {found.not_searched} (overlap: drop looks through any number)"
-    line = f"contamination: {found.n_contaminated:,} of {found.n_items:,} validation items are in the "
-    line += f"{found.n_rows:,} training rows"
+    line = f"contamination: {found.n_contaminated:,} of {found.n_items:,} validation items "
+    line += f"{'were' if dropped else 'are'} in the {found.n_rows:,} training rows"
+    if dropped:
+        line += f"; {len(found.rows):,} rows dropped, none of these items is left"
     if found.n_short:
         line += f" ({found.n_short:,} have fewer than {N} words: only looked for as a whole)"
     if not found.n_contaminated:

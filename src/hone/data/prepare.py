@@ -309,7 +309,8 @@ def describe(data: Prepared, batching: str) -> list[str]:
         places = f": {', '.join(entry['first'])}" + (", …" if entry["count"] > len(entry["first"]) else "")
         lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))
     lines += [f"data: {count:,} {reason}" for reason, count in train.left_out.items()]
-    lines += [f"data: {contamination.describe(data.contamination)}"] if data.contamination is not None else []
+    if data.contamination is not None:
+        lines.append(f"data: {contamination.describe(data.contamination, contamination.DROPPED in train.left_out)}")
     return lines
 
 

@@ -13,8 +13,9 @@ from hone.data.sources import read_rows
 from hone.errors import HoneError
 from hone.grading.pass_at_k import passed_items
 from hone.results import Comparison, Items
+from hone.results.benchmarks import CodeMeasurement
 from hone.runs import RESOLVED, Run
-from hone.statistics.paired import Metric, compare_metrics, metrics_of
+from hone.statistics.paired import Metric, compare_items, compare_metrics, metrics_of
 
 SAME_ITEMS = "measure both on the same rows: the same validation_file, template, max_length and eval settings"
 
@@ -51,8 +52,8 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
     if not metrics:
         raise HoneError(f"no metric in common with {left.name}", where=right.name, fix="compare alike tasks")
     return Comparison(
-        a=left.name,
-        b=right.name,
+        a=left.name if b is not None else "base",
+        b=right.name if b is not None else "tuned",
         item=left.item,
         n_items=next(iter(metrics.values())).n_items,
         confidence_level=confidence,
@@ -60,6 +61,25 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
         only_in_a=only_a,
         only_in_b=only_b,
     )
+
+
+def compare_code(
+    a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confidence: float = 0.95
+) -> Comparison | None:
+    """The same two by the unit tests of their programs; None where not both were asked the same tasks in one way."""
+    first, second = _path(a), _path(a if b is None else b)
+    if not (first.is_dir() and second.is_dir()):
+        return None
+    before = Run(first).read(CodeMeasurement, "base.code" if b is None else "tuned.code")
+    after = Run(second).read(CodeMeasurement, "tuned.code")
+    if before is None or after is None or before.about != after.about:
+        return None
+    common = [task for task in before.passed if task in after.passed]
+    if not common:
+        return None
+    left, right = (passed_items({task: found.passed[task] for task in common}) for found in (before, after))
+    found = compare_items(left, right, confidence=confidence)
+    return found.model_copy(update={} if b is None else {"a": str(first), "b": str(second)})
 
 
 def _path(source: "Run | str | Path") -> Path:

@@ -35,6 +35,11 @@ class Table:
         """Whether a column holds numbers, aligned on the right; by default all but the first do."""
         return self.align[column] == "r" if self.align else column > 0
 
+    @property
+    def stacks(self) -> bool:
+        """Whether a row reads well as a card on a phone: not in a matrix, whose columns are to be compared."""
+        return self.shades is None
+
     def shade(self, row: int, column: int) -> float | None:
         return self.shades[row][column] if self.shades else None
 
@@ -57,6 +62,14 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What the unit tests say of an answer: 'passes', 'fails: NameError …'. right: None where it was not graded."""
+
+    text: str
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One prompt, what should follow it, and what was written by each model (name -> text in pieces)."""
 
@@ -64,12 +77,17 @@ class Sample:
     prompt: str
     reference: str | None
     answers: dict[str, Pieces]
+    marks: dict[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Samples:
+    """Samples under a line that says which. folded: only looked up, so folded away, and left out of Markdown."""
+
     kind: ClassVar[str] = "samples"
     samples: Sequence[Sample]
+    title: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,50 @@ class Code:
     language: str = ""
 
 
-Block = Text | Table | Figures | Samples | Grid | Code
+@dataclass(frozen=True)
+class Point:
+    """A sentence, and the command that does what it says, if it says so."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "points"
+    points: Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the field, what it means in one sentence, and what `hone explain` knows it by."""
+
+    word: str
+    meaning: str
+    explained_as: str
+
+    @property
+    def command(self) -> str:
+        return f"hone explain {self.explained_as}"
+
+
+@dataclass(frozen=True)
+class Words:
+    kind: ClassVar[str] = "words"
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Files of the run, by their path in its folder, and what they hold. Only names of our own: they become links."""
+
+    kind: ClassVar[str] = "links"
+    files: dict[str, str]
+
+
+Block = Text | Table | Figures | Samples | Grid | Code | Points | Words | Links
 
 
 @dataclass(frozen=True)
@@ -102,11 +163,20 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first sentence: 'Better' and 'loss fell by …'. tone: good, bad or open (neither is shown)."""
+    """The first sentence: 'Better' and '0 → 40 of 190 tasks pass …'. tone: good, bad or open (neither is shown).
+
+    also: the same for what was measured besides, a sentence each.
+    """
 
     word: str
     rest: str
     tone: str = "open"
+    also: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it: what a terminal and a model card say first."""
+        return [f"{self.word}: {self.rest}.", *self.also]
 
 
 @dataclass(frozen=True)

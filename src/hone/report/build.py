@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from hone.files import write_text_atomic
-from hone.report import evaluation_sections, run_sections
+from hone.report import (
+    code_section,
+    evaluation_sections,
+    files_section,
+    next_steps,
+    run_sections,
+    samples,
+    takeaways,
+    words,
+)
 from hone.report.blocks import Report, Section, Table, Verdict
 from hone.report.folder import Folder, read_folder
 from hone.report.markdown import to_markdown
@@ -18,16 +27,20 @@ from hone.report.verdict import verdict_of
 
 log = logging.getLogger("hone")
 SECTIONS: tuple[Callable[[Folder], Section | None], ...] = (
+    takeaways.takeaways,
+    next_steps.next_steps,
+    code_section.code,
     evaluation_sections.metrics,
+    samples.samples,
     run_sections.curves,
-    evaluation_sections.code,
-    evaluation_sections.samples,
     evaluation_sections.written,
     evaluation_sections.confusion,
     evaluation_sections.seeds,
     run_sections.data,
     run_sections.cost,
     run_sections.settings,
+    words.words,
+    files_section.files,
 )
 T = TypeVar("T")
 
@@ -59,7 +72,7 @@ def verdict_and_tables(path: Path) -> tuple[Verdict, list[Table]]:
         HoneError: this is not a run folder.
     """
     folder = read_folder(path)
-    sections = [evaluation_sections.metrics(folder), evaluation_sections.code(folder)]
+    sections = [evaluation_sections.metrics(folder), code_section.code(folder)]
     tables = [[block for block in section.blocks if isinstance(block, Table)][:1] for section in sections if section]
     return verdict_of(folder), [table for first in tables for table in first]
 

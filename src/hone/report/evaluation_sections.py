@@ -1,17 +1,14 @@
-"""The sections of what was measured: numbers before and after, graded programs, samples, confusions, seeds."""
+"""The sections of what was measured: numbers before and after, samples, confusions, seeds."""
 
 import math
 
-from hone.report.blocks import Block, Grid, Pieces, Sample, Samples, Section, Table, Text
+from hone.report.blocks import Block, Section, Table, Text
 from hone.report.folder import Folder
-from hone.report.text import differences, estimate, number, p_cell, p_text, shortened
-from hone.results import ClassReport, Comparison, Level, Measurement, SideBySide, side_by_side
-from hone.results.benchmarks import CodeMeasurement
+from hone.report.text import estimate, number, p_cell, p_text
+from hone.results import ClassReport, Comparison, Level, Measurement
 from hone.results.contamination import Memorization
-from hone.show import ENOUGH_TEXTS, change_line
+from hone.show import ENOUGH_TEXTS
 
-CODE = "Generated code, by its unit tests"
-SHOWN_SAMPLES = 24
 SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent confusions
 
 
@@ -35,7 +32,7 @@ def metrics(folder: Folder) -> Section | None:
     blocks: list[Block] = [
         Table([head[i] for i in columns], [[row[i] for i in columns] for row in rows], caption=caption)
     ]
-    if notes := _notes(last, comparison):
+    if notes := _notes(last, comparison, "MDE" in [head[i] for i in columns]):
         blocks.append(Text(" ".join(notes)))
     return Section("Held-out data, before and after", blocks)
 
@@ -52,7 +49,7 @@ def _difference(comparison: Comparison, name: str, level: Level) -> list[str]:
     return [estimate(found.difference, f"+{found.kind.form}"), p_cell(found.p_adjusted), effect]
 
 
-def _notes(last: Measurement, comparison: Comparison | None) -> list[str]:
+def _notes(last: Measurement, comparison: Comparison | None, has_mde: bool) -> list[str]:
     """What the numbers are to be read with."""
     notes = []
     if last.classes is not None:
@@ -63,7 +60,7 @@ def _notes(last: Measurement, comparison: Comparison | None) -> list[str]:
         if change.only_b is not None:
             newly = f"{change.only_b} {last.item}s are newly right, {change.only_a} newly wrong"
             notes.append(f"By {change.kind.heading}, {newly}.")
-    if changes:
+    if has_mde:
         notes.append("MDE: the minimum detectable effect, which such a comparison finds 8 times in 10.")
     tested = [change for change in changes if comparison and change.kind.restates not in comparison.metrics]
     if len(tested) > 1:
@@ -72,83 +69,6 @@ def _notes(last: Measurement, comparison: Comparison | None) -> list[str]:
         headings = [level.kind.heading for level in last.metrics.values() if level.n_items == n]
         notes.append(f"Of {n:,} {last.item}s: {', '.join(headings)}.")
     return notes
-
-
-def code(folder: Folder) -> Section | None:
-    """Programs graded by unit tests: pass and fail of each task, base and tuned."""
-    if not folder.code:
-        wanted = folder.config.eval.code_tasks if folder.config else None
-        why = f"The tasks of {wanted} were not run; train.log says why. `hone eval RUN --code-tasks FILE` runs them."
-        return Section(CODE, [Text(why)]) if wanted and folder.status.get("status") == "finished" else None
-    rows = []
-    for name, found in folder.code.items():
-        rate = found.pass_at_k[1].estimate if 1 in found.pass_at_k else None
-        failed = [(verdict, count) for verdict, count in found.verdicts.items() if verdict != "pass"]
-        why = ", ".join(f"{count:,} {verdict}" for verdict, count in failed[:5])
-        passed = f"{found.verdicts.get('pass', 0):,} of {found.n_samples:,}"
-        rows.append([name, estimate(rate, ".3f"), passed, f"{found.n_tasks:,}", why or "–"])
-    caption = "pass@1: the share of tasks that one program solves; in brackets 95% intervals over tasks."
-    blocks: list[Block] = [
-        Table(["", "pass@1", "programs that pass", "tasks", "why the others do not"], rows, "lrrrl", caption)
-    ]
-    if folder.code_comparison:
-        blocks.append(Text(change_line(folder.code_comparison)))
-    alone = dict(folder.code)
-    if {"base", "tuned"} <= set(alone):
-        blocks += _pair(alone.pop("base"), alone.pop("tuned"))
-    for name, found in alone.items():
-        marks = {task: "●" if any(passed) else "·" for task, passed in found.passed.items()}
-        blocks += [Text(f"{name}:"), _grid(marks, ALONE)]
-    return Section(CODE, blocks)
-
-
-BOTH = {"●": "both pass", "+": "only tuned passes", "−": "only base passes", "·": "none passes"}
-ALONE = {"●": "passes", "·": "fails"}
-
-
-def _pair(base: CodeMeasurement, tuned: CodeMeasurement) -> list[Block]:
-    marks = {}
-    for task in (task for task in tuned.passed if task in base.passed):
-        before, after = any(base.passed[task]), any(tuned.passed[task])
-        marks[task] = "●" if before and after else "+" if after else "−" if before else "·"
-    both, gained, lost, none = (sum(mark == one for mark in marks.values()) for one in BOTH)
-    table = Table(
-        ["", "tuned passes", "tuned fails"],
-        [["base passes", f"{both}", f"{lost}"], ["base fails", f"{gained}", f"{none}"]],
-        caption=f"{len(marks):,} tasks that both were given; a task passes if one of its programs does.",
-    )
-    return [table, _grid(marks, BOTH)]
-
-
-def _grid(marks: dict[str, str], legend: dict[str, str]) -> Grid:
-    return Grid([(mark, task) for task, mark in marks.items()], legend)
-
-
-def samples(folder: Folder) -> Section | None:
-    """Texts of base and tuned side by side, what differs marked; of a classifier, rows and their classes."""
-    found = side_by_side(folder.base, folder.tuned)
-    if not found:
-        return None
-    if any(one.classes for one in folder.measured.values()):
-        rows = [
-            [shortened(one.prompt)[:300], *(text or "–" for text in (one.reference, one.base, one.tuned))]
-            for one in found[:SHOWN_SAMPLES]
-        ]
-        return Section("Samples", [Table(["text", "true", "base", "tuned"], rows, "llll")])
-    shown = [_sample(one) for one in found[:SHOWN_SAMPLES]]
-    how = "Marked: what the other text lacks; not marked where the two have little in common."
-    if len(found) > len(shown):
-        how = f"The first {len(shown)} of {len(found):,}. {how}"
-    return Section("Samples", [Text(how), Samples(shown)])
-
-
-def _sample(found: SideBySide) -> Sample:
-    texts = {name: shortened(text) for name, text in (("base", found.base), ("tuned", found.tuned)) if text is not None}
-    answers: dict[str, Pieces] = {name: [(text, False)] for name, text in texts.items()}
-    if len(texts) == 2:
-        answers["base"], answers["tuned"] = differences(texts["base"], texts["tuned"])
-    reference = None if found.reference is None else shortened(found.reference)
-    return Sample(f"Item {found.item}", shortened(found.prompt), reference, answers)
 
 
 def written(folder: Folder) -> Section | None:

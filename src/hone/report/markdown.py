@@ -5,7 +5,20 @@ Strings are escaped so that no text of a model becomes markup; listings stand in
 
 import re
 
-from hone.report.blocks import Block, Figures, Grid, Pieces, Report, Sample, Samples, Table, Text
+from hone.report.blocks import (
+    Block,
+    Figures,
+    Grid,
+    Links,
+    Pieces,
+    Points,
+    Report,
+    Sample,
+    Samples,
+    Table,
+    Text,
+    Words,
+)
 from hone.report.text import visible
 
 # What would be markup within a line: emphasis, code, HTML, cells, strikethrough; the end of a link's text; entities.
@@ -18,6 +31,7 @@ def to_markdown(report: Report) -> str:
     parts = [f"# {inline(report.name)}"]
     parts += [paragraph(report.subtitle)] if report.subtitle else []
     parts.insert(1, f"**{inline(report.verdict.word)}:** {inline(report.verdict.rest)}.")
+    parts[2:2] = [paragraph(sentence) for sentence in report.verdict.also]
     for section in report.sections:
         parts += [f"## {inline(section.title)}", *(_block(block) for block in section.blocks)]
     if report.notes:
@@ -55,9 +69,17 @@ def _block(block: Block) -> str:
     if isinstance(block, Figures):
         return _table(block.numbers)
     if isinstance(block, Samples):
-        return "\n\n".join(_sample(sample) for sample in block.samples)
+        return _samples(block)
     if isinstance(block, Grid):
         return _grid(block)
+    if isinstance(block, Points):
+        return "\n".join(f"- {inline(one.text)}{_command(one.command)}" for one in block.points)
+    if isinstance(block, Words):
+        return "\n".join(
+            f"- **{inline(one.word)}**: {inline(one.meaning)} {code_of(one.command)}" for one in block.words
+        )
+    if isinstance(block, Links):
+        return "\n".join(f"- [{inline(name)}]({name}): {inline(what)}" for name, what in block.files.items())
     return f"{paragraph(block.title)}:\n\n{fenced(block.text, block.language)}"
 
 
@@ -72,10 +94,30 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _command(command: str) -> str:
+    return f"\n  {code_of(command)}" if command else ""
+
+
+def code_of(text: str) -> str:
+    """Text as code within a line, between more ticks than it holds in a row."""
+    ticks = "`" * (max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
+    line = " ".join(visible(text).split())
+    return f"{ticks} {line} {ticks}" if "`" in line else f"{ticks}{line}{ticks}"
+
+
+def _samples(block: Samples) -> str:
+    if block.folded:
+        return paragraph(f"{block.title}: in report.html.")
+    parts = [paragraph(f"{block.title}.")] if block.title else []
+    return "\n\n".join([*parts, *(_sample(sample) for sample in block.samples)])
+
+
 def _sample(sample: Sample) -> str:
-    parts = [f"### {inline(sample.title)}", "prompt", fenced(sample.prompt)]
+    parts = [f"### {inline(sample.title)}"]
+    parts += ["prompt", fenced(sample.prompt)] if sample.prompt else []
     for name, pieces in sample.answers.items():
-        parts += [paragraph(name), fenced(_joined(pieces))]
+        mark = f": {sample.marks[name].text}" if name in sample.marks else ""
+        parts += [paragraph(f"{name}{mark}"), fenced(_joined(pieces))]
     if sample.reference is not None:
         parts += ["reference", fenced(sample.reference)]
     return "\n\n".join(parts)

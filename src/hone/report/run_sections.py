@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from hone.config.dump import flow
-from hone.config.schema import leaf_field, leaves
+from hone.config.schema import leaf_field, leaves, section_fields, section_names
 from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
+from hone.report.paths import displayed, tidied
 from hone.report.text import number, shortened
 from hone.results.contamination import Contamination
-from hone.show import duration
+from hone.show import duration, plural
 
 INSTALL = "pip install 'hone-lm[report]'"
 SHOWN_LINES = 12  # of the log, in the table of curves
@@ -79,8 +80,11 @@ def data(folder: Folder) -> Section | None:
     lines = [
         line for line in data_lines(folder.log) if not (folder.contamination and line.startswith("contamination:"))
     ]
-    if lines:
-        blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in lines]
+    told = [tidied(line, folder) for line in lines]
+    blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in told]
+    if folder.contamination:
+        dropped = folder.config is not None and folder.config.data.overlap == "drop"
+        blocks += contamination(folder.contamination, dropped)
     files = [
         [part, str(file.get("file", "?")), f"{file.get('bytes', 0):,}", str(file.get("sha256", ""))[:12]]
         for part, found in (folder.env.get("data") or {}).items()
@@ -88,8 +92,6 @@ def data(folder: Folder) -> Section | None:
     ]
     if files:
         blocks.append(Table(["", "file", "bytes", "SHA-256 begins"], files, "llrl"))
-    if folder.contamination:
-        blocks += contamination(folder.contamination)
     return Section("Data", blocks) if blocks else None
 
 
@@ -100,14 +102,22 @@ def data_lines(log: list[str]) -> list[str]:
     return logged[starts[-1] :] if starts else logged
 
 
-def contamination(found: Contamination) -> list[Block]:
-    """How many held-out items are in the training data, and the worst of them."""
+def contamination(found: Contamination, dropped: bool) -> list[Block]:
+    """Held-out items that occur in the training rows, and the worst of them; what is left of them, if dropped."""
     if found.not_searched is not None:
         return [Text(f"Not looked for held-out items in the training data: {found.not_searched}.")]
-    kinds = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in found.by_kind.items())
-    counts = f"Of {found.n_items:,} held-out items, {found.n_contaminated:,} are in the training rows ({kinds})."
+    items = f"{found.n_items:,} held-out {found.item}s"
+    if not found.n_contaminated:
+        return [Text(f"None of the {items} is in the training rows.")]
+    kinds = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in found.by_kind.items() if count)
+    counts = f"Of {items}, {found.n_contaminated:,} are in the training rows ({kinds})."
+    caption = "The worst of them: the numbers above are too good for these items; `overlap: drop` leaves the rows out."
+    if dropped:
+        rows = f"{plural(len(found.rows), 'training row')} that held one of the {items} ({kinds})"
+        counts = f"{rows} {'was' if len(found.rows) == 1 else 'were'} dropped; none of the items is left in training."
+        caption = "The worst of what was dropped."
     worst = [[str(one.item), str(one.row), one.kind, shortened(one.text)[:200]] for one in found.items[:SHOWN_ITEMS]]
-    table = [Table(["item", "training row", "", "it begins"], worst, "rrll")] if worst else []
+    table = [Table(["item", "training row", "", "it begins"], worst, "rrll", caption)] if worst else []
     return [Text(counts), *table]
 
 
@@ -151,17 +161,27 @@ def _hardware(env: dict[str, Any]) -> list[list[str]]:
 
 
 def settings(folder: Folder) -> Section | None:
-    """What was set, with its default; and every key."""
-    blocks: list[Block] = []
-    if folder.config is not None:
-        rows = []
-        for leaf, section in leaves().items():
-            value = getattr(getattr(folder.config, section), leaf)
-            default = leaf_field(leaf).get_default(call_default_factory=True)
-            if value != default:
-                rows.append([f"{section}.{leaf}", flow(value), flow(default)])
-        caption = f"{len(rows)} of {len(leaves())} keys are not at their default."
-        blocks.append(Table(["key", "value", "default"], rows, "lll", caption))
-    if folder.settings:
-        blocks.append(Code("Every key: config.resolved.yaml", folder.settings, "yaml"))
-    return Section("Settings", blocks) if blocks else None
+    """What was set, with its default; and every key. Paths are shown as seen from the run's folder."""
+    config = folder.config
+    if config is None:
+        return None
+    rows = []
+    for leaf, section in leaves().items():
+        value = getattr(getattr(config, section), leaf)
+        default = leaf_field(leaf).get_default(call_default_factory=True)
+        if value != default:
+            rows.append([f"{section}.{leaf}", flow(displayed(value, folder.path)), flow(default)])
+    caption = f"{len(rows)} of {len(leaves())} keys are not at their default; paths are relative to the run's folder."
+    table = Table(["key", "value", "default"], rows, "lll", caption)
+    return Section("Settings", [table, Code("Every key", _every_key(folder), "yaml")])
+
+
+def _every_key(folder: Folder) -> str:
+    lines = []
+    for section in section_names():
+        values = getattr(folder.settings, section)
+        lines.append(f"{section}:")
+        lines += [
+            f"  {leaf}: {flow(displayed(getattr(values, leaf), folder.path))}" for leaf in section_fields(section)
+        ]
+    return "\n".join(lines)

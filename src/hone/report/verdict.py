@@ -1,25 +1,32 @@
-"""The first sentence of a report: better, worse, or what kept it from being known; never more than was measured."""
+"""The first sentence of a report, of a model card and of the terminal: better, worse, or what kept it from being known.
+
+What the user asked for comes first: programs that pass their tests, then the headline of the held-out items (accuracy
+of a classifier), then the loss. It never says more than was measured.
+"""
 
 from hone.report.blocks import Verdict
 from hone.report.folder import Folder
+from hone.report.paths import tidied
 from hone.report.text import estimate, p_text
-from hone.results import Comparison, Kind
+from hone.results import Comparison, Difference, Kind
 from hone.results.repeat import Repeat
 from hone.runs import living_status
-from hone.show import plural
+from hone.show import plural, shows
 
 TONES = {"better": "good", "worse": "bad"}
 
 
 def verdict_of(folder: Folder) -> Verdict:
-    """What happened, in one sentence."""
+    """What happened, in one sentence; and in one more for each other thing that was measured."""
     state = living_status(folder.status)
     if folder.repeat is not None and not folder.measured:
         return _repeated(folder.repeat)
     if state != "finished" and folder.tuned is None:
         return _unfinished(folder, state)
-    if folder.comparison is not None:
-        return _compared(folder.comparison)
+    if found := [*_programs(folder), *_held_out(folder.comparison)]:
+        (first, sentence), *others = found
+        also = tuple(f"{verdict.capitalize()}: {rest}." for verdict, rest in others)
+        return Verdict(first.capitalize(), sentence, TONES.get(first, "open"), also)
     if not folder.measured:
         return Verdict("Not measured", "there are no held-out numbers, so the change is unknown")
     return Verdict("Not compared", _alone(folder))
@@ -30,7 +37,8 @@ def _unfinished(folder: Folder, state: str) -> Verdict:
     place = f"at step {last:,}" if last is not None else "before its first log line"
     again = "the same `hone train` command goes on from its last checkpoint"
     if state == "failed":
-        return Verdict("Failed", f"{place}: {folder.status.get('error') or 'no reason was written'}", "bad")
+        why = tidied(str(folder.status.get("error") or "no reason was written"), folder)
+        return Verdict("Failed", f"{place}: {why}", "bad")
     if state in ("interrupted", "killed"):
         return Verdict(state.capitalize(), f"{place}; {again}", "bad")
     if state == "running":
@@ -53,18 +61,62 @@ def _alone(folder: Folder) -> str:
     return f"{why}, so the change is unknown; {' and '.join(parts)}{over}"
 
 
-def _compared(found: Comparison) -> Verdict:
-    first = found.metrics[found.headline]
-    change, kind = first.difference, first.kind
+# ---- a verdict and its sentence, for each thing that was compared ----------------------------------------------------
+
+
+def passing(folder: Folder) -> tuple[int, int, int] | None:
+    """Tasks that base and tuned solve, of how many; None without both, or where a task has more than one answer."""
+    base, tuned = (folder.code.get(name) for name in ("base", "tuned"))
+    if folder.code_comparison is None or base is None or tuned is None:
+        return None
+    common = [task for task in base.passed if task in tuned.passed]
+    if any(len(found.passed[task]) != 1 for found in (base, tuned) for task in common):
+        return None
+    before, after = (sum(found.passed[task][0] for task in common) for found in (base, tuned))
+    return before, after, len(common)
+
+
+def _programs(folder: Folder) -> list[tuple[str, str]]:
+    found = folder.code_comparison
+    if found is None:
+        return []
+    change = found.metrics[found.headline]
+    if counts := passing(folder):
+        before, after, n = counts
+        sentence = f"{before:,} → {after:,} of {plural(n, found.item)} pass"
+        if change.only_a:
+            sentence += f" ({change.only_b:,} newly, {change.only_a:,} no longer)"
+    else:
+        sentence = f"{_moved(change)} over {plural(found.n_items, found.item)}"
+    return [(change.verdict, sentence + _evidence(change, found))]
+
+
+def _held_out(found: Comparison | None) -> list[tuple[str, str]]:
+    """The headline, and the loss where it is not the headline."""
+    if found is None:
+        return []
+    names = dict.fromkeys([found.headline, *(["loss"] if "loss" in found.metrics else [])])
+    over = f" over {plural(found.n_items, f'held-out {found.item}')}"
+    changes = [found.metrics[name] for name in names]
+    return [(change.verdict, f"{_moved(change)}{over}{_evidence(change, found)}") for change in changes]
+
+
+def _moved(found: Difference) -> str:
+    """'loss fell by 1.250 [1.100, 1.400] nats a token'; 'changed by' where the items do not show which way."""
+    change, kind = found.difference, found.kind
     if found.verdict in TONES:
         word, size = ("fell", change.negated()) if change.value < 0 else ("rose", change)
-        sentence = f"{kind.heading} {word} by {estimate(size, kind.form)}{_unit(kind)}"
-    else:
-        sentence = f"{kind.heading} changed by {estimate(change, f'+{kind.form}')}{_unit(kind)}"
-    sentence += f" over {plural(found.n_items, f'held-out {found.item}')}; p {p_text(first.p_adjusted)}"
-    if first.minimum_detectable_effect is not None:
-        sentence += f"; minimum detectable effect {first.minimum_detectable_effect:.2g}"
-    return Verdict(found.verdict.capitalize(), sentence, TONES.get(found.verdict, "open"))
+        return f"{kind.heading} {word} by {estimate(size, kind.form)}{_unit(kind)}"
+    return f"{kind.heading} changed by {estimate(change, f'+{kind.form}')}{_unit(kind)}"
+
+
+def _evidence(found: Difference, comparison: Comparison) -> str:
+    """'; p = 0.017'; and where nothing was shown, what so many items could have shown."""
+    evidence = f"; p {p_text(found.p_adjusted)}"
+    if found.verdict in TONES:
+        return evidence
+    shown = shows(found, comparison.item, comparison.confidence_level)
+    return f"{evidence}; {shown}" if shown else evidence
 
 
 def _repeated(found: Repeat) -> Verdict:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hone.errors import HoneError
-from hone.results import Comparison
+from hone.results import Comparison, Difference
 from hone.results.benchmarks import CodeMeasurement, PassAtK, PublicScores
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange
 from hone.show import NO_INTERVAL, estimate, plural, printable, table
@@ -14,32 +14,58 @@ NONE = "[no interval]"
 # ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
-def comparison_text(found: Comparison) -> str:
-    """What `hone compare` prints: a sentence, a row for each metric, and how they are to be read."""
-    return printable("\n\n".join([sentence(found), _metrics(found), "\n".join(_notes(found))]))
+def comparison_text(found: Comparison, code: Comparison | None = None) -> str:
+    """What `hone compare` prints: a sentence, a row for each metric, and how they are to be read.
+
+    Args:
+        code: the same two by the unit tests of their programs.
+    """
+    return printable("\n\n".join([sentence(found, code), _metrics(found, code), "\n".join(_notes(found, code))]))
 
 
-def sentence(found: Comparison) -> str:
-    """'out/b is better than out/a in accuracy; not distinguishable in loss.'"""
+def sentence(found: Comparison, code: Comparison | None = None) -> str:
+    """'tuned is better than base in pass rate and loss; not distinguishable in accuracy.'"""
     by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
-    for change in found.metrics.values():
+    for change in _changes(found, code).values():
         by_verdict[change.verdict].append(change.kind.heading)
-    if len(by_verdict["not distinguishable"]) == len(found.metrics):
-        return f"{found.b} and {found.a} are not distinguishable in {_listed(by_verdict['not distinguishable'])}."
+    a, b = names(found)
     (first, headings), *rest = [(verdict, headings) for verdict, headings in by_verdict.items() if headings]
+    if first == "not distinguishable":
+        return f"{b} and {a} are not distinguishable in {_listed(headings)}."
     others = "".join(f"; {verdict} in {_listed(headings)}" for verdict, headings in rest)
-    return f"{found.b} is {first} than {found.a} in {_listed(headings)}{others}."
+    return f"{b} is {first} than {a} in {_listed(headings)}{others}."
+
+
+def names(found: Comparison) -> tuple[str, str]:
+    """What the two are called: their paths as given, of absolute ones the ends that tell them apart.
+
+    >>> from hone.results import Comparison, Difference
+    >>> names(Comparison.model_construct(a="/out/seed-1/run", b="/out/seed-2/run"))
+    ('seed-1/run', 'seed-2/run')
+    """
+    if not (Path(found.a).is_absolute() or Path(found.b).is_absolute()):
+        return found.a, found.b
+    a, b = (Path(name).parts for name in (found.a, found.b))
+    for n in range(1, max(len(a), len(b)) + 1):
+        if a[-n:] != b[-n:]:
+            return "/".join(a[-n:]), "/".join(b[-n:])
+    return found.a, found.b
+
+
+def _changes(found: Comparison, code: Comparison | None) -> dict[str, Difference]:
+    return {**(code.metrics if code else {}), **found.metrics}
 
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _metrics(found: Comparison) -> str:
-    several = any(change.p_adjusted != change.p_value for change in found.metrics.values())
-    heading = ["", "A", "B", "B - A, paired", "p", *(["p, Holm"] if several else []), "MDE", "B is"]
+def _metrics(found: Comparison, code: Comparison | None) -> str:
+    changes, (a, b) = _changes(found, code), names(found)
+    several = any(change.p_adjusted != change.p_value for change in changes.values())
+    heading = ["", a, b, f"{b} - {a}, paired", "p", *(["p, Holm"] if several else []), "MDE", f"{b} is"]
     rows = []
-    for name, change in found.metrics.items():
+    for name, change in changes.items():
         form = change.kind.form
         called = f"{name} ({change.kind.unit})" if change.kind.unit else name  # as --fail-if-worse wants it
         levels = [estimate(level, form, NO_INTERVAL) for level in (change.a, change.b)]
@@ -50,14 +76,18 @@ def _metrics(found: Comparison) -> str:
     return table(heading, rows)
 
 
-def _notes(found: Comparison) -> list[str]:
+def _notes(found: Comparison, code: Comparison | None) -> list[str]:
     """How the table is to be read, and what was left out of it."""
     level, item = found.confidence_level, found.item
+    a, b = names(found)
     notes = [
         f"over {plural(found.n_items, item)}, the same for both; in brackets {level:.0%} intervals over {item}s; "
         f"MDE: the minimum detectable effect, which so many {item}s show 8 times in 10"
     ]
-    for side, left_out in (("A", found.only_in_a), ("B", found.only_in_b)):
+    if code:
+        notes.append(f"{_listed([change.kind.heading for change in code.metrics.values()])}: over "
+                     f"{plural(code.n_items, code.item)}, by the unit tests of the programs")  # fmt: skip
+    for side, left_out in ((a, found.only_in_a), (b, found.only_in_b)):
         if left_out:
             notes.append(f"left out: {len(left_out):,} {item}s that only {side} has, as {left_out[0]}")
     if 2.0 ** (1 - found.n_items) >= 1 - level:
@@ -65,16 +95,17 @@ def _notes(found: Comparison) -> list[str]:
     return notes
 
 
-def worse(found: Comparison, metric: str) -> str | None:
+def worse(found: Comparison, metric: str, code: Comparison | None = None) -> str | None:
     """Why `--fail-if-worse METRIC` fails; None where B is not worse, as far as the items show.
 
     Raises:
         HoneError: the metric was not compared.
     """
-    change = found.metrics.get(metric)
+    changes = _changes(found, code)
+    change = changes.get(metric)
     if change is None:
         what = f"'{metric}' was not compared"
-        raise HoneError(what, where="--fail-if-worse", fix=f"name one of {', '.join(found.metrics)}")
+        raise HoneError(what, where="--fail-if-worse", fix=f"name one of {', '.join(changes)}")
     if change.verdict != "worse":
         return None
     difference = estimate(change.difference, f"+{change.kind.form}", NO_INTERVAL)

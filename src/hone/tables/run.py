@@ -1,48 +1,74 @@
 """A run as a terminal shows it: base and tuned side by side, samples; and runs as a list."""
 
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 from hone.config.load import load_config
 from hone.errors import HoneError
+from hone.report import code_section
+from hone.report.blocks import Sample, Samples
+from hone.report.folder import Folder, read_folder
+from hone.report.next_steps import steps_after
+from hone.report.paths import typed
+from hone.report.verdict import verdict_of
 from hone.results import ClassReport, Level, Measurement, SideBySide, side_by_side
 from hone.runs import RESOLVED, Run, living_status
 from hone.show import ENOUGH_TEXTS, NO_INTERVAL, change_line, code_lines, estimate, printable, table
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
 SHOWN_CLASSES = 12  # of a confusion matrix
-SAMPLE_LINES = 14  # of each generation that is shown
+SAMPLE_LINES = 8  # of each generation that is shown
+SHOWN_SAMPLES = 2
+NEXT = 3  # commands
 
 
 def before_after(run: Run) -> str:
-    """Base and tuned side by side, the verdict, the samples, and where the model is."""
-    base, tuned = run.base, run.tuned
-    parts = []
+    """What changed, base and tuned side by side, samples, and what to do next."""
+    folder = read_folder(run.folder)
+    base, tuned = folder.base, folder.tuned
+    parts = ["\n".join(map(plain, verdict_of(folder).sentences))]
     if last := tuned or base:
-        parts += [_levels(base, tuned), _about(last)]
+        parts += [_levels(folder), _about(last)]
         if last.classes is not None and len(last.classes.classes) <= SHOWN_CLASSES:
             parts.append(_confusion(last.classes))
-    if change := run.comparison:
-        parts.append(change_line(change))
-    if programs := code_lines(*run.code()):
-        parts.append("\n".join(programs))
+    if folder.comparison:
+        parts.append(change_line(folder.comparison))
+    if programs := code_lines(folder.code.get("base"), folder.code.get("tuned"), folder.code_comparison):
+        parts.append("\n".join(map(printable, programs)))
     if last and last.n_texts >= ENOUGH_TEXTS:
         parts.append(_quality(base, tuned))
-    parts += [_sample(sample) for sample in side_by_side(base, tuned) if sample.base is not None]
-    use = str(run.status.get("try_it", "")).replace("{run}", shlex.quote(str(run.folder)))
-    parts.append(f"model: {run.folder}" + (f"\n  try it:  {use}" if use else ""))
+    parts += _samples(folder)
+    parts.append(_afterwards(folder))
     return "\n\n".join(parts)
 
 
-def _levels(base: Measurement | None, tuned: Measurement | None) -> str:
+def plain(text: str) -> str:
+    """A sentence of the report in characters that every terminal has, and none that drives it.
+
+    >>> plain("0 → 40; −1.5")
+    '0 -> 40; -1.5'
+    """
+    for fine, coarse in (("→", "->"), ("−", "-"), ("\N{NO-BREAK SPACE}", " ")):
+        text = text.replace(fine, coarse)
+    return " ".join(printable(text).split())
+
+
+def _afterwards(folder: Folder) -> str:
+    """Where everything is, and the next commands: the last lines of a training."""
+    lines = [f"model:   {typed(folder.path)}", f"report:  {typed(folder.path / 'report.html')}"]
+    steps = [step for step in steps_after(folder) if step.command][:NEXT]
+    for name, step in zip(["next:", "or:", "or:"], steps):
+        lines += [f"{name:9}{plain(step.text)}", f"           {step.command}"]
+    return "\n".join(lines)
+
+
+def _levels(folder: Folder) -> str:
     """A row for each model, a column for each metric; and, of a classifier, what the most frequent class would give."""
-    measured = {name: found for name, found in (("base", base), ("tuned", tuned)) if found}
-    last = list(measured.values())[-1]
+    last = list(folder.measured.values())[-1]
     rows = [
         [name, *(estimate(found.metrics.get(key), level.kind.form) for key, level in last.metrics.items())]
-        for name, found in measured.items()
+        for name, found in folder.measured.items()
     ]
     if last.classes is not None:
         always = [f"always '{printable(last.classes.majority_class)}'", f"{last.classes.majority_accuracy:.3f}"]
@@ -82,15 +108,38 @@ def _confusion(found: ClassReport) -> str:
     return table(["true \\ answered", *names, "precision", "recall", "F1"], lines)
 
 
+def _samples(folder: Folder) -> list[str]:
+    """Of graded programs one that newly passes and one that still fails; else two held-out prompts, continued."""
+    blocks = code_section.code(folder)
+    graded = [block for block in blocks.blocks if isinstance(block, Samples) and not block.folded] if blocks else []
+    if graded:
+        return [_program(block.samples[0], block.title) for block in graded]
+    found = [one for one in side_by_side(folder.base, folder.tuned) if one.base is not None]
+    return [_sample(one) for one in found[:SHOWN_SAMPLES]]
+
+
+def _program(sample: Sample, title: str) -> str:
+    """A graded program of each model, with what its tests say."""
+    texts = {name: "".join(text for text, _ in pieces) for name, pieces in sample.answers.items()}
+    said = [f"{name} {plain(mark.text)}" for name, mark in sample.marks.items()]
+    kind = title.split(":")[0].lower()
+    return f"{kind}, {_beside(sample.prompt or sample.title, texts['base'], texts['tuned'], said)}"
+
+
 def _sample(sample: SideBySide) -> str:
+    return _beside(sample.prompt, sample.base or "", sample.tuned or "", [])
+
+
+def _beside(prompt: str, base: str, tuned: str, said: list[str]) -> str:
     """One prompt, then base and tuned next to each other."""
     width = max(30, (shutil.get_terminal_size((110, 24)).columns - 5) // 2)
-    left, right = (_lines(text or "", width) for text in (sample.base, sample.tuned))
+    left, right = (_lines(text, width) for text in (base, tuned))
     height = min(SAMPLE_LINES, max(len(left), len(right)))
     left, right = (lines + [""] * (height - len(lines)) for lines in (left, right))
     body = [f"  {a:{width}}| {b}".rstrip() for a, b in zip(left[:height], right[:height])]
-    prompt = [f"  {line}" for line in _lines(sample.prompt, 2 * width)]
-    return "\n".join(["prompt:", *prompt, f"  {'base':{width}}| tuned", f"  {'-' * width}+-{'-' * width}", *body])
+    asked = [f"  {line}" for line in _lines(prompt, 2 * width)]
+    heads = [f"  {'base':{width}}| tuned", f"  {'-' * width}+-{'-' * width}"]
+    return "\n".join(["prompt:", *asked, *said, *heads, *body])
 
 
 def _lines(text: str, width: int) -> list[str]:

@@ -33,11 +33,12 @@ from hone.models.build import build_model, describe_model
 from hone.models.fallback import with_fallback
 from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
+from hone.report.card import model_card
+from hone.report.folder import read_folder
 from hone.runs import Run, discard_unstarted, environment, lock, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
 from hone.training.callbacks import stop_on_signals
-from hone.training.card import model_card
 from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
 
@@ -98,7 +99,8 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
             run.write("contamination", data.contamination)
         measure(bench, "tuned", load_finished(str(run.folder), task.model))
         compare(bench)
-        write_text_atomic(run.folder / "README.md", model_card(run, config.model, config.method, task.pipeline_tag))
+        card = model_card(read_folder(run.folder), task.pipeline_tag)
+        write_text_atomic(run.folder / "README.md", card)
         run.update(stage="finished", status="finished")
     write_report_or_say(run.folder)
     return run

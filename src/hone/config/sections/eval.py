@@ -114,15 +114,17 @@ class EvalSection(Section):
         ge=0,
     )
     sample_prompts: int = key(
-        2,
+        20,
         what="How many validation prompts are continued greedily by base and tuned.",
         why="A lower loss can hide answers that got worse to read; two texts side by side show it.",
-        how="The first prompts of the validation rows; the texts go to eval/samples.jsonl and into the report. 0 is "
-        "off.",
-        benefit="The change can be seen, not only counted.",
-        tradeoff="Too high: minutes of generation on a CPU. Too low: an odd prompt misleads.",
-        cpu="2 to 5",
-        gpu="10 to 20",
+        how="Evenly spaced over the validation rows, the first and the last among them, and written together; the "
+        "texts go to eval/samples.jsonl and into the report. From ten texts on, what they look like is counted too: "
+        "do they parse, do they end, do they repeat themselves. 0 is off.",
+        benefit="The change can be seen, and counted in the texts themselves.",
+        tradeoff="Too high: minutes of generation on a CPU. Too low: below 10 nothing is counted, and an odd prompt "
+        "misleads.",
+        cpu="10 to 20; 2 for a model of a billion weights",
+        gpu="20 to 100",
         maps_to=None,
         ge=0,
     )
