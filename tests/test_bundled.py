@@ -110,7 +110,71 @@ def test_a_hub_name_out_of_reach_gives_way_to_the_fallback(caplog: pytest.LogCap
     (line,) = caplog.messages
     assert "nobody/no-such-model is not on this machine" in line and NAME in line
     assert config.model.model_name_or_path == "nobody/no-such-model", "the given config is left alone"
-    assert with_fallback(load_config(given)).model.model_name_or_path == "nobody/no-such-model", "no fallback named"
+
+
+@pytest.mark.parametrize("method", bundled.RATES)
+def test_the_fallback_comes_with_its_own_rate(
+    method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's rate is the other model's; one on the command line is the user's."""
+    (tmp_path / "r.yaml").write_text(
+        f"model:\n  model_name_or_path: nobody/no-such-model\n  offline_model_name_or_path: {NAME}\n"
+        f"method:\n  method: {method}\ntrain:\n  learning_rate: 5e-5\n"
+    )
+    own = bundled.RATES[method]
+    with caplog.at_level(logging.WARNING, logger="hone"):
+        assert with_fallback(load_config(tmp_path / "r.yaml")).train.learning_rate == own
+        assert f"with learning_rate={own:g} (offline" in caplog.messages[-1]
+        assert with_fallback(load_config(tmp_path / "r.yaml", ["lr=2e-5"])).train.learning_rate == 2e-5
+        assert "learning_rate" not in caplog.messages[-1]
+    other = load_config(tmp_path / "r.yaml", [f"offline_model_name_or_path={tmp_path}"])
+    assert with_fallback(other).train.learning_rate == 5e-5, "another fallback's rate is not known"
+    monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)
+    assert with_fallback(load_config(tmp_path / "r.yaml")).train.learning_rate == 5e-5
+
+
+def test_a_rate_far_below_the_bundled_model_s_own_is_said_once() -> None:
+    base = {"model_name_or_path": NAME}
+    for given in ({}, {"learning_rate": 5e-5}, {"method": "lora", "learning_rate": 1e-4}):
+        (notice,) = load_config({**base, **given}).notices
+        assert notice.startswith("learning_rate is ") and NAME in notice
+    assert load_config({**base, "learning_rate": 5e-4}).notices == []
+    assert load_config({"model_name_or_path": "gpt2"}).notices == []
+
+
+def test_check_prepare_plan_and_train_agree_on_the_fallback(
+    tmp_path: Path, write_rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = write_rows("rows.jsonl", [{"text": f"def f{i}(x):\n    return x + {i}\n"} for i in range(8)])
+    (tmp_path / "r.yaml").write_text(
+        f"model_name_or_path: nobody/no-such-model\noffline_model_name_or_path: {NAME}\nlearning_rate: 5e-5\n"
+        f"train_file: {rows}\nmax_steps: 1\nsample_prompts: 0\nmax_length: 1024\n"
+    )
+    said = {}
+    for command in ("check", "prepare", "plan", "train"):
+        caplog.clear()
+        found = CliRunner().invoke(app, [command, str(tmp_path / "r.yaml")])
+        assert found.exit_code == 0, found.output
+        said[command] = next(line for line in caplog.messages if "takes its place" in line)
+    assert len(set(said.values())) == 1 and "learning_rate=0.001 and max_length=512" in said["check"]
+    trained = load_config(tmp_path / "out" / "config.resolved.yaml")
+    assert (trained.train.learning_rate, trained.data.max_length) == (1e-3, 512)
+
+
+def test_without_a_fallback_one_message_says_what_trains_here(tmp_path: Path) -> None:
+    given = {"model_name_or_path": "nobody/no-such-model", "train_file": "x"}
+    with pytest.raises(HoneError, match="cannot be reached") as found:
+        with_fallback(load_config(given))
+    assert str(found.value.fix).endswith("model_name_or_path=hone-base learning_rate=0.001")
+    mapping = {"source": "code", "target": "summary"}
+    with pytest.raises(HoneError) as found:
+        with_fallback(load_config({**given, "task": "seq2seq", "column_mapping": mapping}))
+    settings = shlex.split(str(found.value.fix).split("the bundled model: ")[1])
+    config = load_config(given | {"task": "seq2seq", "column_mapping": mapping}, settings)
+    assert (config.method.task, config.data.column_mapping) == ("causal", {"prompt": "code", "completion": "summary"})
+    assert with_fallback(config) is config and config.notices == []
+    with pytest.raises(HoneError, match="hone-base is for task: causal or classification, not seq2seq"):
+        load_config({**given, "task": "seq2seq", "model_name_or_path": NAME})
 
 
 def test_a_model_at_hand_needs_no_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +259,7 @@ def test_rows_are_cut_to_the_fallback_s_window(caplog: pytest.LogCaptureFixture)
     given = {"model_name_or_path": "nobody/no-such-model", "offline_model_name_or_path": NAME}
     with caplog.at_level(logging.WARNING, logger="hone"):
         assert with_fallback(load_config({**given, "max_length": 1024})).data.max_length == 512
-    assert "with max_length=512" in caplog.messages[-1]
+    assert "max_length=512" in caplog.messages[-1]
     assert with_fallback(load_config({**given, "max_length": 256})).data.max_length == 256
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from hone.bundled import RATES
 from hone.config.load import load_config
 from hone.files import disk_errors, write_text_atomic
 from hone.runs import Run
@@ -20,7 +21,7 @@ CONFIG = "demo.yaml"
 FILES = (CONFIG, "functions.train.jsonl", "functions.test.jsonl")
 ELSEWHERE = "hone demo --output FOLDER"
 # What LoRA changes of the config: adapters start at zero and want a higher rate.
-LORA = ("method=lora", "learning_rate=4e-3")
+LORA = ("method=lora", f"learning_rate={RATES['lora']:g}")
 
 
 def demo(folder: Path, method: str = "full", settings: Sequence[str] = ()) -> Run:

@@ -5,9 +5,11 @@
 """
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -34,19 +36,22 @@ def in_reach() -> bool:
     return True
 
 
-def cached(name: str, revision: str | None = None, *, tokenizer: bool = True) -> bool:
-    """Does the hub's cache hold all that loading a model needs: config, weights and, if wanted, a tokenizer?"""
+def file_in_cache(name: str, file: str, revision: str | None = None) -> str | None:
+    """The path of a model's file in the hub's cache; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    def has(file: str) -> bool:
-        try:
-            return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
-        except HFValidationError:
-            return False
+    try:
+        path = try_to_load_from_cache(name, file, revision=revision)
+    except HFValidationError:
+        return None
+    return path if isinstance(path, str) else None
 
+
+def cached(name: str, revision: str | None = None, *, tokenizer: bool = True) -> bool:
+    """Does the hub's cache hold all that loading a model needs: config, weights and, if wanted, a tokenizer?"""
     wanted = [("config.json",), WEIGHTS, *([TOKENIZERS] if tokenizer else [])]
-    return all(any(has(file) for file in files) for files in wanted)
+    return all(any(file_in_cache(name, file, revision) for file in files) for files in wanted)
 
 
 def answers(name: str, revision: str | None = None) -> bool:
@@ -76,8 +81,13 @@ def no_retries(name: str) -> Iterator[bool]:
     if constants.HF_HUB_OFFLINE or Path(name).is_dir() or in_reach():
         yield not constants.HF_HUB_OFFLINE
         return
-    constants.HF_HUB_OFFLINE = True
+    switches: list[Any] = [constants]
+    if copied := sys.modules.get("datasets.config"):  # that library reads the switch once, when it is imported
+        switches.append(copied)
+    for switch in switches:
+        switch.HF_HUB_OFFLINE = True
     try:
         yield False
     finally:
-        constants.HF_HUB_OFFLINE = False
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = False

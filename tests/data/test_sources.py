@@ -384,10 +384,32 @@ def test_hub_rows_are_streamed_and_a_dead_network_is_explained(monkeypatch: pyte
     monkeypatch.setattr(hub, "in_reach", lambda: True)
     rows = read_hub_rows("owner/name", "small", "train", revision="abc")
     assert next(rows) == Row({"text": "a"}, "owner/name", 1)
-    with pytest.raises(HoneError, match="without a network") as caught:
+    with pytest.raises(HoneError, match="the hub cannot be reached") as caught:
         next(rows)
-    assert caught.value.where == "owner/name"
+    assert caught.value.where == "owner/name" and "--with-data" in str(caught.value.fix)
     assert asked == [{"name": "owner/name", "config": "small", "split": "train", "revision": "abc", "streaming": True}]
+
+
+def test_without_a_network_a_data_set_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither library asks the network again: each has a switch of its own, and both are put back."""
+    import datasets
+    from huggingface_hub import constants
+
+    seen: list[tuple[bool, bool]] = []
+
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        seen.append((constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        raise ConnectionError("Couldn't reach the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for library in (constants, datasets.config):
+        monkeypatch.setattr(library, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr("hone.hub.getproxies", dict)
+    with pytest.raises(HoneError, match="the hub cannot be reached"):
+        next(read_hub_rows("owner/name", None, "train"))
+    assert seen == [(True, True)]
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)
 
 
 def test_a_missing_folder_is_not_looked_up_on_the_hub() -> None:

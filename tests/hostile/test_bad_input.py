@@ -224,8 +224,8 @@ def test_a_damaged_token_store(project: Path, hone: Hone, refused: Refused, name
 
 def test_a_hub_name_without_a_network(project: Path, hone: Hone, refused: Refused) -> None:
     name = "model_name_or_path=nobody/nothing"
-    refused(hone("train", "cfg.yaml", name), "nobody/nothing: cannot load", "without a network")
-    refused(hone("train", "cfg.yaml", name, "tokenizer_name_or_path=./model"), "nobody/nothing", "needs a network")
+    refused(hone("train", "cfg.yaml", name), "nobody/nothing is not on this machine", "without a network")
+    refused(hone("train", "cfg.yaml", name, "tokenizer_name_or_path=./model"), "nobody/nothing", "without a network")
     refused(hone("generate", "nobody/nothing", "-p", "x"), "nobody/nothing", "no folder of that name")
     assert not (project / "out").exists()
 

@@ -74,10 +74,12 @@ def check(
     from hone.data.inputs import check_files
     from hone.errors import placed
     from hone.grading.tasks import tasks_of
+    from hone.models.fallback import with_fallback
     from hone.models.source import check_source
 
     refuse_unknown_task(config)
     require_training(config)
+    config = with_fallback(config)
     check_files(config.data)
     tasks_of(config.eval.code_tasks, config.where)
     if config.model.model_name_or_path:

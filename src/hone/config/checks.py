@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hone import bundled
 from hone.config.fields import as_paths
 from hone.config.schema import Config, leaf_field, leaves
 from hone.config.sections.data import DataSection
@@ -305,6 +306,18 @@ FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] 
     ("on_long_row", ("split",), ("causal",), "write on_long_row: truncate, or drop"),
     ("template", ("chat",), ("causal",), "remove template"),
     ("template", ("plain", "instruction"), ("causal", "seq2seq"), "remove template"),
+    (
+        "model_name_or_path",
+        (bundled.NAME,),
+        ("causal", "classification"),
+        "name an encoder-decoder, or set task: causal",
+    ),
+    (
+        "offline_model_name_or_path",
+        (bundled.NAME,),
+        ("causal", "classification"),
+        "name an encoder-decoder that is here",
+    ),
     ("eval_stride", None, ("causal",), "remove eval_stride, or set task"),
     ("code_tasks", None, ("causal",), "remove code_tasks, or set task"),
 )
@@ -333,6 +346,30 @@ ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
     "eval_steps": ("eval_strategy", ("steps",)),
     "save_steps": ("save_strategy", ("steps",)),
 }
+
+
+def bundled_settings(method: MethodSection, column_mapping: Mapping[str, str]) -> list[str]:
+    """`key=value` of what trains the bundled model on the same rows, by a task that it can do, at its own rate."""
+    able = next(tasks for leaf, _, tasks, _ in FOR_TASKS if leaf == "model_name_or_path")
+    settings = [f"model_name_or_path={bundled.NAME}", f"learning_rate={bundled.RATES[method.method]:g}"]
+    if method.task in able or method.task not in TASKS:
+        return settings
+    settings.insert(0, f"task={able[0]}")
+    if {"source", "target"} <= column_mapping.keys():
+        pair = f"prompt: {column_mapping['source']}, completion: {column_mapping['target']}"
+        settings.append(f"'column_mapping={{{pair}}}'")
+    return settings
+
+
+def rate_notices(config: Config) -> list[str]:
+    """One line where the bundled model is to be trained at a fourth of its own rate or less."""
+    rate, method = config.train.learning_rate, config.method.method
+    if not bundled.is_meant(config.model.model_name_or_path) or rate > bundled.RATES[method] / 4:
+        return []
+    own = f"{bundled.RATES[method]:g}"
+    return [
+        f"learning_rate is {rate:g}, and {bundled.NAME} learns little at it: with method: {method} it wants about {own}"
+    ]
 
 
 def idle_notices(config: Config, given: Iterable[str]) -> list[str]:

@@ -46,7 +46,7 @@ def explain(name: str | None) -> str:
     if (text := _key_text(name)) is not None:
         return text
     if one is None:
-        raise HoneError(f"no key and no concept is called '{name[:60]}'", fix=_nearest(name))
+        raise HoneError(f"unknown key or concept '{name[:60]}'", fix=_nearest(name))
     return _concept_text(one)
 
 

@@ -109,7 +109,8 @@ def read_hub_rows(
             fix += "; without a network, download the files once and name them in train_file"
         elif not local:
             reason = "the hub cannot be reached, and there is no copy in its cache"
-            fix = "connect once; or download the files elsewhere and name them: train_file=FILE dataset_name="
+            fix = "`hone init RECIPE --with-data` writes the recipe with rows to try it; or name files of your own: "
+            fix += "train_file=FILE dataset_name="
         raise HoneError(f"cannot read the data set, split '{split}': {reason}", where=dataset_name, fix=fix) from error
 
 

@@ -46,7 +46,8 @@ def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measu
     config, task = chosen(config, task)
     quiet_libraries()
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
-    config = with_fallback(config.changed({**NO_MODEL, "model_name_or_path": name}))  # of the config, data alone count
+    config = config.changed({**NO_MODEL, "model_name_or_path": name})  # of the config, data alone count
+    config = with_fallback(config, to_train=False)
     if section.train_file is None and section.dataset_name is None:
         data = prepare(config.changed({**ALONE, "train_file": section.validation_file}), task, tokenizer)
         both = task.views(config, replace(data.store, val=data.store.train), tokenizer)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.errors import HoneError
+from hone.models.source import POSITIONS
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -38,7 +39,7 @@ def max_positions(model: PreTrainedModel) -> int | None:
 
 def max_positions_of(config: Any) -> int | None:
     """As `max_positions`, of a model's config alone."""
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len"):
+    for key in POSITIONS:
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
             return value

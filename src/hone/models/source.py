@@ -15,6 +15,7 @@ from hone.files import read_json
 from hone.hub import WEIGHTS
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what configs call the length of their window
 COPY_AGAIN = "the file is damaged or was not copied whole: copy the adapter again"
 BASE_FIX = (
     "put back the base that it was trained on; or name it: hone merge RUN OUT --base BASE makes one model of both"
