@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hone.bundled import RATES
 from hone.config import load_config
 from hone.config.aliases import ALIASES
 from hone.config.checks import require_training
@@ -24,6 +25,22 @@ def test_explain_says_everything_about_a_key(leaf: str) -> None:
     for part, words in docs_of(leaf_field(leaf)).items():
         assert words is None or " ".join(words.split()) in text, part
     assert text.startswith(f"{leaves()[leaf]}.{leaf}: ")
+
+
+def test_the_example_of_a_template_is_what_is_trained() -> None:
+    from hone.data.records import Instruction
+    from hone.data.templates import render
+
+    row = Instruction("Write a function double(x) that returns twice x.", "", "def double(x):\n    return 2 * x")
+    example = docs_of(leaf_field("template"))["example"]
+    assert "".join(part.text for part in render(row, "instruction", None)) + "<|endoftext|>" == example
+    assert f"```\n{example}\n```" in reference_markdown()
+    assert all(f"      {line}".rstrip() in explain("template") for line in example.splitlines())
+
+
+def test_the_bundled_model_s_rates_are_those_that_its_texts_name() -> None:
+    said = re.findall(r"(\S+) (full|freeze|lora)\b", docs_of(leaf_field("learning_rate"))["how"])
+    assert {method: float(rate) for rate, method in said} == RATES
 
 
 def test_explain_without_a_key_lists_all() -> None:

@@ -32,7 +32,7 @@ def test_every_leaf_name_is_unique_over_the_tree() -> None:
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_key_is_fully_documented(leaf: str) -> None:
     docs = docs_of(leaf_field(leaf))
-    assert set(docs) == {*DOC_PARTS, "maps_to"}
+    assert set(docs) == {*DOC_PARTS, "maps_to", "example"}
     assert all(docs[part].strip() == docs[part] != "" for part in DOC_PARTS)
     assert docs["what"].endswith((".", "].")) and docs["what"].count(". ") <= 1
     assert len(docs["what"]) <= 130 and all(len(docs[part]) <= 420 for part in DOC_PARTS)

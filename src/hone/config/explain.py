@@ -100,9 +100,12 @@ def _leaf_text(leaf: str) -> str:
     parts = [*parts_of(leaf), ("See also", ", ".join(related(leaf)))]
     if one := concept_of(leaf):
         parts.append(("Concept", f"{one.title}: `hone explain {_way_to(one)}`"))
-    return "\n".join(
-        [head, *_wrapped("", docs_of(field)["what"]), "", *(line for part in parts for line in _wrapped(*part))]
-    )
+    docs: dict[str, Any] = docs_of(field)
+    lines = [head, *_wrapped("", docs["what"]), "", *(line for part in parts for line in _wrapped(*part))]
+    if example := docs["example"]:
+        lines += ["", *_wrapped("Example", "a finished row of template: instruction"), ""]
+        lines.append(textwrap.indent(example, "      "))
+    return "\n".join(lines)
 
 
 def parts_of(leaf: str) -> list[tuple[str, str]]:

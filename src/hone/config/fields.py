@@ -59,6 +59,7 @@ def key(
     cpu: str,
     gpu: str,
     maps_to: str | None = None,
+    example: str | None = None,
     known: tuple[str, ...] = (),
     ge: float | None = None,
     gt: float | None = None,
@@ -77,11 +78,12 @@ def key(
         cpu: typical values on a laptop without accelerator.
         gpu: typical values on one accelerator.
         maps_to: dotted name of the library argument with this meaning, None when the key is this package's own.
+        example: a finished row, as a listing.
         known: the bundled ones of names that a Python caller may add to.
         ge, gt, le, lt: bounds of numbers.
     """
     texts = (what, why, how, benefit, tradeoff, cpu, gpu)
-    docs: dict[str, Any] = {**dict(zip(DOC_PARTS, texts, strict=True)), "maps_to": maps_to}
+    docs: dict[str, Any] = {**dict(zip(DOC_PARTS, texts, strict=True)), "maps_to": maps_to, "example": example}
     return Field(
         default, description=what, json_schema_extra=docs, examples=list(known) or None, ge=ge, gt=gt, le=le, lt=lt
     )

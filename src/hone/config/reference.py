@@ -69,7 +69,9 @@ def _leaf_markdown(leaf: str) -> list[str]:
     rows.append(f"- **See also**: {', '.join(also)}")
     star = f" {STAR}" if leaf in MOST_USED else ""
     head = f"{docs_of(field)['what']}\n\nType: {describe_field(field)}. Default: `{default_text(leaf)}`.{star}"
-    return [f"### {leaf}", head, "\n".join(rows)]
+    example = docs_of(field)["example"]
+    listing = [f"A finished row of `template: instruction`:\n\n```\n{example}\n```"] if example else []
+    return [f"### {leaf}", head, "\n".join(rows), *listing]
 
 
 def _as_code(title: str, text: str) -> str:

@@ -12,8 +12,9 @@ class DataSection(Section):
         None,
         what="The training data: a file, a folder, or a list of them.",
         why="The rows are what the model will imitate; nothing else in this file matters as much.",
-        how="Relative to the YAML file. .jsonl .json .csv .parquet .txt .md .py, .gz of those, or .bin token files; "
-        "the form is recognised by the columns (text, prompt + completion, messages, instruction + output).",
+        how=".jsonl .json .csv .parquet .txt .md .py, .gz of those, or .bin token files; the form is recognised by the "
+        "columns (text, prompt + completion, messages, instruction + output). A relative path in a YAML file starts at "
+        "that file's folder, one on the command line at the folder you are in.",
         benefit="No registry and no conversion: point at the file.",
         tradeoff="Too few rows (tens): memorized after some epochs. Many careless rows: the model copies their "
         "faults; `hone prepare --show 3` shows what is trained.",
@@ -25,7 +26,8 @@ class DataSection(Section):
         None,
         what="The validation data, in the same forms; it is measured and never trained on.",
         why="Only rows the model has not seen show whether it learned or memorized.",
-        how="Without it, validation_split_percentage holds out part of the training rows.",
+        how="Without it, validation_split_percentage holds out part of the training rows. A relative path in a YAML "
+        "file starts at that file's folder, one on the command line at the folder you are in.",
         benefit="The same rows in every run: numbers of different runs can be compared.",
         tradeoff="Too small (below 50 rows): wide intervals. Also trained on: a perplexity too good to be true.",
         cpu="100 to 500 rows",
@@ -98,6 +100,13 @@ class DataSection(Section):
         "chat uses the tokenizer's own template. auto: chat for conversations, instruction for instruction rows, else "
         "plain.",
         benefit="The template is saved with the run, so that generate and chat ask in the same form.",
+        example="""\
+### Instruction:
+Write a function double(x) that returns twice x.
+
+### Response:
+def double(x):
+    return 2 * x<|endoftext|>""",
         tradeoff="instruction on a base model: it has to learn the headings first. chat without a template in the "
         "tokenizer is an error. A form unlike the base's own: higher loss in the first steps.",
         cpu="auto",

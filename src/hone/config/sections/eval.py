@@ -54,7 +54,8 @@ class EvalSection(Section):
         why="A lower loss does not say whether the programs run; passed tests do.",
         how="Each task is formatted as the training rows are; answers are generated as the section generate says "
         "(num_return_sequences, temperature, max_new_tokens …), run in a sandbox and compared by task. Where programs "
-        "cannot be isolated it says so and measures only the rest.",
+        "cannot be isolated it says so and measures only the rest. A relative path in a YAML file starts at that "
+        "file's folder, one on the command line at the folder you are in.",
         benefit="pass@k before and after, in eval/base.code.json and eval/tuned.code.json, with a paired test.",
         tradeoff="Many tasks: minutes to hours of generation before and after each run on a CPU. Few: 164 tasks rarely "
         "show a difference below 10 points.",

@@ -96,10 +96,10 @@ class MethodSection(Section):
         why="It is the capacity of the adapter: a layer of size in x out gets r x (in + out) trained weights.",
         how="Each chosen layer computes W x + (alpha / r) B A x; B starts at zero, so training starts at the base.",
         benefit="A few million trained weights, and an adapter of megabytes instead of gigabytes.",
-        tradeoff="Too high: memory and overfitting without a lower validation loss. Too low: training loss stops "
-        "above that of a higher rank.",
-        cpu="8 to 16",
-        gpu="16 to 64",
+        tradeoff="It depends on task and data, not on the machine. Too high: memory and overfitting without a lower "
+        "validation loss. Too low: training loss stops above that of a higher rank.",
+        cpu="8 for a style or a form in some hundred rows, 16 to start with, 32 to 64 for a skill in thousands of rows",
+        gpu="8 for a style or a form in some hundred rows, 16 to start with, 32 to 64 for a skill in thousands of rows",
         maps_to="peft.LoraConfig.r",
         ge=1,
     )

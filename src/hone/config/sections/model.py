@@ -14,8 +14,8 @@ class ModelSection(Section):
         None,
         what="The model to start from: a hub name or a folder with weights.",
         why="What the model already knows matters more than any other setting; fine-tuning steers it, it adds little.",
-        how="A value that starts with . / or ~, or names a folder next to the YAML file, is a folder; hone-base is the "
-        "small bundled model for Python; else a hub name.",
+        how="A value that starts with . / or ~, or names a folder (beside the YAML file; on the command line, in the "
+        "folder you are in), is a folder; hone-base is the small bundled model for Python; else a hub name.",
         benefit="A base trained on similar text needs fewer rows and a lower learning rate.",
         tradeoff="Too large: out of memory, or hours per epoch. Too small: the loss stops early at a high value, and "
         "answers are fluent but wrong.",
@@ -28,8 +28,9 @@ class ModelSection(Section):
         what="The model to start from where model_name_or_path is a hub name that cannot be had: not in the hub's "
         "cache, and no network.",
         why="A recipe should run on a plane, too.",
-        how="hone-base is the small bundled model for Python; any folder will do. A one-line notice is logged, "
-        "and its own tokenizer, all linear layers for lora, and no revision come with it.",
+        how="hone-base is the small bundled model for Python; any folder will do. A one-line notice is logged. Its own "
+        "tokenizer, all linear layers for lora, and no revision come with it; with hone-base also its own learning "
+        "rate, unless the command line gives one.",
         benefit="The same command works with and without a network.",
         tradeoff="Set: without a network the run is about another, usually smaller model. null: it stops and says why.",
         cpu="null, or hone-base to try out",

@@ -12,7 +12,8 @@ class OutputSection(Section):
         Path("out"),
         what="The folder of the run: model, tokenizer, checkpoints, metrics and reports.",
         why="Everything that later commands read (compare, report, chat) is found there.",
-        how="Relative to the YAML file's folder; created when missing. Its root loads with from_pretrained.",
+        how="Created when missing; its root loads with from_pretrained. A relative path in a YAML file starts at that "
+        "file's folder, one on the command line at the folder you are in.",
         benefit="One folder a run: easy to copy, to compare and to delete.",
         tradeoff="The same folder with other settings is refused (unless overwrite: true). On a small disk: each "
         "checkpoint of full training takes about 12 bytes a weight.",

@@ -16,7 +16,9 @@ class SpeedKeys(Section):
         how="The loss and its gradients are the same; before the first step this is checked on a real example, and a "
         "model that cannot do it computes every position.",
         benefit="Fewer operations and less memory, in proportion to the share of tokens that are masked.",
-        tradeoff="None known; turn it off to compare, or where torch_compile needs fixed shapes.",
+        tradeoff="true: a check of a second before the first step; and the model gives no scores of the other "
+        "positions, so code of your own that reads them turns it off, as does torch_compile. false: slower, most with "
+        "long prompts.",
         cpu="true",
         gpu="true",
     )
@@ -27,7 +29,8 @@ class SpeedKeys(Section):
         how="The result is the same; before the first step this is checked on real examples. No effect on a GPU, with "
         "batching padded or windows, or on models with capped scores or attention code of their own.",
         benefit="Attention costs the sum of the squared lengths instead of the square of their sum.",
-        tradeoff="None known; turn it off to compare.",
+        tradeoff="true: a check before the first step; nothing is gained where a row holds one example. false: the "
+        "more examples in a row, the slower.",
         cpu="true",
         gpu="no effect",
     )
@@ -35,12 +38,14 @@ class SpeedKeys(Section):
         True,
         what="Whether output layer and loss are computed as one operation, a block of rows at a time.",
         why="Logits of a whole vocabulary, their soft-max and their gradient are the largest tensors of a small model.",
-        how="The gradients are made in the forward pass, while a block is in the cache, with a float32 soft-max. A "
-        "tied embedding adds to the output layer's gradient. Needs scored_rows_only. Before the first step it "
-        "is compared with the plain loss and gradients, and left alone where they differ (capped or scaled logits) or "
-        "where an adapter is on the output layer.",
-        benefit="Three matrix products and a few megabytes instead of several copies of all logits.",
-        tradeoff="None known; turn it off to compare.",
+        how="Rows are worked through in blocks, so the scores of the whole vocabulary are never in memory at once. "
+        "Before the first step loss and gradients are compared with the plain ones; where they differ (models that cap "
+        "or scale their scores), and where an adapter is on the output layer, the plain way is kept. Needs "
+        "scored_rows_only.",
+        benefit="Three matrix products and a few megabytes instead of several copies of all scores.",
+        tradeoff="true: a check of a second before the first step; code of your own that reads the scores in training "
+        "turns it off. false: 200 kB more for each scored token of a vocabulary of 50,257, and as much for its "
+        "gradient.",
         cpu="true",
         gpu="true",
     )
@@ -71,8 +76,10 @@ class SpeedKeys(Section):
     keep_freed_memory: bool = key(
         True,
         what="Whether memory that a step frees stays with the process for the next one, on the CPU.",
-        why="glibc gives large blocks back at once, and the kernel clears every page again at the next step.",
-        how="Three settings of mallopt, for the whole process; no effect on a GPU, on macOS and on Windows.",
+        why="A step frees hundreds of megabytes and asks for them again a moment later. To hand them back to the "
+        "system in between costs time: it clears every page before it gives it out again.",
+        how="On Linux the C library is told to keep what was freed, for the whole process; no effect on a GPU, on "
+        "macOS and on Windows.",
         benefit="A step of a small model takes a third less time.",
         tradeoff="The process holds its peak memory until it ends, in a notebook too.",
         cpu="true",

@@ -46,7 +46,8 @@ class TrainSection(SpeedKeys):
         5e-5,
         what="The size of an optimizer step at the top of the schedule.",
         why="It is the setting that most often decides between learning, standing still and forgetting.",
-        how="AdamW moves each weight by about this much a step. When you change it, try factors of 2 to 3.",
+        how="AdamW moves each weight by about this much a step. Small models take higher rates: the bundled hone-base "
+        "wants 1e-3 full, 3e-3 freeze, 4e-3 lora. When you change it, try factors of 2 to 3.",
         benefit="A good value lowers the validation loss from the first epoch on and keeps the base's skills.",
         tradeoff="Too high: the loss jumps, rises or becomes nan; text turns repetitive. Too low: the loss falls "
         "slowly and evenly, and the last epoch still improves.",
@@ -138,7 +139,8 @@ class TrainSection(SpeedKeys):
         1e-8,
         what="A small number added to Adam's denominator.",
         why="It prevents division by nearly zero for weights that get hardly any gradient.",
-        how="Leave it, unless the paper you follow says otherwise.",
+        how="A weight moves by learning_rate x mean gradient / (its usual size + this number): where gradients are "
+        "well above it, it changes nothing. Papers that train in 16 bits often write 1e-6.",
         benefit="Stable steps for rare tokens.",
         tradeoff="Too high (1e-3): Adam turns into plain gradient descent, slow. Too low: large steps on weights with "
         "tiny gradients.",
@@ -360,7 +362,9 @@ class TrainSection(SpeedKeys):
         "epoch",
         what="When the validation loss is measured during training: never, every eval_steps, or after each epoch.",
         why="The training loss alone cannot show the point where learning turns into memorizing.",
-        how="Base and tuned are measured before and after in any case; this is about the points between.",
+        how="epoch: one point after each pass over the rows, for a few short epochs; the points mean the same whatever "
+        "the batch. steps: one every eval_steps, where an epoch takes hours or is the only one (from scratch), and the "
+        "turn would come between. Base and tuned are measured before and after in any case.",
         benefit="A validation curve, and the best checkpoint instead of the last.",
         tradeoff="Too often: more time measuring than training. no: overfitting stays unseen until the end.",
         cpu="epoch",
@@ -463,9 +467,10 @@ class TrainSection(SpeedKeys):
         None,
         what="The name of the run in trackers; null takes the name of output_dir.",
         why="Trackers list runs by name.",
-        how="Passed on as it is.",
+        how="Handed to each tracker in report_to; without one it stands in the resolved config alone, and `hone runs` "
+        "lists folders.",
         benefit="Runs that can be told apart.",
-        tradeoff="The same name for many runs: a list nobody can read.",
+        tradeoff="One name for several runs: their curves share a label. A name for each value tried: long, but clear.",
         cpu="null",
         gpu="model-data-method, e.g. qwen2-alpaca-lora64",
         maps_to=_ARGUMENTS + "run_name",
