@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from hone.data.tokenizer import save_tokenizer, start_ids, train_bpe
-from hone.statistics.intervals import ratio_interval
+from hone.data.tokenizer import save_tokenizer, train_bpe
+from hone.metrics.bytes_per_token import bytes_per_token
+from hone.show import estimate
 
 
 def main() -> None:
@@ -27,13 +26,10 @@ def main() -> None:
         islice(texts(options.corpus / "train.jsonl"), 0, None, options.every), vocab_size=options.vocab_size
     )
     save_tokenizer(tokenizer, options.out)
-    held_out = list(texts(options.corpus / "held_out.jsonl"))
-    n_bytes = np.array([len(text.encode()) for text in held_out])
-    n_tokens = np.array([len(ids) for ids in start_ids(tokenizer, held_out, special=False)])
-    ratio = ratio_interval(n_bytes, n_tokens, positive=True)
+    found = bytes_per_token(tokenizer, texts(options.corpus / "held_out.jsonl"))
     print(
-        f"{len(tokenizer):,} entries: {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] bytes per token over "
-        f"{ratio.n_items} held-out files, {n_tokens.sum():,} tokens"
+        f"{found.n_entries:,} entries: {estimate(found.ratio, '.3f')} bytes per token over {found.n_texts} "
+        f"held-out files, {found.n_tokens:,} tokens"
     )
 
 

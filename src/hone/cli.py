@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import hone
-from hone.commands import evaluate, generate, tools, train
+from hone.commands import evaluate, generate, tokenizer, tools, train
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import is_out_of_memory, out_of_memory_text
@@ -31,7 +31,7 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     ),
     ("What it is worth", [evaluate.evaluate, evaluate.grade, evaluate.compare, evaluate.report, evaluate.runs]),
     ("Let it answer", [generate.generate, generate.chat, generate.predict]),
-    ("Files and the machine", [tools.convert, tools.merge, tools.doctor, tools.cache]),
+    ("Files and the machine", [tokenizer.tokenizer, tools.convert, tools.merge, tools.doctor, tools.cache]),
 ]
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
 # A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.

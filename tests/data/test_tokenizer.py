@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from hone.data.tokenizer import (
     adds_bos,
-    bytes_per_token,
     continuation_ids,
     load_tokenizer,
     save_tokenizer,
@@ -277,17 +276,6 @@ def test_a_python_tokenizer_is_served_too() -> None:
 
 
 # --- bytes -----------------------------------------------------------------------------------------------------------
-
-
-def test_bytes_per_token_counts_utf8_bytes(gpt2_like: "PreTrainedTokenizerBase") -> None:
-    texts = [f"{i} é🙂 and <|endoftext|>" for i in range(600)]  # more than one batch
-    measured = bytes_per_token(gpt2_like, iter(texts))
-    ids = start_ids(gpt2_like, texts, special=False)
-    assert measured.n_bytes == sum(len(text.encode()) for text in texts)
-    assert measured.n_tokens == sum(map(len, ids))
-    assert measured.ratio == measured.n_bytes / measured.n_tokens
-    with pytest.raises(HoneError, match="no text"):
-        bytes_per_token(gpt2_like, [""])
 
 
 @settings(max_examples=200, deadline=None)

@@ -20,6 +20,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "explain": [
         ("hone explain", "all keys, one line each"),
         ("hone explain learning_rate", "one key: what, why, how, what it costs"),
+        ("hone explain perplexity", "what a word means"),
     ],
     "prepare": [
         ("hone prepare my.yaml --show 3", "three rows as the model sees them"),
@@ -65,6 +66,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "predict": [
         ("hone predict runs/my --text 'I loved it'", "class and probability"),
         ("hone predict runs/my reviews.txt", "one text a line"),
+    ],
+    "tokenizer": [
+        ("hone tokenizer train code/ --vocab-size 8192 -o my-tokenizer", "a byte-level BPE of these files"),
+        ("hone tokenizer measure my-tokenizer eval.jsonl", "bytes per token, beside the bundled one's"),
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
     "merge": [("hone merge runs/lora merged", "one model folder that loads without PEFT")],

@@ -120,14 +120,7 @@ def explain(
         typer.Argument(metavar="[KEY|CONCEPT]", help="Without it, all of them in one line each.", show_default=False),
     ] = None,
 ) -> None:
-    """What a config key does, why, and what it costs; or what a word means.
-
-    hone explain learning_rate
-
-    hone explain perplexity
-
-    hone explain confidence interval
-    """
+    """What a config key does, why, and what it costs; or what a word means."""
     from hone.config.explain import explain as explained
 
     typer.echo(explained(" ".join(words) if words else None))

@@ -13,8 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,16 +32,6 @@ if TYPE_CHECKING:
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # Hugging Face's names, OpenAI's names
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.txt")
 ANCHORS = ("\n", "a", ".")  # what a continued text is hung on; each works where the others melt into the text
-TEXTS_PER_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class BytesPerToken:
-    """How far a tokenizer shortens a text; higher is shorter."""
-
-    n_bytes: int
-    n_tokens: int
-    ratio: float
 
 
 def train_bpe(
@@ -151,22 +140,6 @@ def adds_bos(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Does this tokenizer begin every text with its begin-of-text token, as its model was trained to expect?"""
     ids: list[int] = tokenizer("x")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
-
-
-def bytes_per_token(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str]) -> BytesPerToken:
-    """UTF-8 bytes per token over texts, which should be held out: on its training text a tokenizer flatters itself.
-
-    Raises:
-        HoneError: the texts hold nothing.
-    """
-    n_bytes = n_tokens = 0
-    iterator = iter(texts)
-    while batch := list(islice(iterator, TEXTS_PER_BATCH)):
-        n_bytes += sum(len(text.encode("utf-8")) for text in batch)
-        n_tokens += sum(map(len, start_ids(tokenizer, batch, special=False)))
-    if not n_tokens:
-        raise HoneError("no text to measure a tokenizer on")
-    return BytesPerToken(n_bytes, n_tokens, n_bytes / n_tokens)
 
 
 def token_byte_lengths(tokenizer: "PreTrainedTokenizerBase", vocab_size: int) -> np.ndarray:
