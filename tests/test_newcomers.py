@@ -194,10 +194,11 @@ def test_check_prints_what_is_not_the_default_and_what_the_rows_are(here: Path, 
     assert len(result.stdout.splitlines()) < 15
     assert "learning_rate: 0.0001  # my.yaml:3" in result.stdout and "seed: 7  # command line" in result.stdout
     assert "train_file: data.jsonl  # my.yaml:2" in result.stdout
-    assert "max_length" not in result.stdout
+    assert "max_length: 256" in result.stdout, "as trained: the model has no more positions"
+    assert "warmup_steps" not in result.stdout
     assert "ok: 12 rows of prompt+completion, 4 rows of prompt+completion held out" in result.stderr
     everything = invoke("check", "my.yaml", "--all")
-    assert "max_length: 512" in everything.stdout and len(everything.stdout.splitlines()) > 100
+    assert "max_length: 256" in everything.stdout and len(everything.stdout.splitlines()) > 100
 
 
 def test_check_looks_at_the_columns(here: Path, refused: Refused) -> None:

@@ -1,4 +1,6 @@
-"""The bundled model: GPT-2's architecture, pre-trained on Python (`assets/base`). Its name is `hone-base`.
+"""What comes with the package: the bundled model, and the shapes of well-known ones (`assets/shapes`).
+
+The model has GPT-2's architecture, is pre-trained on Python (`assets/base`), and is called `hone-base`.
 
 >>> resolve("hone-base") == str(folder()), resolve("distilgpt2")
 (True, 'distilgpt2')
@@ -37,6 +39,16 @@ def resolve(name: str) -> str:
 def is_meant(name: str | None) -> bool:
     """Whether a model's name leads to it."""
     return name is not None and resolve(name) == str(folder())
+
+
+def shape(name: str) -> Path | None:
+    """A folder with the published config.json, and no weights, of a hub model that many start from: to plan with.
+
+    >>> shape("Qwen/Qwen2-1.5B").name, shape("nobody/nothing")
+    ('Qwen--Qwen2-1.5B', None)
+    """
+    there = Path(str(resources.files("hone"))) / "assets" / "shapes" / name.replace("/", "--")
+    return there if (there / "config.json").is_file() else None
 
 
 def suggest(name: str) -> str:

@@ -18,7 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from hone.cli import app
-from hone.convert.openai_gpt2 import checkpoint_prefix, convert, read_hparams, read_model, variables
+from hone.convert.openai_gpt2 import NEEDED, checkpoint_prefix, convert, read_hparams, read_model, variables
 from hone.convert.tensorbundle import crc32c, masked, open_bundle, read_tensor
 from hone.errors import HoneError
 from hone.models.gpt2 import GPT2, SIZES
@@ -370,3 +370,21 @@ def test_weights_that_are_no_numbers_are_refused(raw: Path, tmp_path: Path) -> N
     (raw / "model.ckpt.index").write_bytes(table([sorted(pairs.items())]))
     with pytest.raises(HoneError, match="not numbers"):
         convert(raw, tmp_path / "out")
+
+
+def test_where_the_files_are_is_said_where_they_are_missing(tmp_path: Path) -> None:
+    """Address, sizes and a loop that fetches all seven files of the model that the folder is named after."""
+    for name, gigabytes in {"124M": "498 MB", "355M": "1.42 GB", "774M": "3.10 GB", "1558M": "6.23 GB"}.items():
+        with pytest.raises(HoneError, match="no such folder") as caught:
+            convert(tmp_path / name, tmp_path / "out")
+        fix = str(caught.value.fix)
+        assert (
+            f"{name} ({gigabytes})" in fix
+            and f"https://openaipublic.blob.core.windows.net/gpt-2/models/{name}/$f" in fix
+        )
+        loop = re.search(r"for f in (.+); do", fix)
+        assert loop and set(loop[1].split()) >= {*NEEDED, "checkpoint", DATA, "model.ckpt.index"}
+    (tmp_path / "my files").mkdir()
+    with pytest.raises(HoneError, match=r"no hparams\.json") as caught:
+        convert(tmp_path / "my files", tmp_path / "out")
+    assert "'/$f" in str(caught.value.fix), "the folder is quoted for the shell"

@@ -150,7 +150,7 @@ def test_init_explain_eval_and_options(project: Path, hone: Hone, refused: Refus
     refused(hone("init", "light-lab", "-o", "cfg.yaml"), "cfg.yaml: exists already", "--output")
     refused(hone("init", "light-lab", "-o", "no/where.yaml"), "no: no such folder", "--output")
     refused(hone("explain", "lerning_rate"), "unknown key or concept 'lerning_rate'", "learning_rate")
-    refused(hone("eval", "model"), "no data to measure on", "cfg.yaml")
+    refused(hone("eval", "model"), "no data to measure on", "eval.jsonl")
     refused(hone("check", "cfg.yaml", "--nonsense"), "unknown option --nonsense", "hone explain")
     refused(hone("check", "cfg.yaml", "model_name_or_path=./nothere"), "nothere: no such model folder")
     refused(hone("prepare", "cfg.yaml", "--save-bin", "cfg.yaml"), "cfg.yaml: cannot write", "--save-bin")

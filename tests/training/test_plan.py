@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import hone
 from conftest import pairs
+from hone import bundled
 from hone.cli import app
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError
@@ -314,3 +315,79 @@ def test_mistakes_are_said_as_train_would(config: Any, tmp_path: Path, settings:
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) > 1, "and how to repair it"
     assert not (tmp_path / "out").exists()
+
+
+# ---- without weights ------------------------------------------------------------------------------------------------
+
+PUBLISHED = {
+    "distilgpt2": 81_912_576,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "HuggingFaceTB/SmolLM2-135M": 134_515_008,
+    "Qwen/Qwen2-0.5B": 494_032_768,
+    "Qwen/Qwen2-1.5B": 1_543_714_304,
+}
+
+
+def without_weights(name: str, rows: Path, **more: Any) -> Any:
+    return hone.plan(
+        hone.load_config(
+            {"model_name_or_path": name, "train_file": str(rows), "eval_base": False, "eval_strategy": "no", **more}
+        )
+    )
+
+
+def counted(plan: Any) -> tuple[int, int]:
+    trained = sum(group.n_parameters for group in plan.groups if group.trains)
+    return trained, sum(group.n_parameters for group in plan.groups)
+
+
+@pytest.mark.slow
+def test_a_well_known_shape_is_planned_without_its_weights(write_rows: Any) -> None:
+    name = "gpt2-medium"
+    plan = without_weights(name, write_rows("rows.jsonl", pairs(4)), max_length=32, per_device_train_batch_size=1)
+    assert counted(plan) == (PUBLISHED[name], PUBLISHED[name]) and plan.model == name
+
+
+@pytest.mark.slow
+def test_lora_on_qwen2_is_planned_to_the_last_parameter(write_rows: Any) -> None:
+    lora = {"method": "lora", "lora_r": 64, "lora_target_modules": ["q_proj", "v_proj"]}
+    small = {"max_length": 32, "per_device_train_batch_size": 1}
+    plan = without_weights("Qwen/Qwen2-1.5B", write_rows("rows.jsonl", pairs(4)), method=lora, **small)
+    assert counted(plan) == (8_716_288, 1_552_430_592)
+
+
+def test_every_shape_has_its_published_size() -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for name, n_parameters in PUBLISHED.items():
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(bundled.shape(name)))
+        assert model.num_parameters() == n_parameters, name
+
+
+def test_a_folder_with_config_json_alone_is_planned(tmp_path: Path, tiny_model: Any, write_rows: Any) -> None:
+    model = tiny_model("gpt2")
+    model.config.save_pretrained(tmp_path / "shape")
+    rows = write_rows("rows.jsonl", pairs(12))
+    with pytest.raises(HoneError, match="embedding only"):  # no tokenizer there, and the bundled one has more tokens
+        without_weights(str(tmp_path / "shape"), rows, max_length=64)
+    model.config.vocab_size = 8192
+    model.config.save_pretrained(tmp_path / "shape")
+    n_parameters = model.num_parameters() + (8192 - model.get_input_embeddings().weight.shape[0]) * model.config.n_embd
+    assert counted(without_weights(str(tmp_path / "shape"), rows, max_length=64))[1] == n_parameters
+    with pytest.raises(HoneError, match="no step can be timed"):
+        hone.plan(
+            hone.load_config({"model_name_or_path": str(tmp_path / "shape"), "train_file": str(rows)}), measure=True
+        )
+
+
+def test_a_fallback_is_what_is_planned(write_rows: Any, caplog: pytest.LogCaptureFixture) -> None:
+    rows = write_rows("rows.jsonl", pairs(12))
+    plan = without_weights("gpt2-medium", rows, offline_model_name_or_path="hone-base", max_length=64)
+    assert plan.model == "hone-base" and any(
+        "offline_model_name_or_path=null plans" in line for line in caplog.messages
+    )

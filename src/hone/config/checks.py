@@ -306,18 +306,6 @@ FOR_TASKS: tuple[tuple[str, tuple[str, ...] | None, tuple[str, ...], str], ...] 
     ("on_long_row", ("split",), ("causal",), "write on_long_row: truncate, or drop"),
     ("template", ("chat",), ("causal",), "remove template"),
     ("template", ("plain", "instruction"), ("causal", "seq2seq"), "remove template"),
-    (
-        "model_name_or_path",
-        (bundled.NAME,),
-        ("causal", "classification"),
-        "name an encoder-decoder, or set task: causal",
-    ),
-    (
-        "offline_model_name_or_path",
-        (bundled.NAME,),
-        ("causal", "classification"),
-        "name an encoder-decoder that is here",
-    ),
     ("eval_stride", None, ("causal",), "remove eval_stride, or set task"),
     ("code_tasks", None, ("causal",), "remove code_tasks, or set task"),
 )
@@ -348,13 +336,15 @@ ACTIVE_WITH: dict[str, tuple[str, tuple[object, ...]]] = {
 }
 
 
+BUNDLED_TASKS = ("causal", "classification")  # what a decoder can do
+
+
 def bundled_settings(method: MethodSection, column_mapping: Mapping[str, str]) -> list[str]:
     """`key=value` of what trains the bundled model on the same rows, by a task that it can do, at its own rate."""
-    able = next(tasks for leaf, _, tasks, _ in FOR_TASKS if leaf == "model_name_or_path")
     settings = [f"model_name_or_path={bundled.NAME}", f"learning_rate={bundled.RATES[method.method]:g}"]
-    if method.task in able or method.task not in TASKS:
+    if method.task in BUNDLED_TASKS or method.task not in TASKS:
         return settings
-    settings.insert(0, f"task={able[0]}")
+    settings.insert(0, f"task={BUNDLED_TASKS[0]}")
     if {"source", "target"} <= column_mapping.keys():
         pair = f"prompt: {column_mapping['source']}, completion: {column_mapping['target']}"
         settings.append(f"'column_mapping={{{pair}}}'")

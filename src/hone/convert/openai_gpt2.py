@@ -9,7 +9,9 @@ checked; and the saved model has to give the logits of the glass-box GPT-2 (`ver
 """
 
 import json
+import math
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,15 @@ from hone.convert.tensorbundle import open_bundle, read_tensor
 from hone.convert.verified_write import refuse_existing, verified_write
 from hone.data.tokenizer import load_tokenizer, save_tokenizer, start_ids
 from hone.errors import HoneError
-from hone.models.gpt2 import GPT2, GPT2Config, fill, save_gpt2
+from hone.models.gpt2 import GPT2, SIZES, GPT2Config, fill, save_gpt2
 from hone.models.load import load_finished, quiet_libraries
+from hone.show import size
 
+ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/models"
+FILES = (
+    *("checkpoint", "encoder.json", "hparams.json", "model.ckpt.data-00000-of-00001", "model.ckpt.index"),
+    *("model.ckpt.meta", "vocab.bpe"),
+)
 NEEDED = ("hparams.json", "encoder.json", "vocab.bpe")
 HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 RELEASED = (
@@ -100,12 +108,22 @@ def describe(done: Converted) -> str:
 
 def _check_files(source: Path) -> None:
     if not source.is_dir():
-        raise HoneError("no such folder", where=str(source), fix=f"looked from {Path.cwd()}")
+        raise HoneError("no such folder", where=str(source), fix=how_to_get(source))
     if missing := [name for name in NEEDED if not (source / name).is_file()]:
         what = f"not OpenAI's GPT-2 files: no {', '.join(missing)}"
         if (source / "config.json").is_file():
             raise HoneError(what, where=str(source), fix="this is a model folder already: use it as it is")
-        raise HoneError(what, where=str(source), fix=RELEASED)
+        raise HoneError(what, where=str(source), fix=how_to_get(source))
+
+
+def how_to_get(source: Path) -> str:
+    """Where OpenAI's files are, how large, and a loop for the shell that fetches those of one model into `source`."""
+    sizes = {name: size(4 * sum(math.prod(shape) for *_, shape in variables(shapes))) for name, shapes in SIZES.items()}
+    name = source.name if source.name in SIZES else "124M"
+    released = ", ".join(f"{each} ({n_bytes})" for each, n_bytes in sizes.items())
+    loop = f"for f in {' '.join(FILES)}; do\n"
+    loop += f"    curl -fL -C - --create-dirs -o {shlex.quote(str(source))}/$f {ADDRESS}/{name}/$f\n  done"
+    return f"OpenAI released {released}; this fetches {name}, and goes on after an interruption:\n  {loop}"
 
 
 def read_hparams(path: Path) -> GPT2Config:
@@ -120,11 +138,11 @@ def read_hparams(path: Path) -> GPT2Config:
         raise HoneError(f"not readable as JSON ({error})", where=str(path), fix="copy it again") from error
     sizes: dict[str, int] = {}
     for name in HPARAMS:
-        size = found.get(name) if isinstance(found, dict) else None
-        if type(size) is not int or size < 1:
-            what = f"{name} is missing" if size is None else f"{name} is {size!r}, expected a whole number above 0"
+        value = found.get(name) if isinstance(found, dict) else None
+        if type(value) is not int or value < 1:
+            what = f"{name} is missing" if value is None else f"{name} is {value!r}, expected a whole number above 0"
             raise HoneError(what, where=str(path), fix=f"expected {', '.join(HPARAMS)}, as in the release")
-        sizes[name] = size
+        sizes[name] = value
     hparams = GPT2Config(**sizes)
     if hparams.n_embd % hparams.n_head:
         what = f"n_embd {hparams.n_embd} cannot be shared among n_head {hparams.n_head} heads"

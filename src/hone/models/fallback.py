@@ -20,7 +20,7 @@ from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.config.sections.output import OutputSection
 from hone.errors import HoneError, placed
-from hone.hub import answers, cached, file_in_cache
+from hone.hub import TOKENIZERS, WEIGHTS, answers, cached, file_in_cache
 from hone.models.source import ADAPTER, POSITIONS, base_of, check_source
 from hone.runs import RESOLVED
 
@@ -54,6 +54,35 @@ def with_fallback(config: Config, *, to_train: bool = True) -> Config:
     log.warning("%s: %s (offline_model_name_or_path)", why, place)
     others = {"tokenizer_name_or_path": None, "model_revision": None, "lora_target_modules": "all-linear"}
     return config.changed({"model_name_or_path": fallback, **others, **own})
+
+
+def planned_shape(section: ModelSection) -> dict[str, str | None] | None:
+    """What to change of a config to plan a model whose weights are not here; None where they are, or nothing is known.
+
+    A folder with config.json alone will do, and a hub name whose shape comes with the package, unless it has a
+    fallback: that is what would be trained. Without a tokenizer of its own the bundled one counts the lengths.
+    """
+    name = section.model_name_or_path
+    folder = Path(bundled.resolve(name)) if name else None
+    if folder is None or name is None:
+        return None
+    if not folder.is_dir():
+        known = bundled.shape(name)
+        if known is None or cached(name, section.model_revision) or answers(name, section.model_revision):
+            return None
+        if section.offline_model_name_or_path is not None:
+            log.warning("offline_model_name_or_path=null plans the published shape of %s instead", name)
+            return None
+        folder = known
+    elif any((folder / file).is_file() for file in (*WEIGHTS, ADAPTER)) or not (folder / "config.json").is_file():
+        return None
+    changes: dict[str, str | None] = {"model_name_or_path": str(folder), "model_revision": None}
+    own = any((folder / file).is_file() for file in TOKENIZERS)
+    if section.tokenizer_name_or_path is None and not own:
+        changes["tokenizer_name_or_path"] = bundled.NAME
+    counted = f"; lengths are counted with {bundled.NAME}'s tokenizer" if "tokenizer_name_or_path" in changes else ""
+    log.warning("the weights of %s are not here: planned from its config.json%s", name, counted)
+    return changes
 
 
 def _replaced(section: ModelSection, output: OutputSection) -> str | None:

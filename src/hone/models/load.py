@@ -171,7 +171,7 @@ def _load_pretrained(
     seed: int = 0,
     weights: bool = True,
 ) -> PreTrainedModel:
-    check_source(name)
+    check_source(name, weights=weights)
     extra = label_maps(outputs) if outputs else {}
     known = _trained_outputs(name, revision, trust_remote_code) if outputs else []
     if outputs:  # what the files lack of the head is drawn by the loader

@@ -22,22 +22,25 @@ BASE_FIX = (
 )
 
 
-def check_source(name: str) -> None:
+def check_source(name: str, *, weights: bool = True) -> None:
     """Refuse a name that is not a model folder and cannot be a hub name either; reads no weights.
+
+    Args:
+        weights: False where the shapes alone are wanted, and config.json is enough.
 
     Raises:
         HoneError: no such folder, a file, or a folder without config or weights.
     """
     folder = Path(bundled.resolve(name))
     if folder.is_dir():
-        _check_folder(folder)
+        _check_folder(folder, weights)
     elif folder.is_file():
         raise HoneError("a model is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise HoneError("no such model folder", where=name, fix=f"looked from {Path.cwd()}")
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, weights: bool) -> None:
     if (folder / ADAPTER).is_file():
         base = check_adapter(folder)
         try:
@@ -55,7 +58,7 @@ def _check_folder(folder: Path) -> None:
         else:
             what, fix = "not a model folder: it has no config.json", "name a run folder, a model folder or a hub name"
         raise HoneError(what, where=str(folder), fix=fix)
-    if not any((folder / name).is_file() for name in WEIGHTS):
+    if weights and not any((folder / name).is_file() for name in WEIGHTS):
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         raise HoneError(
             f"the model folder has no weights: expected {WEIGHTS[0]}",

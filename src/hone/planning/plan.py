@@ -31,9 +31,10 @@ from hone.config.sections.train import TrainSection
 from hone.data.batches import EpochBatches
 from hone.data.prepare import Prepared, is_prepared, prepare
 from hone.data.tokenizer import tokenizer_of
+from hone.errors import HoneError
 from hone.hardware import peak_memory_bytes
 from hone.models.build import build_model
-from hone.models.fallback import with_fallback
+from hone.models.fallback import planned_shape, with_fallback
 from hone.models.freeze import Group, groups
 from hone.models.inspect import flops_per_token
 from hone.models.load import quiet_libraries
@@ -134,7 +135,12 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     """
     config, task = chosen(config, task)
     require_training(config)
-    config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
+    name = config.model.model_name_or_path
+    shape = planned_shape(config.model)
+    if shape is not None and measure:
+        raise HoneError(f"the weights of {name} are not here: no step can be timed", fix="plan without --measure")
+    config = config.changed(shape) if shape else with_fallback(config)
+    config = resolve_precision(config, token_cache(config.data.token_cache_dir))
     quiet_libraries()
     refuse_missing_trackers(config.train.report_to, config.where)
     tokenizer = tokenizer_of(config.model)
@@ -150,7 +156,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     schedule = _schedule(config.train, attached, data, how, exact)
     saved = memory.trained if config.method.method == "lora" else memory.weights
     return Plan(
-        model=config.model.model_name_or_path or f"{config.model.model_type} from scratch",
+        model=(name if shape else config.model.model_name_or_path) or f"{config.model.model_type} from scratch",
         method=config.method.method,
         device=device,
         groups=table,
