@@ -10,14 +10,12 @@ import pytest
 from markdown_pages import DOCS, ROOT, section, sections
 
 import hone
-from hone.config.checks import ACTIVE_WITH, FOR_TASKS
 from hone.config.load import load_config
 from hone.demo import lay_out
 from hone.planning.plan import make_plan
 
 PAGE = DOCS / "troubleshooting.md"
 SOURCE = ROOT / "src" / "hone"
-CONTRADICTIONS = section(PAGE, "Which keys contradict each other").tables
 ASIDE = re.compile(r'"([^"]*…[^"]*|[^"]{8,})"')  # a message between quotes
 
 
@@ -56,47 +54,12 @@ def said(message: str) -> bool:
 
 
 def test_many_messages_are_quoted() -> None:
-    assert len(list(quoted())) > 80
+    assert len(list(quoted())) > 60
 
 
 @pytest.mark.parametrize(("heading", "message"), list(quoted()), ids=lambda value: value[:40])
 def test_hone_says_so(heading: str, message: str) -> None:
     assert said(message), f"{heading}: nothing in src/hone says: {message}"
-
-
-def conflicts_of_the_source() -> list[str]:
-    tree = ast.parse((SOURCE / "config" / "checks.py").read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [text_of(call.args[1]) for call in calls if getattr(call.func, "id", "") == "Conflict"]
-
-
-def test_every_contradiction_is_listed() -> None:
-    listed = [message for row in CONTRADICTIONS[0][1:] for message in ASIDE.findall(row[0])]
-    everywhere = [message for _, message in quoted()]
-    for what in conflicts_of_the_source():
-        fits = [m for m in everywhere if re.search(".*?".join(map(re.escape, m.split("…"))), what, re.S)]
-        assert fits, f"no row for: {what}"
-    assert len(listed) == len(CONTRADICTIONS[0]) - 1
-
-
-def test_what_only_some_tasks_can_do_is_listed() -> None:
-    found = set()
-    for values, tasks in CONTRADICTIONS[1][1:]:
-        able = tuple(re.findall(r"\w+", tasks.replace("task:", "").replace(" or ", " ")))
-        found |= {(value, able) for value in re.findall(r"`([^`]+)`", values)}
-    assert found == {
-        (leaf if value is None else f"{leaf}: {value}", able)
-        for leaf, values, able, _ in FOR_TASKS
-        for value in values or (None,)
-    }
-
-
-def test_every_idle_key_is_listed() -> None:
-    found = {}
-    for keys, needs in CONTRADICTIONS[2][1:]:
-        control, first, *more = re.findall(r"[\w]+", needs.replace(" or ", " "))
-        found |= dict.fromkeys(re.findall(r"\w+", keys.replace(",", " ")), (control, (first, *more)))
-    assert found == ACTIVE_WITH
 
 
 @pytest.mark.slow

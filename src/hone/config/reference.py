@@ -4,12 +4,15 @@ python -m hone.config.reference > docs/reference/config.md
 """
 
 import sys
+from pathlib import Path
+from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
+from hone.config.checks import ACTIVE_WITH, FOR_TASKS, conflicts
 from hone.config.explain import STAR, concept_of, default_text, described, parts_of
 from hone.config.fields import describe_field, docs_of
 from hone.config.related import MOST_USED, related
-from hone.config.schema import leaf_field, leaves, section_fields, section_names
+from hone.config.schema import Config, leaf_field, leaves, section_fields, section_names
 
 
 def reference_markdown() -> str:
@@ -29,13 +32,14 @@ are in. So a config works from wherever it is called, and what you type means wh
         "## All keys",
         f"{STAR} marks the ten to know first.",
     ]
+    blocks.append("[Which keys depend on each other](#keys-that-depend-on-each-other)")
     for section in section_names():
         blocks += [f"**[{section}](#{section})**: {described(section)}", _index(section)]
     for section in section_names():
         blocks += [f"## {section}", described(section)]
         for leaf in section_fields(section):
             blocks += _leaf_markdown(leaf)
-    return "\n\n".join([*blocks, *_names_markdown(), _READ_NEXT]) + "\n"
+    return "\n\n".join([*blocks, *_together_markdown(), *_names_markdown(), _READ_NEXT]) + "\n"
 
 
 _READ_NEXT = """\
@@ -50,7 +54,7 @@ def _index(section: str) -> str:
     rows = ["| | key | default | what it sets |", "| --- | --- | --- | --- |"]
     for leaf, field in section_fields(section).items():
         star = STAR if leaf in MOST_USED else " "
-        what = docs_of(field)["what"].replace("|", "\\|")
+        what = _cell(docs_of(field)["what"])
         rows.append(f"| {star} | {_link(leaf)} | `{default_text(leaf)}` | {what} |")
     return "\n".join(rows)
 
@@ -77,6 +81,80 @@ def _leaf_markdown(leaf: str) -> list[str]:
 def _as_code(title: str, text: str) -> str:
     """Names of libraries and toolkits in back-ticks."""
     return ", ".join(f"`{name}`" for name in text.split(", ")) if title in ("Same as", "Known as") else text
+
+
+# ---- keys that depend on each other ---------------------------------------------------------------------------------
+
+_SCRATCH = {"model_type": "gpt2", "tokenizer_name_or_path": "hone-base"}
+_BEST = {"load_best_model_at_end": True}
+_STEPS = {"save_strategy": "steps", "eval_strategy": "steps"}
+# For every rule of `checks.conflicts` the smallest configuration that breaks it.
+BROKEN: tuple[dict[str, Any], ...] = (
+    {**_SCRATCH, "model_name_or_path": "gpt2"},
+    {"model_type": "gpt2"},
+    {**_SCRATCH, "method": "lora"},
+    {"config_overrides": {"n_layer": 2}},
+    {"dataset_name": "owner/rows", "train_file": Path("train.jsonl")},
+    {"dataset_name": "owner/rows", "validation_file": Path("eval.jsonl")},
+    {"dataset_config_name": "main"},
+    {"dataset_validation_split": "test"},
+    {"batching": "windows", "task": "classification"},
+    {"bf16": True, "fp16": True},
+    {"fp16": True, "use_cpu": True},
+    {"optim": "muon", "method": "lora"},
+    {"max_steps": 0},
+    {"lr_scheduler_type": "constant", "warmup_steps": 10},
+    {"eval_steps": 1.5},
+    {**_BEST, "eval_strategy": "no"},
+    {**_BEST, "validation_split_percentage": 0.0},
+    {"early_stopping_patience": 2, "eval_strategy": "no"},
+    {**_BEST, "save_strategy": "steps"},
+    {**_BEST, **_STEPS, "save_steps": 5, "eval_steps": 2},
+    {"eval_stride": 512},
+    {"num_return_sequences": 2},
+    {"model_name_or_path": "/models/base", "output_dir": Path("/models/base")},
+    {"train_file": Path("/runs/mine/train.jsonl"), "output_dir": Path("/runs/mine"), "overwrite": True},
+)
+
+
+def _together_markdown() -> list[str]:
+    """Three tables of `checks.py`: what is refused, what only some tasks can do, what has no effect."""
+    refused = {}
+    for values in BROKEN:
+        for one in conflicts(Config().changed(values)):
+            keys = ", ".join(_link(leaf) for leaf in one.leaves)
+            refused[one.what] = f"| {keys} | {_cell(one.what)} | {_cell(one.fix)} |"
+    able: dict[tuple[str, ...], list[str]] = {}
+    for leaf, some, tasks, _ in FOR_TASKS:
+        able.setdefault(tasks, []).extend([f"`{leaf}: {value}`" for value in some] if some else [f"`{leaf}`"])
+    needs: dict[tuple[str, tuple[object, ...]], list[str]] = {}
+    for leaf, control in ACTIVE_WITH.items():
+        needs.setdefault(control, []).append(_link(leaf))
+    return [
+        "## Keys that depend on each other",
+        "Written from `config/checks.py`, with example values. These are refused before anything is loaded, by "
+        "`hone check` and by every command that trains; all of a file are listed at once, with their lines:",
+        "\n".join(["| keys | hone says | what to do |", "| --- | --- | --- |", *refused.values()]),
+        "What only some tasks can do:",
+        "\n".join(
+            ["| values | only with |", "| --- | --- |"]
+            + [f"| {', '.join(names)} | `task: {' or '.join(tasks)}` |" for tasks, names in able.items()]
+        ),
+        "These are accepted, and do nothing without the value they need; hone says so in one line:",
+        "\n".join(
+            ["| keys | need |", "| --- | --- |"]
+            + [f"| {', '.join(names)} | `{key}: {' or '.join(map(str, ok))}` |" for (key, ok), names in needs.items()]
+        ),
+        "Which keys should be chosen together although nothing is refused: "
+        "[Troubleshooting](../troubleshooting.md#which-keys-contradict-each-other).",
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
 
 
 def _names_markdown() -> list[str]:
