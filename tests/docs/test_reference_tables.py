@@ -5,9 +5,8 @@ import re
 
 from markdown_pages import DOCS, ROOT, section
 
-from hone.config.checks import ACTIVE_WITH, FOR_TASKS, conflicts
-from hone.config.reference import BROKEN
-from hone.config.schema import Config
+from hone.config.checks import ACTIVE_WITH, FOR_TASKS
+from hone.config.reference import BROKEN, broken_rules
 
 REFUSED, ABLE, NEEDS = section(DOCS / "reference" / "config.md", "Keys that depend on each other").tables
 
@@ -38,7 +37,7 @@ def test_every_contradiction_of_the_source_is_listed() -> None:
 def test_each_example_breaks_one_rule() -> None:
     """Where it breaks two, they are said of the same keys."""
     for values in BROKEN:
-        found = conflicts(Config().changed(values))
+        found = broken_rules(values)
         assert found and len({one.leaves[0] for one in found}) == 1, (values, found)
 
 

@@ -52,29 +52,29 @@ def require_training(config: Config) -> None:
     Raises:
         HoneError: something is missing, or keys contradict each other (they may have been assigned after loading).
     """
-    found = conflicts(config)
-    if config.model.model_name_or_path is None and config.model.model_type is None:
-        found.append(
-            Conflict(
-                ("model_name_or_path",),
-                "no model: neither model_name_or_path nor model_type is set",
-                "write model_name_or_path: hone-base (the bundled model), or a hub name or folder; or model_type for a "
-                "model from scratch",
-            )
-        )
-    if config.data.train_file is None and config.data.dataset_name is None:
-        found.append(
-            Conflict(
-                ("train_file",),
-                "no training data: neither train_file nor dataset_name is set",
-                "name a file or folder, `train_file: train.jsonl` in the config or `hone train data.jsonl`; "
-                "`hone init` lists recipes to start from",
-            )
-        )
-    if config.train.fp16 and config.train.use_cpu:  # for training alone: a run of fp16 can be measured on a CPU
-        found.append(Conflict(("fp16", "use_cpu"), f"fp16 needs a CUDA GPU, and use_cpu is true: {FP16_WHY}", FP16_FIX))
+    found = [*conflicts(config), *training_conflicts(config)]
     if found:
         raise conflict_error(found, config)
+
+
+def training_conflicts(config: Config) -> Iterator[Conflict]:
+    """What only a training needs; a model can be measured without it."""
+    if config.model.model_name_or_path is None and config.model.model_type is None:
+        yield Conflict(
+            ("model_name_or_path",),
+            "no model: neither model_name_or_path nor model_type is set",
+            "write model_name_or_path: hone-base (the bundled model), or a hub name or folder; or model_type for a "
+            "model from scratch",
+        )
+    if config.data.train_file is None and config.data.dataset_name is None:
+        yield Conflict(
+            ("train_file",),
+            "no training data: neither train_file nor dataset_name is set",
+            "name a file or folder, `train_file: train.jsonl` in the config or `hone train data.jsonl`; "
+            "`hone init` lists recipes to start from",
+        )
+    if config.train.fp16 and config.train.use_cpu:  # for training alone: a run of fp16 can be measured on a CPU
+        yield Conflict(("fp16", "use_cpu"), f"fp16 needs a CUDA GPU, and use_cpu is true: {FP16_WHY}", FP16_FIX)
 
 
 def conflict_error(found: list[Conflict], config: Config) -> HoneError:

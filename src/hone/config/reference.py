@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
-from hone.config.checks import ACTIVE_WITH, FOR_TASKS, conflicts
+from hone.config.checks import ACTIVE_WITH, FOR_TASKS, Conflict, conflicts, training_conflicts
 from hone.config.explain import STAR, concept_of, default_text, described, parts_of
 from hone.config.fields import describe_field, docs_of
 from hone.config.related import MOST_USED, related
@@ -117,11 +117,17 @@ BROKEN: tuple[dict[str, Any], ...] = (
 )
 
 
+def broken_rules(values: dict[str, Any]) -> list[Conflict]:
+    """What contradicts each other in these values; that they name no model and no data is no matter."""
+    config = Config().changed(values)
+    return [*conflicts(config), *(one for one in training_conflicts(config) if len(one.leaves) > 1)]
+
+
 def _together_markdown() -> list[str]:
     """Three tables of `checks.py`: what is refused, what only some tasks can do, what has no effect."""
     refused = {}
     for values in BROKEN:
-        for one in conflicts(Config().changed(values)):
+        for one in broken_rules(values):
             keys = ", ".join(_link(leaf) for leaf in one.leaves)
             refused[one.what] = f"| {keys} | {_cell(one.what)} | {_cell(one.fix)} |"
     able: dict[tuple[str, ...], list[str]] = {}
