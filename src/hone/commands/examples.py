@@ -70,6 +70,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "tokenizer": [
         ("hone tokenizer train code/ --vocab-size 8192 -o my-tokenizer", "a byte-level BPE of these files"),
         ("hone tokenizer measure my-tokenizer eval.jsonl", "bytes per token, beside the bundled one's"),
+        ("hone tokenizer measure my-tokenizer eval.jsonl --against gpt2", "beside another's"),
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
     "merge": [("hone merge runs/lora merged", "one model folder that loads without PEFT")],
