@@ -15,7 +15,6 @@ from collections.abc import Collection
 from importlib import resources
 from itertools import groupby
 from pathlib import PurePath
-from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
 from hone.config.concepts import WIDTH, Concept, concept, concepts, folded, plain
@@ -100,7 +99,7 @@ def _leaf_text(leaf: str) -> str:
     parts = [*parts_of(leaf), ("See also", ", ".join(related(leaf)))]
     if one := concept_of(leaf):
         parts.append(("Concept", f"{one.title}: `hone explain {_way_to(one)}`"))
-    docs: dict[str, Any] = docs_of(field)
+    docs = docs_of(field)
     lines = [head, *_wrapped("", docs["what"]), "", *(line for part in parts for line in _wrapped(*part))]
     if example := docs["example"]:
         lines += ["", *_wrapped("Example", "a finished row of template: instruction"), ""]
@@ -110,7 +109,7 @@ def _leaf_text(leaf: str) -> str:
 
 def parts_of(leaf: str) -> list[tuple[str, str]]:
     """(title, text) of what is said of a key after its first sentence; the values of both devices once where equal."""
-    docs: dict[str, Any] = docs_of(leaf_field(leaf))
+    docs = docs_of(leaf_field(leaf))
     parts = [(title, docs[part]) for part, title in _TITLES.items()]
     if docs["cpu"] == docs["gpu"]:
         parts.append(("Typical", docs["cpu"]))

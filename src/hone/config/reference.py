@@ -4,8 +4,8 @@ python -m hone.config.reference > docs/reference/config.md
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hone.config.aliases import ALIASES, GONE
 from hone.config.checks import ACTIVE_WITH, FOR_TASKS, Conflict, conflicts, training_conflicts
@@ -89,7 +89,7 @@ _SCRATCH = {"model_type": "gpt2", "tokenizer_name_or_path": "hone-base"}
 _BEST = {"load_best_model_at_end": True}
 _STEPS = {"save_strategy": "steps", "eval_strategy": "steps"}
 # For every rule of `checks.conflicts` the smallest configuration that breaks it.
-BROKEN: tuple[dict[str, Any], ...] = (
+BROKEN: tuple[Mapping[str, object], ...] = (
     {**_SCRATCH, "model_name_or_path": "gpt2"},
     {"model_type": "gpt2"},
     {**_SCRATCH, "method": "lora"},
@@ -117,7 +117,7 @@ BROKEN: tuple[dict[str, Any], ...] = (
 )
 
 
-def broken_rules(values: dict[str, Any]) -> list[Conflict]:
+def broken_rules(values: Mapping[str, object]) -> list[Conflict]:
     """What contradicts each other in these values; that they name no model and no data is no matter."""
     config = Config().changed(values)
     return [*conflicts(config), *(one for one in training_conflicts(config) if len(one.leaves) > 1)]
