@@ -127,6 +127,7 @@ def test_the_fallback_comes_with_its_own_rate(
         assert f"with learning_rate={own:g} (offline" in caplog.messages[-1]
         assert with_fallback(load_config(tmp_path / "r.yaml", ["lr=2e-5"])).train.learning_rate == 2e-5
         assert "learning_rate" not in caplog.messages[-1]
+        assert with_fallback(load_config(tmp_path / "r.yaml", keys={"lr": 2e-5})).train.learning_rate == 2e-5
     other = load_config(tmp_path / "r.yaml", [f"offline_model_name_or_path={tmp_path}"])
     assert with_fallback(other).train.learning_rate == 5e-5, "another fallback's rate is not known"
     monkeypatch.setattr("hone.models.fallback.answers", lambda name, revision: True)

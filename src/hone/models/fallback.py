@@ -14,7 +14,7 @@ from typing import Any
 
 from hone import bundled
 from hone.config.checks import bundled_settings
-from hone.config.load import load_config
+from hone.config.load import KEYWORD, load_config
 from hone.config.overrides import WHERE
 from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
@@ -33,7 +33,7 @@ def with_fallback(config: Config, *, to_train: bool = True) -> Config:
     `offline_model_name_or_path` takes the place of a hub name that cannot be had; logged in one line. A run that began
     with the fallback goes on with it. What was written for the other model goes with it: its tokenizer, its revision,
     the names of the layers that LoRA adapts, a `max_length` beyond the fallback's window, and, where the fallback is
-    the bundled model, a learning rate that was not given on the command line.
+    the bundled model, a learning rate that was given neither on the command line nor in Python's call.
 
     Raises:
         HoneError: to be trained is a hub name without a fallback, of which nothing is here, and there is no network.
@@ -47,7 +47,8 @@ def with_fallback(config: Config, *, to_train: bool = True) -> Config:
         within = {} if config.is_given("max_length") else _within(section, config.data.max_length)
         return config.changed(within) if within else config
     fallback = str(section.offline_model_name_or_path)
-    rate = config.train.learning_rate if config.where("learning_rate") != WHERE else None
+    chosen = config.where("learning_rate") in (WHERE, KEYWORD)
+    rate = None if chosen else config.train.learning_rate
     own = _own_settings(fallback, method.method, rate, config.data.max_length)
     listed = " and ".join(f"{leaf}={value:g}" for leaf, value in own.items())
     place = f"{fallback} takes its place{', with ' if own else ''}{listed}"
