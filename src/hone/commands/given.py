@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hone import bundled
+from hone.config.checks import BUNDLED_TASKS
 from hone.config.explain import recipe_names
 from hone.config.fields import as_paths
 from hone.config.overrides import stands_alone
@@ -26,11 +27,6 @@ CONFIG_OPTIONS = ("--config", "-c", "config")
 DATA_SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES, ".bin")
 OF_A_MODEL = ("config.json", "adapter_config.json", "config.resolved.yaml", "config.yaml", "hparams.json")
 HELD_OUT = re.compile(r"(^|[^a-z])(eval|val|valid|validation|test|dev|heldout|held_out)([^a-z]|$)")
-# The bundled model's own rates by method, of sweeps over its rates with 60 rows; the schema's default suits models of
-# ten to a hundred times its size.
-RATES = {"freeze": "3e-3", "lora": "4e-3"}
-RATE = "1e-3"
-BUNDLED_FOR = ("causal", "classification")  # tasks of which a decoder can be the base
 
 
 @dataclass
@@ -148,13 +144,14 @@ def assumed(model: ModelSection, data: DataSection, method: MethodSection, given
     files = as_paths(data.train_file)
     source = files[0] if files else Path(data.dataset_name or "")
     nothing = not files and data.dataset_name is None
-    if model.model_name_or_path or model.model_type or nothing or method.task not in BUNDLED_FOR:
+    if model.model_name_or_path or model.model_type or nothing or method.task not in BUNDLED_TASKS:
         return []
     settings = [f"model_name_or_path={bundled.NAME}"]
     if "task" not in given and files and _are_labelled(data):
         settings.append("task=classification")
     if "learning_rate" not in given:
-        settings.append(f"learning_rate={RATES.get(method.method, RATE)}")
+        rate = f"{bundled.RATES[method.method]:.0e}".replace("e-0", "e-")
+        settings.append(f"learning_rate={rate}")
     if files and not {"batching", "on_long_row"} & set(given) and _is_text(source):
         settings.append("on_long_row=split")
     if "output_dir" not in given:
