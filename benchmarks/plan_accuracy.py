@@ -25,6 +25,7 @@ from typing import Any
 
 DISTILGPT2 = {"n_layer": 6, "n_head": 12, "n_embd": 768, "vocab_size": 50257, "n_positions": 1024}
 TINY = {"n_layer": 4, "n_head": 4, "n_embd": 256, "vocab_size": 8000, "n_positions": 1024}
+SMALL = {"n_layer": 6, "n_head": 6, "n_embd": 384, "vocab_size": 8000, "n_positions": 1024}
 SMALLEST = {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 2000, "n_positions": 64}
 CONFIGS: dict[str, dict[str, Any]] = {
     "full, 5M, flat rows": {"model": "tiny", "max_length": 256, "per_device_train_batch_size": 16},
@@ -94,7 +95,8 @@ def make_inputs(folder: Path) -> None:
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefghij", k=4)) for _ in range(600)]
     tokenizer = train_bpe([" ".join(chance.choices(words, k=500)) for _ in range(100)], vocab_size=2000)
-    for name, sizes in (("tiny", TINY), ("distilgpt2", DISTILGPT2), ("smallest", SMALLEST)):
+    shapes = {"tiny": TINY, "small": SMALL, "distilgpt2": DISTILGPT2, "smallest": SMALLEST}
+    for name, sizes in shapes.items():
         torch.manual_seed(0)
         GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -156,6 +158,8 @@ def planned(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained(settings: dict[str, Any]) -> dict[str, Any]:
+    import time
+
     import psutil
 
     import hone
@@ -169,8 +173,10 @@ def trained(settings: dict[str, Any]) -> dict[str, Any]:
         hone.load_config({**settings, **small, "dtype": "float32", "output_dir": f"{settings['output_dir']}-warm"})
     )
     baseline = psutil.Process().memory_info().rss
+    began = time.process_time()
     hone.train(hone.load_config(settings))
-    return {"peak": peak_memory_bytes() - baseline, "baseline": baseline}
+    cpu_s = time.process_time() - began
+    return {"peak": peak_memory_bytes() - baseline, "baseline": baseline, "cpu_s": cpu_s}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -4,15 +4,9 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
-from markdown_pages import DOCS, ROOT, section, sections
-
-import hone
-from hone.config.load import load_config
-from hone.demo import lay_out
-from hone.planning.plan import make_plan
+from markdown_pages import DOCS, ROOT, sections
 
 PAGE = DOCS / "troubleshooting.md"
 SOURCE = ROOT / "src" / "hone"
@@ -60,18 +54,3 @@ def test_many_messages_are_quoted() -> None:
 @pytest.mark.parametrize(("heading", "message"), list(quoted()), ids=lambda value: value[:40])
 def test_hone_says_so(heading: str, message: str) -> None:
     assert said(message), f"{heading}: nothing in src/hone says: {message}"
-
-
-@pytest.mark.slow
-def test_planned_memory(tmp_path: Path) -> None:
-    """Two cells of the table of planned memory, to a tenth: a plan follows PyTorch's own temporaries."""
-    lay_out(tmp_path)
-    (table,) = section(PAGE, "What each change saves, as planned").tables
-    for settings, _, megabytes in table[1:]:
-        if settings in ("none", "`method=freeze`"):
-            keys = ["code_tasks=null", "bf16=true", "per_device_train_batch_size=1"]
-            keys += [] if settings == "none" else settings.strip("`").split()
-            config = load_config(tmp_path / "demo.yaml", keys)
-            hone.prepare(config)  # counted lengths, not estimated ones
-            plan = make_plan(config)
-            assert plan.memory.training / 1e6 == pytest.approx(float(megabytes), rel=0.1), settings

@@ -1,0 +1,76 @@
+"""docs/choosing.md: its tables and figure are the committed measurements, and its sentences agree with them."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markdown_pages import DOCS, ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import choosing
+import choosing_tables
+
+
+@pytest.mark.parametrize("page", choosing_tables.PAGES, ids=lambda page: page.name)
+def test_tables_are_made_of_the_measurements(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert choosing_tables.filled(text) == text, "python benchmarks/choosing_tables.py"
+
+
+def test_every_table_stands_in_a_page() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in choosing_tables.PAGES]
+    found = [name for text in pages for name in re.findall(r"<!-- table: ([\w-]+) -->", text)]
+    assert sorted(found) == sorted(choosing_tables.TABLES)
+
+
+def test_the_figure_is_drawn_from_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/figures/choosing.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == (DOCS / "figures" / "choosing.svg").read_text(encoding="utf-8")
+
+
+def test_plans_near_the_measured_peaks() -> None:
+    """What troubleshooting.md says of `hone plan` beside the ladder."""
+    told = json.loads((DOCS / "figures" / "memory-ladder.json").read_text("utf-8"))
+    near = [one for one in told if abs(one["planned_mb"] / one["measured_mb"] - 1) <= 0.2]
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    assert f"Of these {len(told)} trainings it foretold {len(near)} to a fifth" in text
+
+
+@pytest.mark.parametrize("method", ["full", "freeze", "lora"])
+def test_too_low_a_rate_costs_most_of_the_gain(method: str) -> None:
+    """Of 60 rows the lowest rate of each method gains less than half of what its best one does."""
+    lines = choosing_tables.chosen(base="hone-base", method=method, size=choosing.SIZES[method], rows=60, epochs=3)
+    gains = {float(line["rate"]): float(line["from_base"]) for line in lines}
+    assert gains[min(gains)] > min(gains.values()) / 2
+
+
+def test_a_cell_is_trained_once() -> None:
+    cells = list(choosing.grid())
+    assert len(cells) == len(set(cells))
+
+
+def test_a_table_of_two_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seeds are averaged item by item; the difference is the ratio of sums of nats and of tokens."""
+    chance = np.random.default_rng(0)
+    tokens = [10, 20, 30, 40, 50, 60]
+    base = chance.normal(2, 0.1, 6) * tokens
+    told = [("base", 0, 0.0, base), ("full", 0, 1e-3, base - tokens), ("full", 1, 1e-3, base - 2 * np.array(tokens))]
+    with (tmp_path / "cells.jsonl").open("w", encoding="utf-8") as file:
+        for method, seed, rate, nats in told:
+            cell = choosing.Cell("hone-base", method, 0, rate, 0 if method == "base" else 60, 3, seed)
+            row = {"loss": sum(nats) / sum(tokens), "nats": list(nats), "tokens": tokens}
+            file.write(json.dumps({**vars(cell), **row}) + "\n")
+    choosing.write_table(choosing.results(tmp_path))
+    (line,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert line["seeds"] == "2"
+    assert float(line["from_base"]) == pytest.approx(-1.5, abs=1e-3)
+    assert float(line["from_base_spread"]) == pytest.approx(0, abs=1e-6)
+    assert float(line["highest"]) - float(line["lowest"]) == pytest.approx(1, abs=1e-2)
