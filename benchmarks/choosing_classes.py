@@ -1,8 +1,8 @@
 """What docs/choosing.md says of classifiers, measured: how many rows a class, uneven classes, and the threshold.
 
 Rows are drawn from two classes of texts; 1,000 others are tested, as uneven as the training rows. Beside each
-classifier stands logistic regression on characters (`classification_baseline.py`), trained on the same rows. The figures
-are left in OUT/choosing-classes.json.
+classifier stands logistic regression on characters (`classification_baseline.py`), trained on the same rows. The
+figures are left in OUT/choosing-classes.json.
 
     python benchmarks/choosing_classes.py --data yes=yes.txt.gz no=no.txt.gz --model MODEL --out out
 """
