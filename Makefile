@@ -32,8 +32,8 @@ test: setup  ## the whole test suite
 	$(PYTEST)
 
 check: setup  ## format, lint, types, fast tests
-	$(BIN)/ruff format --check src tests benchmarks examples base_model tools
-	$(BIN)/ruff check src tests benchmarks examples base_model tools
+	$(BIN)/ruff format --check src tests benchmarks examples base_model tools docs
+	$(BIN)/ruff check src tests benchmarks examples base_model tools docs
 	$(BIN)/mypy
 	$(PYTEST) -m 'not slow'
 

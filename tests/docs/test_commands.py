@@ -10,7 +10,6 @@ import pytest
 from markdown_pages import DOCS
 from typer.main import get_command
 
-import hone
 from hone.cli import app
 from hone.config.explain import recipe_text
 
@@ -44,21 +43,6 @@ def test_commands_are_understood(page: Path) -> None:
 def test_a_wrong_option_is_found() -> None:
     with pytest.raises(Exception, match="No such option"):
         COMMANDS.commands["generate"].make_context("generate", ["hone-base", "--nonsense", "1"])
-
-
-@pytest.mark.slow
-def test_python_of_afterwards(
-    tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run and an adapter of a tiny model, then every Python block of the page, in order."""
-    monkeypatch.chdir(tmp_path)
-    rows = write_rows("train.jsonl", [{"instruction": f"add {i}", "output": f"{i} + 1"} for i in range(12)])
-    common = {"model_name_or_path": str(model_folder), "train_file": str(rows), "max_steps": 1, "max_length": 128}
-    for method, name in (("full", "my"), ("lora", "lora")):
-        hone.train(hone.load_config({**common, "method": {"method": method}, "output_dir": f"runs/{name}"}))
-    blocks, names = run_python("afterwards.md")
-    assert blocks == 3
-    assert type(names["model"]).__name__.startswith("Peft")
 
 
 @pytest.mark.slow
