@@ -76,8 +76,8 @@ def test_grading_serves_as_a_reward_without_evaluation_or_training() -> None:
     assert not {"evaluation", "training", "tasks", "report"} & {name.split(".")[1] for name in done.stdout.split()}
 
 
-def test_readme_map_names_every_package_and_module() -> None:
-    readme = (SOURCE.parents[1] / "README.md").read_text(encoding="utf-8")
+def test_map_names_every_package_and_module() -> None:
+    architecture = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     for path in rooms():
         if not path.name.startswith("__"):
-            assert f"`{path.name}{'/' if path.is_dir() else ''}`" in readme, f"README's map lacks {path.name}"
+            assert f"`{path.name}{'/' if path.is_dir() else ''}`" in architecture, path.name
