@@ -1,4 +1,4 @@
-"""What docs/choosing.md advises, measured: method, rate, rank, rows, epochs and blocks, on two small models.
+"""What docs/choosing.md advises, measured: method, rate, rank, rows and epochs, on two small models.
 
 Each cell of the grid is one whole training, on rows drawn with its seed. Its outcome is the loss of the same held-out
 items before and after. The most telling cells come first, each is appended to OUT/cells.jsonl when it is done, and the
@@ -36,9 +36,9 @@ RATES = {
     "freeze": (3e-3, 1e-2, 1e-3, 2e-4),
 }
 SIZES = {"full": 0, "lora": 16, "freeze": 2}
-EPOCHS = {8: 5, 25: 3, 60: 3, 150: 3, 400: 2}  # where nothing else is said
+EPOCHS = {8: 5, 60: 3, 400: 2}  # where nothing else is said
 BATCH = {8: 2}  # rows a step, else 8
-BEST = {BASE: {"full": 1e-3, "freeze": 3e-3, "lora": 1e-2}, STORIES: {"full": 1e-3, "freeze": 3e-3, "lora": 1e-2}}
+FULL = 1e-3  # full training's rate, where it stands for itself
 COMMON = {
     "max_length": 256,
     "lr_scheduler_type": "cosine",
@@ -53,6 +53,9 @@ COMMON = {
     "temperature": 0.0,
     "overwrite": True,
 }
+
+
+BySeed = dict[int, dict[str, Any]]  # a setting's results
 
 
 @dataclass(frozen=True)
@@ -116,24 +119,15 @@ def grid() -> Iterator[Cell]:
             yield from rates(base, rows, 0)
     yield from rates(BASE, 400, 0)
     yield from methods(0)
-    for base in (BASE, STORIES):
-        yield from ranks(base, 60, 0)
-        yield from epochs(base, 0)
-    yield from amounts(0)
+    for rows in (60, 8, 400):
+        yield from ranks(BASE, rows, 0)
+    yield from epochs(BASE, 0)
+    for rows in (60, 400, 8):
+        for seed in (1, 2):
+            yield from advised(rows, seed)
     for seed in (1, 2):
-        for rows in (60, 8):
-            yield from rates(BASE, rows, seed)
         yield from epochs(BASE, seed)
-        yield from methods(seed)
-    for seed in (1, 2):
-        yield from amounts(seed)
         yield from ranks(BASE, 60, seed)
-    for base in (BASE, STORIES):
-        yield from ranks(base, 400, 0)
-    yield from rates(STORIES, 400, 0)
-    for seed in (1, 2):
-        yield from rates(STORIES, 60, seed)
-        yield from rates(BASE, 400, seed)
 
 
 def rates(base: str, rows: int, seed: int) -> Iterator[Cell]:
@@ -143,9 +137,15 @@ def rates(base: str, rows: int, seed: int) -> Iterator[Cell]:
             yield Cell(base, method, size, rate, rows, EPOCHS[rows], seed)
 
 
+def advised(rows: int, seed: int) -> Iterator[Cell]:
+    """The cells that the page's advice rests on."""
+    for method, rate in (("full", 1e-3), ("lora", 1e-2), ("freeze", 3e-3), ("full", 5e-5), ("lora", 3e-3)):
+        yield Cell(BASE, method, SIZES[method], rate, rows, EPOCHS[rows], seed)
+
+
 def methods(seed: int) -> Iterator[Cell]:
     """As long as the demo trains, with its unit tests, and how well general Python is predicted afterwards."""
-    for method, rate in (("full", 1e-3), ("freeze", 1e-2), ("lora", 1e-2), ("full", 5e-5)):
+    for method, rate in (("full", 1e-3), ("freeze", 1e-2), ("lora", 1e-2)):
         yield Cell(BASE, method, SIZES[method], rate, 400, 4, seed, "general, tests")
 
 
@@ -156,17 +156,9 @@ def ranks(base: str, rows: int, seed: int) -> Iterator[Cell]:
 
 
 def epochs(base: str, seed: int) -> Iterator[Cell]:
-    for rows, numbers in ((60, (1, 2, 5, 8)), (8, (1, 2, 10, 20)), (400, (1,))):
+    for rows, numbers in ((60, (1, 2, 5, 8)), (400, (1,))):
         for n in numbers:
-            yield Cell(base, "full", 0, BEST[base]["full"], rows, n, seed)
-
-
-def amounts(seed: int) -> Iterator[Cell]:
-    """Numbers of rows between; and how many blocks."""
-    for rows in (25, 150):
-        yield Cell(BASE, "full", 0, BEST[BASE]["full"], rows, EPOCHS[rows], seed)
-    for blocks in (1, 4):
-        yield Cell(BASE, "freeze", blocks, BEST[BASE]["freeze"], 400, EPOCHS[400], seed)
+            yield Cell(base, "full", 0, FULL, rows, n, seed)
 
 
 # ---- rows ---------------------------------------------------------------------------------------------------------
@@ -325,28 +317,33 @@ def results(out: Path) -> list[tuple[Cell, dict[str, Any]]]:
 def write_table(found: list[tuple[Cell, dict[str, Any]]]) -> None:
     """One line for each setting, its seeds together: mean loss, and paired differences with 95 % intervals over items.
 
-    The differences are from the base, and from full training of as many rows at its best rate. `spread` is the
-    standard deviation of the items' differences, from which the smallest visible change follows.
+    The differences are from the base, from full training of as many rows at FULL, and from LoRA of rank 16 at the same
+    rate. `spread` is the standard deviation of the items' differences, from which the smallest visible change follows.
     """
-    settings: dict[Cell, list[dict[str, Any]]] = {}
+    settings: dict[Cell, BySeed] = {}
     for cell, row in found:
-        settings.setdefault(replace(cell, seed=0, extra=""), []).append(row)
+        settings.setdefault(replace(cell, seed=0, extra=""), {})[cell.seed] = row
     bases = {cell.base: rows[0] for cell, rows in settings.items() if cell.method == "base"}
     lines = []
     for cell, rows in sorted(settings.items(), key=lambda pair: astuple(pair[0])):
         if cell.method == "base":
             continue
-        best = replace(cell, method="full", size=0, rate=BEST[cell.base]["full"], epochs=EPOCHS[cell.rows])
-        losses = [row["loss"] for row in rows]
+        best = replace(cell, method="full", size=0, rate=FULL, epochs=EPOCHS[cell.rows])
+        usual = replace(cell, size=SIZES["lora"]) if cell.method == "lora" else cell
+        losses = [row["loss"] for row in rows.values()]
         line = {key: value for key, value in asdict(cell).items() if key not in ("seed", "extra")}
         line |= {"seeds": len(rows), "loss": mean(losses), "lowest": min(losses), "highest": max(losses)}
-        line |= differences("from_base", rows, [bases[cell.base]])
-        line |= differences("from_full", rows, settings.get(best, [])) if best != cell else {}
+        line |= differences("from_base", rows, dict.fromkeys(rows, bases[cell.base]))
+        line |= differences("from_full", rows, settings.get(best, {})) if best != cell else {}
+        line |= differences("from_16", rows, settings.get(usual, {})) if usual != cell else {}
         for name in ("library", "click"):
-            told = [row[name] for row in rows if name in row]
-            line |= differences(name, told, [bases[cell.base][name]] if told else [])
-        passed = [row["passed"] for row in rows if "passed" in row]
-        line |= {"passed": " ".join(map(str, passed)), "tests": len(rows[0]["nats"]) if passed else ""}
+            told = {seed: row[name] for seed, row in rows.items() if name in row}
+            line |= differences(name, told, dict.fromkeys(told, bases[cell.base].get(name)))
+        passed = [row["passed"] for row in rows.values() if "passed" in row]
+        line |= {
+            "passed": " ".join(map(str, passed)),
+            "tests": len(next(iter(rows.values()))["nats"]) if passed else "",
+        }
         lines.append({key: f"{value:.4g}" if isinstance(value, float) else value for key, value in line.items()})
     columns = list(dict.fromkeys(key for line in lines for key in line))
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
@@ -354,17 +351,21 @@ def write_table(found: list[tuple[Cell, dict[str, Any]]]) -> None:
     writer.writerows(lines)
 
 
-def differences(name: str, rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Rows minus others, each side's seeds averaged item by item: mean, interval, and the items' spread."""
+def differences(name: str, rows: BySeed, others: BySeed) -> dict[str, float]:
+    """Rows minus others, the seeds that both have averaged item by item: mean and interval.
+
+    The spread is that of one pair of models: means over seeds spread less.
+    """
     from hone.statistics.intervals import influence, ratio_interval
 
-    if not rows or not others:
+    seeds = sorted(rows.keys() & others.keys())
+    if not seeds:
         return {}
-    a, b = (np.mean([row["nats"] for row in side], axis=0) for side in (others, rows))
-    weight = np.array(rows[0]["tokens"], float)
-    change = ratio_interval(b - a, weight)
+    pairs = [np.subtract(rows[seed]["nats"], others[seed]["nats"]) for seed in seeds]
+    weight = np.array(rows[seeds[0]]["tokens"], float)
+    change = ratio_interval(np.mean(pairs, axis=0), weight)
     low, high = change.bounds or (np.nan, np.nan)
-    spread = float(np.std(influence(b - a, weight), ddof=1))
+    spread = float(np.std(influence(pairs[0], weight), ddof=1))
     return {name: change.value, f"{name}_low": low, f"{name}_high": high, f"{name}_spread": spread}
 
 

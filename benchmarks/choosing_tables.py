@@ -25,6 +25,8 @@ RATES = {
     "lora": (2e-4, 1e-3, 3e-3, 1e-2),
 }
 ROWS = ((8, 5), (60, 3), (400, 2))  # and epochs
+RANKS = (4, 16, 64)
+EPOCHS = ((60, (1, 2, 3, 5, 8)), (400, (1, 2, 4)))
 ITEMS = (6, 10, 25, 50, 100, 200, 500, 1000)
 Line = dict[str, str]
 
@@ -108,7 +110,7 @@ def rates() -> str:
             of_it = [
                 chosen(base=BASE, method=method, size=SIZES[method], rate=value, rows=n, epochs=k) for n, k in ROWS
             ]
-            cells = [interval(found[0]) + seeds(found[0]) if found else "" for found in of_it]
+            cells = [change(found[0]) if found else "" for found in of_it]
             rows.append([f"{title}: {rate(str(value))}", *cells])
     return markdown(["method: rate", *(f"{n} rows, {k} epochs" for n, k in ROWS)], rows)
 
@@ -126,6 +128,44 @@ def other_rates() -> str:
     return markdown(["rate", *(rate(str(value)) for value in values)], rows)
 
 
+def ranks() -> str:
+    """hone-base: the gain of each rank at each rate, by number of rows."""
+    return of_ranks(RANKS, "from_base")
+
+
+def rank_differences() -> str:
+    """Each rank against 16, at the same rate and on the same rows."""
+    return of_ranks([rank for rank in RANKS if rank != SIZES["lora"]], "from_16")
+
+
+def of_ranks(sizes: Sequence[int], name: str) -> str:
+    rows = []
+    for value in RATES["lora"][1:]:
+        for size in sizes:
+            of_it = [chosen(base=BASE, method="lora", size=size, rate=value, rows=n, epochs=k)[:1] for n, k in ROWS]
+            rows.append(
+                [
+                    f"{rate(str(value))}, rank {size}",
+                    *("".join(change(line, name) for line in found) for found in of_it),
+                ]
+            )
+    return markdown(["rate, rank", *(f"{n} rows, {k} epochs" for n, k in ROWS)], rows)
+
+
+def change(line: Line, name: str = "from_base") -> str:
+    return interval(line, name) + seeds(line)
+
+
+def epochs() -> str:
+    """How far full training at 1e-3 gets in so many epochs."""
+    rows = []
+    for n, numbers in EPOCHS:
+        for k in numbers:
+            for line in chosen(base=BASE, method="full", rate=1e-3, rows=n, epochs=k):
+                rows.append([f"{n} rows, {k}", f"{float(line['loss']):.3f}", change(line)])
+    return markdown(["rows, epochs", "loss", "change from the base"], rows)
+
+
 def seeds(line: Line) -> str:
     """Marks what one seed alone says."""
     return " ¹" if line["seeds"] == "1" else ""
@@ -138,9 +178,9 @@ def loss(line: Line) -> str:
 def amounts() -> str:
     """How far full training at 1e-3 gets with so many rows."""
     rows = []
-    for n, k in ((8, 5), (25, 3), (60, 3), (150, 3), (400, 2), (400, 4)):
+    for n, k in (*ROWS, (400, 4)):
         for line in chosen(base=BASE, method="full", rate=1e-3, rows=n, epochs=k):
-            rows.append([f"{n} rows, {k} epochs", f"{float(line['loss']):.3f}", interval(line) + seeds(line)])
+            rows.append([f"{n} rows, {k} epochs", f"{float(line['loss']):.3f}", change(line)])
     return markdown(["trained on", "loss", "change from the base"], rows)
 
 
@@ -204,6 +244,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "method-costs": method_costs,
     "rates": rates,
     "rates-stories": other_rates,
+    "ranks": ranks,
+    "rank-differences": rank_differences,
+    "epochs": epochs,
     "amounts": amounts,
     "visible": visible,
     "classes": classes,

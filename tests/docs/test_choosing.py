@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from markdown_pages import DOCS, ROOT
 
+from hone.config.fields import docs_of
+from hone.config.schema import leaf_field
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import choosing
 import choosing_tables
@@ -52,9 +55,44 @@ def test_too_low_a_rate_costs_most_of_the_gain(method: str) -> None:
     assert gains[min(gains)] > min(gains.values()) / 2
 
 
+def test_what_the_reference_says_of_low_rates() -> None:
+    """`hone explain learning_rate`: of 60 rows a third of the gain, with LoRA a sixth."""
+    said = str(docs_of(leaf_field("learning_rate"))["tradeoff"])
+    assert "5e-5 gives hone-base a third of what its best rate gains, and 2e-4 with lora a sixth" in " ".join(
+        said.split()
+    )
+    for method, low, parts in (("full", 5e-5, 3), ("lora", 2e-4, 6)):
+        size = choosing.SIZES[method]
+        lines = choosing_tables.chosen(base="hone-base", method=method, size=size, rows=60, epochs=3)
+        gains = {float(line["rate"]): float(line["from_base"]) for line in lines}
+        assert round(min(gains.values()) / gains[low]) == parts
+
+
+def test_four_times_the_rank_takes_a_third_of_the_rate() -> None:
+    """On 8 and on 60 rows the three gain the same to 0.06 nats, half of what a step of the rate alone changes."""
+    for rows, epochs in ((8, 5), (60, 3)):
+        pairs = ((64, 1e-3), (16, 3e-3), (4, 1e-2))
+        wanted = {"base": "hone-base", "method": "lora", "rows": rows, "epochs": epochs}
+        found = [choosing_tables.chosen(**wanted, size=size, rate=rate)[0] for size, rate in pairs]
+        gains = [float(line["from_base"]) for line in found]
+        assert max(gains) - min(gains) < 0.06
+
+
 def test_a_cell_is_trained_once() -> None:
     cells = list(choosing.grid())
     assert len(cells) == len(set(cells))
+
+
+def test_differences_pair_the_seeds_that_both_have() -> None:
+    """Of rows trained with seeds 0 and 1, beside others with 1 and 2, only seed 1 counts."""
+    tokens = [10, 20, 30, 40, 50, 60]
+    rows, others = (
+        {seed: {"nats": [(level + seed * own) * n for n in tokens], "tokens": tokens} for seed in seeds}
+        for level, own, seeds in ((1.0, 3.0, (0, 1)), (2.0, 7.0, (1, 2)))
+    )
+    found = choosing.differences("from_16", rows, others)
+    assert found["from_16"] == pytest.approx((1 + 3) - (2 + 7))
+    assert choosing.differences("from_16", rows, {2: others[2]}) == {}
 
 
 def test_a_table_of_two_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,8 @@ class MethodSection(Section):
         how="freeze skips the backward pass below the trained blocks; lora keeps the base fixed and saves an adapter.",
         benefit="freeze is the fastest a step, lora saves the most memory and disk, full learns the most.",
         tradeoff="full on few rows: validation loss rises after the first epoch and general skills fade. freeze or "
-        "lora with too little to train: training loss stays near the base's.",
+        "lora with too little to train, or at a rate meant for full: training loss stays near the base's. Each wants "
+        "its own learning_rate; on hone-base lora takes 10 times that of full (docs/choosing.md).",
         cpu="full up to 124M, freeze for 355M, lora above",
         gpu="lora from 1B on, full below or with much data",
         maps_to=None,
@@ -108,7 +109,8 @@ class MethodSection(Section):
         what="With lora: the scale of the adapter; its output is multiplied by alpha / r.",
         why="It sets how strongly the adapter acts, in the same way as the learning rate does.",
         how="Keep alpha at one or two times r, and tune the learning rate.",
-        benefit="With a fixed ratio the learning rate can stay when the rank changes.",
+        benefit="The adapter acts as strongly at any rank. The best learning rate still moves: at a fixed ratio four "
+        "times the rank takes about a third of it (measured in docs/choosing.md).",
         tradeoff="Too high: jumping loss, as with a too high learning rate. Too low: tuned and base hardly differ.",
         cpu="2 x lora_r",
         gpu="1 to 2 x lora_r",

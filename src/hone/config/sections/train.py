@@ -50,9 +50,10 @@ class TrainSection(SpeedKeys):
         "wants 1e-3 full, 3e-3 freeze, 4e-3 lora. When you change it, try factors of 2 to 3.",
         benefit="A good value lowers the validation loss from the first epoch on and keeps the base's skills.",
         tradeoff="Too high: the loss jumps, rises or becomes nan; text turns repetitive. Too low: the loss falls "
-        "slowly and evenly, and the last epoch still improves.",
-        cpu="5e-5 full, 1e-4 to 2e-4 with lora, 5e-4 from scratch",
-        gpu="1e-5 to 5e-5 full, 1e-4 to 2e-4 with lora, 3e-4 to 6e-4 from scratch",
+        "slowly and evenly, and the last epoch still improves. On 60 rows 5e-5 gives hone-base a third of what its "
+        "best rate gains, and 2e-4 with lora a sixth (measured in docs/choosing.md).",
+        cpu="5e-5 full, 1e-4 to 2e-4 with lora, 5e-4 from scratch; for a base as small as hone-base its own, see How",
+        gpu="1e-5 to 5e-5 full, 1e-4 to 2e-4 with lora, 3e-4 to 6e-4 from scratch; for hone-base its own, see How",
         maps_to=_ARGUMENTS + "learning_rate",
         gt=0,
     )
@@ -184,7 +185,7 @@ class TrainSection(SpeedKeys):
         benefit="Enough passes to learn the form and style of the answers.",
         tradeoff="Too many: training loss falls and validation loss rises, samples recite rows. Too few: validation "
         "loss is still falling at the end.",
-        cpu="1 to 3",
+        cpu="1 to 3; 4 or 5 for some hundred rows on a small base",
         gpu="1 to 3; 1 from scratch on much text",
         maps_to=_ARGUMENTS + "num_train_epochs",
         gt=0,
