@@ -115,7 +115,7 @@ def test_what_is_given_is_not_assumed(here: Path, trained: list[Config], model_f
     assert (mixed.data.train_file, mixed.train.bf16, mixed.train.seed) == (here / "data.jsonl", True, 3)
     assert (first.train.learning_rate, first.output.output_dir) == (2e-4, here / "mine")
     assert (first.train.num_train_epochs, first.model.model_name_or_path) == (1, "hone-base")
-    assert (lora.train.learning_rate, lora.model.model_name_or_path) == (4e-3, "hone-base")
+    assert (lora.train.learning_rate, lora.model.model_name_or_path) == (1e-2, "hone-base")
     assert (other.train.learning_rate, other.output.output_dir) == (5e-5, here / "out")
 
 

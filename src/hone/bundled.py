@@ -12,7 +12,7 @@ from pathlib import Path
 
 NAME = "hone-base"
 # The learning rates that suit it, by method: a model this small takes some twenty times what large ones do.
-RATES = {"full": 1e-3, "freeze": 3e-3, "lora": 4e-3}
+RATES = {"full": 1e-3, "freeze": 3e-3, "lora": 1e-2}
 PLACE = ("hone", "assets", "base")  # in whatever folder hone is installed
 
 

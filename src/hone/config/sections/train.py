@@ -47,7 +47,7 @@ class TrainSection(SpeedKeys):
         what="The size of an optimizer step at the top of the schedule.",
         why="It is the setting that most often decides between learning, standing still and forgetting.",
         how="AdamW moves each weight by about this much a step. Small models take higher rates: the bundled hone-base "
-        "wants 1e-3 full, 3e-3 freeze, 4e-3 lora. When you change it, try factors of 2 to 3.",
+        "wants 1e-3 full, 3e-3 freeze, 1e-2 lora. When you change it, try factors of 2 to 3.",
         benefit="A good value lowers the validation loss from the first epoch on and keeps the base's skills.",
         tradeoff="Too high: the loss jumps, rises or becomes nan; text turns repetitive. Too low: the loss falls "
         "slowly and evenly, and the last epoch still improves. On 60 rows 5e-5 gives hone-base a third of what its "
