@@ -309,7 +309,7 @@ def test_a_file_of_prompts(model_folder: Path, write_rows: Callable[..., Path], 
         refused = invoke("generate", model_folder, "--prompts", rows, "-o", target)
         assert refused.exit_code == 1 and word in refused.stderr
     both = invoke("generate", model_folder, "--prompts", rows, "-p", "x")
-    assert both.exit_code == 1 and "both" in both.stderr
+    assert both.exit_code == 1 and "more than one" in both.stderr
     useless = invoke("generate", model_folder, "-p", "x", "-n", "2")
     assert useless.exit_code == 1 and "temperature 0 gives the same text" in useless.stderr
 
