@@ -4,11 +4,13 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hone.cache import cache_root, token_cache
 from hone.errors import HoneError
-from hone.files import read_json, write_text_atomic
+from hone.files import follow_umask, read_json, write_text_atomic
 from hone.grading.ask import answers_folder
 from hone.training.repeat import MOST_SEEDS, parse_seeds
 
@@ -36,6 +38,19 @@ def test_json_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(HoneError, match="not readable as JSON"):
         read_json(tmp_path / "deep.json")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no umask here")
+@pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_weights_follow_the_umask(tmp_path: Path, mask: int, rights: int) -> None:
+    save_file({"weight": np.zeros(2)}, tmp_path / "model.safetensors")
+    before = os.umask(mask)
+    try:
+        follow_umask(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == rights
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_more_seeds_than_anybody_trains() -> None:

@@ -25,6 +25,21 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+def follow_umask(folder: Path) -> None:
+    """Give the weights in a folder the rights that any new file gets there: safetensors writes its own with 600."""
+    written = list(folder.glob("*.safetensors"))
+    if not written:
+        return
+    probe = folder / f".rights.tmp-{os.getpid()}"  # os.umask cannot be read without changing it for every thread
+    try:
+        probe.touch(exist_ok=False)
+        mode = probe.stat().st_mode & 0o777
+    finally:
+        probe.unlink(missing_ok=True)
+    for path in written:
+        path.chmod(mode)
+
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch.save and safetensors report a full disk in their own exceptions; these words are all there is to know it by
 SAYS_DISK_FULL = ("No space left on device", "Disk quota exceeded", "file write failed", "unexpected pos")

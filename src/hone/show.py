@@ -9,13 +9,15 @@ NO_INTERVAL = "[one item: no interval]"
 ENOUGH_TEXTS = 10  # fewer written texts are read, not counted
 
 
-def figure(value: float, form: str) -> str:
+def figure(value: float, form: str, longest: float = 1e9) -> str:
     """A number as a table shows it; a ruined model's perplexity by its power of ten, not by 300 digits.
+
+    longest: from where on it is its power of ten.
 
     >>> figure(6475.77, ",.2f"), figure(1.2e304, ",.2f")
     ('6,475.77', '1e+304')
     """
-    return f"{value:{form}}" if abs(value) < 1e9 else f"{value:.0e}"
+    return f"{value:{form}}" if abs(value) < longest else f"{value:.0e}"
 
 
 def estimate(found: Estimate | None, form: str, alone: str = "") -> str:

@@ -80,6 +80,10 @@ def test_merged_model_is_plain_and_answers_the_same(tmp_path: Path, adapter_run:
     names = {path.name for path in (tmp_path / "merged").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "template.json", "README.md"} <= names
     assert not any("adapter" in name for name in names)
+    assert (tmp_path / "merged" / "model.safetensors").stat().st_mode == (
+        tmp_path / "merged" / "README.md"
+    ).stat().st_mode
+    assert (adapter_run / "adapter_model.safetensors").stat().st_mode == (adapter_run / "README.md").stat().st_mode
     assert not list(tmp_path.glob(".*"))
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     assert type(theirs).__name__ == "GPT2LMHeadModel"

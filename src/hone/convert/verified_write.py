@@ -21,7 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hone.errors import HoneError
-from hone.files import disk_errors, fsync_path, write_text_atomic
+from hone.files import disk_errors, follow_umask, fsync_path, write_text_atomic
 
 SETTING = "OUT"  # what the user changes to write elsewhere
 DEFECT = "this is a defect of hone or of an installed package: `hone doctor` lists the versions"
@@ -79,6 +79,7 @@ def verified_write(
         with disk_errors(target, SETTING):
             if card is not None:
                 write_text_atomic(written.path / "README.md", card(written.difference), SETTING)
+            follow_umask(written.path)
             for path in (*written.path.iterdir(), written.path):
                 fsync_path(path)
             if target.is_dir():

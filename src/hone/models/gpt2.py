@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hone.errors import HoneError
-from hone.files import disk_errors, read_json, write_json_atomic
+from hone.files import disk_errors, follow_umask, read_json, write_json_atomic
 
 LAYER_NORM_EPSILON = 1e-5
 INITIAL_SPREAD = 0.02  # standard deviation of initial weights
@@ -222,4 +222,5 @@ def save_gpt2(model: GPT2, folder: Path, *, end_id: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {f"transformer.{name}": tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        follow_umask(folder)
     write_json_atomic(folder / "config.json", described)

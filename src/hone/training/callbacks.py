@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hone.files import disk_errors
 from hone.loss import refuse_bad_loss
 from hone.progress import STEP, Lines
-from hone.show import duration
+from hone.show import duration, figure
 
 log = logging.getLogger("hone")
 
@@ -149,7 +149,11 @@ class MetricsLog(TrainerCallback):
         elif "eval_loss" in logs:
             line = {"step": state.global_step, "epoch": state.epoch, **logs}
             self._write(state, line)
-            said = [f"{k.removeprefix('eval_').replace('_', ' ')} {v:.4f}" for k, v in logs.items() if k[:5] == "eval_"]
+            said = [
+                f"{k.removeprefix('eval_').replace('_', ' ')} {figure(v, '.4f', 1e6)}"
+                for k, v in logs.items()
+                if k[:5] == "eval_"
+            ]
             log.info("step %d  validation %s", state.global_step, "  ".join(said))
             refuse_bad_loss(logs["eval_loss"], state.global_step)
         elif "train_loss" in logs:  # the mean over the run, said at its end: a short run may log nothing else

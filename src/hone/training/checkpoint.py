@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hone.config.schema import Where
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.files import disk_errors, fsync_path, read_json, write_json_atomic
+from hone.files import disk_errors, follow_umask, fsync_path, read_json, write_json_atomic
 from hone.loss import refuse_diverged
 from hone.models.adapter import BASE, base_identity
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
@@ -77,6 +77,7 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, fo
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             model.save_pretrained(temporary, safe_serialization=True)
+            follow_umask(temporary)
             save_tokenizer(tokenizer, temporary)
             write_json_atomic(temporary / "template.json", {"template": template})
             if architecture(model).endswith(CLASSIFIES):

@@ -35,7 +35,7 @@ from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError
-from hone.files import disk_errors, fsync_path, write_json_atomic
+from hone.files import disk_errors, follow_umask, fsync_path, write_json_atomic
 from hone.loss import Loss, refuse_diverged
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
@@ -123,6 +123,7 @@ class RunTrainer(Trainer):
 
     def _complete(self, folder: Path) -> None:
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
+        follow_umask(folder)
         for path in folder.rglob("*"):
             fsync_path(path)
         about = {"step": self.state.global_step, "metrics_bytes": _size(self.run.folder / "metrics.jsonl")}
