@@ -27,6 +27,7 @@ from hone.config.checks import FORMS
 from hone.config.schema import Config
 from hone.data.records import recognise
 from hone.errors import HoneError
+from hone.models.source import check_source
 from hone.tasks import task_of
 
 GROUP: Any = get_command(app)
@@ -172,6 +173,33 @@ def test_two_data_files_are_not_both_trained_on(here: Path, trained: list[Config
 )
 def test_the_line_to_type_is_named(here: Path, refused: Refused, line: str, says: list[str]) -> None:
     refused(*line.split(), says=says)
+
+
+def test_rows_of_ones_own_stay(here: Path, refused: Refused) -> None:
+    (here / "train.jsonl").write_text('{"text": "mine"}\n')
+    says = ["train.jsonl: exists already", "leave out --with-data to keep your own rows", "--output"]
+    refused("init", "light-lab", "--with-data", says=says)
+    assert not (here / "light-lab.yaml").exists() and (here / "train.jsonl").read_text() == '{"text": "mine"}\n'
+    assert invoke("init", "light-lab").exit_code == 0
+    assert "--with-data" not in refused("init", "light-lab", says=["light-lab.yaml: exists already"])
+
+
+@pytest.mark.parametrize("typed", ["runs/ligt-lab", "./runs/ligt-lab", "mine/ligt-lab"])
+def test_a_run_mistyped_is_no_name_of_the_hub(
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.setattr(hub, "in_reach", lambda: pytest.fail("the hub was asked"))
+    run = here / Path(typed).parent / "light-lab"
+    run.mkdir(parents=True)
+    (run / "status.json").write_text("{}")
+    meant = str(run.relative_to(here))
+    refused("generate", typed, "x", says=["ligt-lab: no such model folder", f"did you mean {meant}?", "hone runs"])
+
+
+def test_a_name_of_the_hub_beside_a_folder_of_models_stays_one(here: Path) -> None:
+    (here / "Qwen" / "Qwen2-0.5B").mkdir(parents=True)
+    check_source("Qwen/Qwen2-1.5B")
+    check_source("openai-community/gpt2")
 
 
 def test_init_lists() -> None:
@@ -355,7 +383,7 @@ def test_a_prompt_needs_no_option(model_folder: Path, refused: Refused) -> None:
     refused("generate", str(model_folder), "a", "-p", "b", says=["more than one"])
 
 
-@pytest.mark.parametrize("word", ["quit", "exit", "/quit", "/exit", " Quit "])
+@pytest.mark.parametrize("word", ["quit", "exit", "/quit", "/exit", " Quit ", "exit()", "bye", "/bye", "\\q"])
 def test_words_that_leave_a_chat(model_folder: Path, word: str) -> None:
     result = invoke("chat", str(model_folder), "--max-new-tokens", "2", input=f"{word}\nnever asked\n")
     assert result.exit_code == 0, result.output

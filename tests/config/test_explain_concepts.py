@@ -28,6 +28,20 @@ def test_what_people_ask_for_is_answered(word: str) -> None:
     assert len(text.splitlines()) > 5
 
 
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        ("document|documents|row|rows|item|jsonl", "Held-out rows"),
+        ("not distinguishable|verdict|better", "Paired difference"),
+        ("nats/token", "Nats"),
+        ("ETA", "Epochs, steps and batches"),
+        ("MDE", "Minimum detectable effect"),
+    ],
+)
+def test_words_of_the_screens_are_answered(words: str, title: str) -> None:
+    assert [explain(word).split(" (")[0] for word in words.split("|")] == [title] * len(words.split("|"))
+
+
 @pytest.mark.parametrize("one", concepts(), ids=lambda one: one.title)
 def test_a_concept_reads_well_in_a_terminal(one: Concept) -> None:
     text = plain(one.text)

@@ -12,7 +12,10 @@ from hone.errors import HoneError
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A folder of OpenAI's GPT-2 files (hparams.json, model.ckpt…).")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder of OpenAI's GPT-2 files (hparams.json, model.ckpt…): 124M, 355M, 774M or 1558M."),
+    ],
     target: Annotated[Path, typer.Argument(help="The model folder to write.")],
     as_json: AsJson = False,
 ) -> None:

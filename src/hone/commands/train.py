@@ -49,8 +49,10 @@ def init(
     texts = {path: recipe_text(recipe, rows) if rows else text, **{path.parent / name: rows[name] for name in rows}}
     for one in texts:
         if one.exists():
-            other = "a file in another folder" if with_data else "another file"
-            raise HoneError("exists already", where=str(one), fix=f"name {other} with --output")
+            fix = f"name {'a file in another folder' if with_data else 'another file'} with --output"
+            if one != path:
+                fix = f"leave out --with-data to keep your own rows, or {fix}"
+            raise HoneError("exists already", where=str(one), fix=fix)
     if not path.parent.is_dir():
         raise HoneError("no such folder", where=str(path.parent), fix="make it first, or name another with --output")
     from hone.files import write_text_atomic

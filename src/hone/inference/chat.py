@@ -39,10 +39,11 @@ HELP = """\
 /help          this
 /clear         forget the conversation; the system message stays
 /system TEXT   set the system message; without TEXT, remove it
-/set k=v       change a setting: temperature, top_k, top_p, max_new_tokens, stop, seed; alone, show them
+/set k=v       change a setting: temperature, top_k, top_p, max_new_tokens, stop, sampling_seed; alone, show them
 /exit          leave (also exit, quit, /quit, or Ctrl-D)
 Ctrl-C stops an answer; at the prompt, twice, it leaves."""
-GOODBYE = ("exit", "quit", "/quit", "/q", "/bye")  # a message of exactly one of these words leaves, too
+# A message of exactly one of these words leaves, too.
+GOODBYE = ("exit", "exit()", "quit", "quit()", "bye", "/quit", "/q", "/bye", "\\q")
 COMMANDS = ("help", "clear", "system", "set", "exit")
 SETTINGS = ("temperature", "top_k", "top_p", "max_new_tokens", "stop", "sampling_seed")
 

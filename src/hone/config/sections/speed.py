@@ -37,12 +37,12 @@ class SpeedKeys(Section):
     fused_head: bool = key(
         True,
         what="Whether output layer and loss are computed as one operation, a block of rows at a time.",
-        why="Logits of a whole vocabulary, their soft-max and their gradient are the largest tensors of a small model.",
+        why="The scores of a whole vocabulary for every token often take more memory than the model itself, and time.",
         how="Rows are worked through in blocks, so the scores of the whole vocabulary are never in memory at once. "
         "Before the first step loss and gradients are compared with the plain ones; where they differ (models that cap "
         "or scale their scores), and where an adapter is on the output layer, the plain way is kept. Needs "
         "scored_rows_only.",
-        benefit="Three matrix products and a few megabytes instead of several copies of all scores.",
+        benefit="Less memory and shorter steps, most with a small model and a large vocabulary; the same result.",
         tradeoff="true: a check of a second before the first step; code of your own that reads the scores in training "
         "turns it off. false: 200 kB more for each scored token of a vocabulary of 50,257, and as much for its "
         "gradient.",
