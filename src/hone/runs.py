@@ -222,7 +222,7 @@ def _remove_run(folder: Path) -> None:
 
 def _refuse_other_run(new: dict[str, Any], folder: Path) -> None:
     old = identity(load_config(folder / RESOLVED))
-    changed = [f"{key}: {old.get(key)!r} there, {new[key]!r} here" for key in new if old.get(key) != new[key]]
+    changed = [f"{key}: {_said(old.get(key))} there, {_said(new[key])} here" for key in new if old.get(key) != new[key]]
     if changed:
         shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise HoneError(
@@ -230,6 +230,13 @@ def _refuse_other_run(new: dict[str, Any], folder: Path) -> None:
             where=str(folder),
             fix="choose another output_dir, or give overwrite=true to delete that run",
         )
+
+
+def _said(value: Any) -> str:
+    """A setting in a message: a path as it is typed."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_said, value))}]"
+    return str(value) if isinstance(value, Path) else repr(value)
 
 
 def identity(config: Config) -> dict[str, Any]:

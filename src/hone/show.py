@@ -108,10 +108,28 @@ def change_line(found: Comparison) -> str:
     return f"{found.b} - {found.a}, paired: {'; '.join(parts)}: {found.verdict} ({evidence})"
 
 
+def least_p(n_items: int) -> float:
+    """The smallest p that so many items can give: all of them changed in one direction.
+
+    >>> least_p(4), least_p(6)
+    (0.125, 0.03125)
+    """
+    return float(2.0 ** (1 - n_items))
+
+
+def too_few(n_items: int, confidence: float) -> bool:
+    """Whether so few items can show no change at all, however large it is.
+
+    >>> too_few(5, 0.95), too_few(6, 0.95)
+    (True, False)
+    """
+    return least_p(n_items) >= 1 - confidence
+
+
 def shows(found: Difference, item: str, confidence: float) -> str:
     """What so many items can show, 8 times in 10; nothing where they do not tell: '30 documents show a change of …'."""
     these = plural(found.n_items, item)
-    if 2.0 ** (1 - found.n_items) >= 1 - confidence:  # the smallest p there can be
+    if too_few(found.n_items, confidence):
         return f"{these} {'is' if found.n_items == 1 else 'are'} too few to show any change"
     effect = found.minimum_detectable_effect
     return "" if effect is None else f"{these} show a change of {effect:.2g} or more"

@@ -162,7 +162,7 @@ def curve(folder: Path, *losses: float) -> None:
 
 def test_a_better_run_is_used_first_and_repeated(run_folder: Path) -> None:
     found = commands(run_folder)
-    assert found[0].startswith("hone generate ") and found[0].endswith("my-run -p '…'")
+    assert found[0].startswith("hone generate ") and found[0].endswith("my-run -p 'def f(x):'")
     assert any(one.startswith("hone repeat ") and "--seeds 6" in one for one in found)
     (run_folder / "template.json").write_text('{"template": "instruction"}', encoding="utf-8")
     assert commands(run_folder)[0].startswith("hone chat ")
@@ -183,7 +183,7 @@ def test_nothing_seen_asks_for_more_held_out_rows_and_more_training(run_folder: 
     found = " ".join(commands(run_folder))
     assert "validation_split_percentage=20 " in found and "num_train_epochs=6 " in found
     write(run_folder / "eval/compare.json", compared(of(0.5, 0.3, 0.7), "worse"))
-    assert "learning_rate=6e-05 " in " ".join(commands(run_folder))
+    assert "learning_rate=3e-05 " in " ".join(commands(run_folder))
 
 
 def test_steps_are_few_and_their_settings_are_accepted(run_folder: Path) -> None:
@@ -213,7 +213,7 @@ def test_the_terminal_ends_with_the_report_and_what_to_do_next(run_folder: Path,
     said = before_after(Run(run_folder)).splitlines()
     at = said.index("report:  my-run/report.html")
     assert said[at - 1] == "model:   my-run" and said[at + 1].startswith("next:")
-    assert said[at + 2].strip() == "hone generate my-run -p '…'"
+    assert said[at + 2].strip() == "hone generate my-run -p 'def f(x):'"
     assert all(ord(character) < 256 or character in "…" for line in said for character in line)
 
 

@@ -7,7 +7,7 @@ from hone.report.folder import Folder
 from hone.report.text import estimate, number, p_cell, p_text
 from hone.results import ClassReport, Comparison, Level, Measurement
 from hone.results.contamination import Memorization
-from hone.show import ENOUGH_TEXTS
+from hone.show import ENOUGH_TEXTS, plural
 
 SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent confusions
 
@@ -26,7 +26,7 @@ def metrics(folder: Folder) -> Section | None:
     columns = [0, *(i for i in range(1, 6) if any(row[i] != "–" for row in rows))]  # empty ones are left out
     head = ["", "base", "tuned", "tuned − base, paired", "p", "MDE"]
     caption = (
-        f"{last.n_items:,} held-out {last.item}s, {last.n_tokens:,} tokens; "
+        f"{plural(last.n_items, f'held-out {last.item}')}, {last.n_tokens:,} tokens; "
         f"in brackets {last.confidence_level:.0%} intervals over {last.item}s."
     )
     blocks: list[Block] = [

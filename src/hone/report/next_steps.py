@@ -1,17 +1,26 @@
 """What to do after this very run, with the exact commands: two to five lines, the most useful first."""
 
 import math
+import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.paths import typed
-from hone.report.takeaways import course_of
+from hone.report.run_sections import data_lines
+from hone.report.takeaways import course_of, few_items, loss_rose
 from hone.report.verdict import passing
+from hone.results import side_by_side
 from hone.runs import RESOLVED, living_status
-from hone.show import plural
+from hone.show import plural, too_few
 
 FEW = 100  # held-out items: fewer rarely show a small change
+GOOD = 50  # of them, for a beginning
+MOST_HELD_OUT = 50  # per cent
+SUFFIXES = ["more-held-out", "measured", "shorter", "slower", "clean", "longer", "seeds", "merged"]
+SHORT = 80  # characters of a prompt in a command
 MOST = 5
 
 
@@ -30,7 +39,7 @@ def steps_after(folder: Folder) -> list[Point]:
     verdict = _verdict(folder)
     found = [first] if verdict == "better" and (first := use(folder)) else []
     rules: list[Callable[[Folder, str | None], list[Point]]] = [
-        *(_too_few_items, _without_base, _overfit, _worse, _leak, _failing, _merge, _more, _repeat),
+        *(_loss_rose, _too_few_items, _without_base, _overfit, _worse, _leak, _failing, _merge, _more, _repeat),
     ]
     for rule in rules:
         found += rule(folder, verdict)
@@ -41,8 +50,18 @@ def steps_after(folder: Folder) -> list[Point]:
 
 def again(folder: Folder, settings: str, name: str) -> str:
     """The command that trains the same with other settings, in a folder beside this one."""
-    beside = folder.path.with_name(f"{folder.path.name}-{name}")
-    return f"hone train {typed(folder.path / RESOLVED)} {settings} output_dir={typed(beside)}"
+    return " ".join(filter(None, [
+        f"hone train {typed(folder.path / RESOLVED)}", settings, f"output_dir={typed(beside(folder, name))}"
+    ]))  # fmt: skip
+
+
+def beside(folder: Folder, suffix: str) -> Path:
+    """A new folder next to this one; the suffix of an earlier step gives way, so that names do not grow."""
+    name = re.sub(rf"(-({'|'.join(SUFFIXES)})(-\d+)?)+$", "", folder.path.name)
+    found, number = folder.path.with_name(f"{name}-{suffix}"), 2
+    while found.exists():
+        found, number = folder.path.with_name(f"{name}-{suffix}-{number}"), number + 1
+    return found
 
 
 def _verdict(folder: Folder) -> str | None:
@@ -52,6 +71,8 @@ def _verdict(folder: Folder) -> str | None:
 
 def _unfinished(folder: Folder) -> list[Point]:
     if folder.status.get("status") == "failed":
+        if "diverged" in str(folder.status.get("error")):
+            return [_slower(folder)]
         return [Point("Read what went wrong in train.log; `hone check` finds mistakes in the settings.",
                       f"hone check {typed(folder.path / RESOLVED)}")]  # fmt: skip
     return [Point("Go on from the last checkpoint.", f"hone train {typed(folder.path / RESOLVED)}")]
@@ -62,21 +83,71 @@ def use(folder: Folder) -> Point | None:
     run, command = typed(folder.path), str(folder.status.get("try_it") or "")
     if command.startswith("hone generate") and folder.template in ("instruction", "chat"):
         return Point("Talk to it.", f"hone chat {run}")
+    if "'…'" in command:
+        prompt = _prompt(folder)
+        if prompt is None and folder.template is not None:  # a model that writes on
+            return Point("Try it on texts of your own.", f"hone chat {run}")
+        command = command.replace("'…'", shlex.quote(prompt or "a text of your own"))
     return Point("Try it on a text of your own.", command.replace("{run}", run)) if command else None
+
+
+def _prompt(folder: Folder) -> str | None:
+    """The beginning of a held-out text, as it can be typed."""
+    lines = [line for one in side_by_side(folder.base, folder.tuned) for line in one.prompt.strip().splitlines()[:1]]
+    return next((line for line in lines if line.isprintable() and 0 < len(line) <= SHORT), None)
+
+
+def _loss_rose(folder: Folder, verdict: str | None) -> list[Point]:
+    return [_slower(folder)] if folder.tuned is not None and loss_rose(folder) else []
+
+
+def _slower(folder: Folder) -> Point:
+    base = " from the base" if folder.settings.model.model_name_or_path else ""
+    rate = f"learning_rate={folder.settings.train.learning_rate / 10:.3g}"
+    return Point(f"The loss went up: start again{base} with a lower learning_rate.", again(folder, rate, "slower"))
 
 
 def _too_few_items(folder: Folder, verdict: str | None) -> list[Point]:
     """More held-out rows, where there are none, or too few to show what was there."""
-    n = folder.tuned.n_items if folder.tuned else 0
-    if n >= FEW or (n and verdict == "better"):
+    n, few = folder.tuned.n_items if folder.tuned else 0, few_items(folder)
+    if n >= FEW or (n and verdict == "better" and not few):
         return []
-    item = folder.tuned.item if folder.tuned else "row"
+    item, least = folder.tuned.item if folder.tuned else "row", least_items(folder)
     what = f"{plural(n, f'held-out {item}')} can show large changes only" if n else "Nothing was held out"
-    if folder.settings.data.validation_file is None:
-        share = min(50, max(20, 2 * math.ceil(folder.settings.data.validation_split_percentage)))
-        more = again(folder, f"validation_split_percentage={share}", "more-held-out")
-        return [Point(f"{what}: hold out more of your rows.", more)]
-    return [Point(f"{what}: put more rows into the validation file, {FEW} or more, and train again.")]
+    none = f"with {n:,} no change can be shown" if n else "nothing was held out"
+    files = folder.settings.data.validation_file
+    if files is not None:
+        name = (files[0] if isinstance(files, list) else files).name
+        if few or not n:
+            rows = f"Put at least {least}, better {GOOD}, rows into {name}: {none}."
+            return [Point(rows, again(folder, "", "more-held-out"))]
+        return [Point(f"{what}: put more rows into {name}, {FEW} or more, and train again.")]
+    share, total = folder.settings.data.validation_split_percentage, _rows(folder, n)
+    needed = math.ceil(100 * least / total) if total else 0
+    more = max(needed, min(MOST_HELD_OUT, max(20, 2 * math.ceil(share))))
+    if more > MOST_HELD_OUT:
+        return [Point(f"Add rows: of {plural(total, 'row')} not enough can be held out; {none}.")]
+    if more <= share:
+        return [Point(f"Add rows: {none if few else what}.")]
+    command = again(folder, f"validation_split_percentage={more}", "more-held-out")
+    return [Point(f"{what}: hold out more of your rows.", command)]
+
+
+def least_items(folder: Folder) -> int:
+    """The fewest held-out items that can show a change at all."""
+    confidence = folder.settings.eval.confidence_level
+    return next(n for n in range(1, FEW) if not too_few(n, confidence))
+
+
+def _rows(folder: Folder, n: int) -> int:
+    """About how many rows there are, training and held out together; 0 where nothing tells."""
+    said = re.match(r"([\d,]+) training examples", next(iter(data_lines(folder.log)), ""))
+    counted = int(said[1].replace(",", "")) + n if said else 0
+    share = folder.settings.data.validation_split_percentage
+    if not (n and share):
+        return counted
+    fits = counted and max(1, round(counted * share / 100)) == n
+    return counted if fits else round(100 * n / share)  # examples can be pieces of rows
 
 
 def _without_base(folder: Folder, verdict: str | None) -> list[Point]:
@@ -89,7 +160,7 @@ def _without_base(folder: Folder, verdict: str | None) -> list[Point]:
 
 def _overfit(folder: Folder, verdict: str | None) -> list[Point]:
     course = course_of(folder)
-    if course is None or not course.rose:
+    if course is None or not course.rose or loss_rose(folder):
         return []
     epochs = max(1, round(course.lowest_epoch or 1))
     return [
@@ -101,7 +172,7 @@ def _overfit(folder: Folder, verdict: str | None) -> list[Point]:
 
 
 def _worse(folder: Folder, verdict: str | None) -> list[Point]:
-    if verdict != "worse":
+    if verdict != "worse" or loss_rose(folder):
         return []
     lower = folder.settings.train.learning_rate / 5
     return [Point("It got worse: try a lower learning rate.", again(folder, f"learning_rate={lower:.3g}", "slower"))]
@@ -111,7 +182,8 @@ def _leak(folder: Folder, verdict: str | None) -> list[Point]:
     found = folder.contamination
     if found is None or not found.n_contaminated or folder.settings.data.overlap == "drop":
         return []
-    what = f"{found.n_contaminated:,} held-out {found.item}s are in the training rows: leave these rows out."
+    held = plural(found.n_contaminated, f"held-out {found.item}")
+    what = f"{held} {'is' if found.n_contaminated == 1 else 'are'} in the training rows: leave these rows out."
     return [Point(what, again(folder, "overlap=drop", "clean"))]
 
 
@@ -138,7 +210,7 @@ def _failing(folder: Folder, verdict: str | None) -> list[Point]:
 def _merge(folder: Folder, verdict: str | None) -> list[Point]:
     if folder.settings.method.method != "lora" or verdict != "better":
         return []
-    merged = folder.path.with_name(f"{folder.path.name}-merged")
+    merged = beside(folder, "merged")
     what = "Make adapter and base one model that loads without PEFT."
     return [Point(what, f"hone merge {typed(folder.path)} {typed(merged)}")]
 
@@ -150,6 +222,8 @@ def _more(folder: Folder, verdict: str | None) -> list[Point]:
     if (
         (course is not None and course.rose)
         or verdict == "worse"
+        or few_items(folder)
+        or loss_rose(folder)
         or folder.tuned is None
         or folder.settings.train.max_steps > 0
     ):
@@ -164,8 +238,8 @@ def _more(folder: Folder, verdict: str | None) -> list[Point]:
 
 
 def _repeat(folder: Folder, verdict: str | None) -> list[Point]:
-    if folder.base is None or folder.tuned is None:
+    if folder.base is None or folder.tuned is None or few_items(folder) or loss_rose(folder):
         return []
     what = "Is it more than the luck of one seed? Train with six."
-    beside = typed(folder.path.with_name(f"{folder.path.name}-seeds"))
-    return [Point(what, f"hone repeat {typed(folder.path / RESOLVED)} --seeds 6 output_dir={beside}")]
+    seeds = typed(beside(folder, "seeds"))
+    return [Point(what, f"hone repeat {typed(folder.path / RESOLVED)} --seeds 6 output_dir={seeds}")]

@@ -106,7 +106,7 @@ def contamination(found: Contamination, dropped: bool) -> list[Block]:
     """Held-out items that occur in the training rows, and the worst of them; what is left of them, if dropped."""
     if found.not_searched is not None:
         return [Text(f"Not looked for held-out items in the training data: {found.not_searched}.")]
-    items = f"{found.n_items:,} held-out {found.item}s"
+    items = plural(found.n_items, f"held-out {found.item}")
     if not found.n_contaminated:
         return [Text(f"None of the {items} is in the training rows.")]
     kinds = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in found.by_kind.items() if count)

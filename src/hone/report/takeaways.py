@@ -6,15 +6,20 @@ from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.verdict import passing
 from hone.results import Comparison, Difference
-from hone.show import figure, plural
+from hone.show import figure, plural, too_few
 
 TURNED = 0.01  # the held-out loss has risen again if its last point is this share above its lowest
+RISEN = 0.1  # the loss went up if it is this share above where it began; less is noise of few rows
+JUMPED = 0.5  # the same of a training loss, which is of the few rows of a step
+NO_VOCABULARY = 1e6  # tokens: a perplexity above it is worse than guessing
+NUMBERS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"]
 
 
 @dataclass(frozen=True)
 class Course:
     """How the held-out loss went during the training: where it was lowest, and whether it rose afterwards."""
 
+    lowest: float
     lowest_step: int
     lowest_epoch: float | None
     epochs: float | None
@@ -27,7 +32,8 @@ def takeaways(folder: Folder) -> Section | None:
     found = folder.code_comparison or folder.comparison
     if found is None:
         return None
-    points = [*_programs(folder), *_classes(folder), *_loss(folder), *_luck(found), *_training(folder), *_leak(folder)]
+    points = [*_programs(folder), *_classes(folder), *_loss(folder), *_luck(folder, found)]
+    points += [*lower_loss(folder), *_training(folder), *_leak(folder)]
     return Section("In plain words", [Points([Point(text) for text in points])])
 
 
@@ -64,12 +70,17 @@ def _loss(folder: Folder) -> list[str]:
         return []
     if "perplexity" not in base.metrics or "perplexity" not in tuned.metrics:
         return []
-    before, after = (figure(one.value("perplexity"), ",.3g") for one in (base, tuned))
-    verdict = found.metrics["loss"].verdict
+    levels = [one.value("perplexity") for one in (base, tuned)]
+    before, after = (figure(level, ",.3g") for level in levels)
+    verdict, n = found.metrics["loss"].verdict, found.metrics["loss"].n_items
+    moved = f"Measured on {plural(n, 'text')}, perplexity went from {before} to {after}."
+    if levels[0] < NO_VOCABULARY < levels[1]:
+        return [f"{moved} That is worse than guessing among all tokens there are: the training broke the model."]
+    if too_few(n, found.confidence_level):
+        these = f"{NUMBERS[n] if n < len(NUMBERS) else n} text{' is' if n == 1 else 's are'}"
+        return [f"{moved} {these} too few to call that more than luck."]
     if verdict == "not distinguishable":
-        return [
-            f"Text that it was not trained on surprises it about as much as before (perplexity {before} → {after})."
-        ]
+        return [f"{moved} That could be chance."]
     less = "less" if verdict == "better" else "more"
     return [
         f"Text that it was not trained on surprises it {less} than before: perplexity {before} → {after}, as if it "
@@ -77,8 +88,10 @@ def _loss(folder: Folder) -> list[str]:
     ]
 
 
-def _luck(found: Comparison) -> list[str]:
+def _luck(folder: Folder, found: Comparison) -> list[str]:
     change = found.metrics[found.headline]
+    if found is folder.comparison and too_few(found.n_items, found.confidence_level) and _loss(folder):
+        return []  # said there
     these = plural(found.n_items, found.item)
     if change.verdict == "not distinguishable":
         sentence = f"These {these} cannot tell the change from chance. That does not mean that nothing changed."
@@ -100,14 +113,50 @@ def _often(p: float) -> str:
     return f"about {max(1, round(p * of)):,} of {of:,} comparisons"
 
 
+def lower_loss(folder: Folder) -> list[str]:
+    """What a lower loss does not say, where nothing else was measured."""
+    changes = folder.comparison.metrics if folder.comparison else {}
+    others = [name for name, one in changes.items() if "loss" not in (name, one.kind.restates, one.kind.exponential_of)]
+    if others or folder.code or "loss" not in changes or changes["loss"].verdict != "better":
+        return []
+    return [
+        "A lower loss does not mean right answers: read the samples, or give unit tests with `code_tasks` "
+        "(`hone explain code_tasks`)."
+    ]
+
+
+def few_items(folder: Folder) -> bool:
+    """Whether so little was held out that no change of it can be shown."""
+    found = folder.tuned or folder.base
+    return found is not None and too_few(found.n_items, found.confidence_level)
+
+
+def loss_rose(folder: Folder) -> bool:
+    """Whether the training went wrong from the start: the held-out loss went up (without it, that of training).
+
+    Not where it had fallen first: that is overfitting, and another mistake.
+    """
+    change, course = folder.comparison.metrics.get("loss") if folder.comparison else None, course_of(folder)
+    if change is not None:
+        if course is not None and course.rose and course.lowest < change.a.value:
+            return False
+        return change.verdict == "worse" or change.b.value > change.a.value * (1 + RISEN)
+    logged = [line["loss"] for line in folder.metrics if "loss" in line]
+    finite = [loss for loss in logged if isinstance(loss, (int, float))]
+    return len(finite) < len(logged) or (len(finite) > 1 and finite[-1] > finite[0] * (1 + JUMPED))
+
+
 def course_of(folder: Folder) -> Course | None:
-    """The held-out loss over the training; None with fewer than two measurements of it."""
+    """The held-out loss over the training; None with fewer than two measurements of it, or of too few items."""
+    if few_items(folder):
+        return None
     points = [line for line in folder.metrics if isinstance(line.get("eval_loss"), (int, float))]
     if len(points) < 2:
         return None
     lowest = min(points, key=lambda line: line["eval_loss"])
     last, before = points[-1], points[-2]
     return Course(
+        lowest=lowest["eval_loss"],
         lowest_step=lowest["step"],
         lowest_epoch=lowest.get("epoch"),
         epochs=last.get("epoch"),
@@ -120,6 +169,8 @@ def _training(folder: Folder) -> list[str]:
     course = course_of(folder)
     if course is None or folder.tuned is None:
         return []
+    if loss_rose(folder):
+        return ["The loss went up instead of down."]
     if course.rose:
         place = f"step {course.lowest_step:,}" + _epoch(course.lowest_epoch, course.epochs)
         return [f"The held-out loss was lowest at {place} and rose after that: the model began to overfit its rows."]
@@ -136,5 +187,6 @@ def _leak(folder: Folder) -> list[str]:
     found, dropped = folder.contamination, folder.config is not None and folder.config.data.overlap == "drop"
     if found is None or dropped or not found.n_contaminated:
         return []
-    held = f"{found.n_contaminated:,} of the {found.n_items:,} held-out {found.item}s are in the training rows too"
+    held = f"{found.n_contaminated:,} of the {plural(found.n_items, f'held-out {found.item}')}"
+    held += f" {'is' if found.n_contaminated == 1 else 'are'} in the training rows too"
     return [f"{held}, so the numbers on this page are better than they would be on new ones."]

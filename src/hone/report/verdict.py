@@ -11,7 +11,7 @@ from hone.report.text import estimate, p_text
 from hone.results import Comparison, Difference, Kind
 from hone.results.repeat import Repeat
 from hone.runs import living_status
-from hone.show import plural, shows
+from hone.show import least_p, plural, shows, too_few
 
 TONES = {"better": "good", "worse": "bad"}
 
@@ -116,7 +116,19 @@ def _evidence(found: Difference, comparison: Comparison) -> str:
     if found.verdict in TONES:
         return evidence
     shown = shows(found, comparison.item, comparison.confidence_level)
-    return f"{evidence}; {shown}" if shown else evidence
+    return "; ".join(filter(None, [evidence, shown, _halves(found, comparison)]))
+
+
+def _halves(found: Difference, comparison: Comparison) -> str:
+    """Why nothing is shown although the interval, or p, alone would say so: two tests, and both must hold."""
+    bounds, alpha = found.difference.bounds, 1 - comparison.confidence_level
+    if bounds is None or (bounds[0] <= 0 <= bounds[1]) == (found.p_adjusted >= alpha):
+        return ""
+    both = f"both must hold: the interval leaves out 0 and p <\N{NO-BREAK SPACE}{alpha:.2g}"
+    if not too_few(found.n_items, comparison.confidence_level):
+        return both
+    least = p_text(least_p(found.n_items)).removeprefix("=\N{NO-BREAK SPACE}")
+    return f"{both}, and with {plural(found.n_items, comparison.item)} p cannot be below {least}"
 
 
 def _repeated(found: Repeat) -> Verdict:

@@ -11,16 +11,17 @@ from hone.report.blocks import Sample, Samples
 from hone.report.folder import Folder, read_folder
 from hone.report.next_steps import steps_after
 from hone.report.paths import typed
+from hone.report.takeaways import lower_loss
 from hone.report.verdict import verdict_of
 from hone.results import ClassReport, Level, Measurement, SideBySide, side_by_side
 from hone.runs import RESOLVED, Run, living_status
-from hone.show import ENOUGH_TEXTS, NO_INTERVAL, change_line, code_lines, estimate, printable, table
+from hone.show import ENOUGH_TEXTS, NO_INTERVAL, change_line, code_lines, estimate, plural, printable, table
 
 ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
 SHOWN_CLASSES = 12  # of a confusion matrix
 SAMPLE_LINES = 8  # of each generation that is shown
 SHOWN_SAMPLES = 2
-NEXT = 3  # commands
+NEXT = 3  # steps
 
 
 def before_after(run: Run) -> str:
@@ -39,7 +40,7 @@ def before_after(run: Run) -> str:
     if last and last.n_texts >= ENOUGH_TEXTS:
         parts.append(_quality(base, tuned))
     parts += _samples(folder)
-    parts.append(_afterwards(folder))
+    parts += [*map(plain, lower_loss(folder)), _afterwards(folder)]
     return "\n\n".join(parts)
 
 
@@ -57,9 +58,8 @@ def plain(text: str) -> str:
 def _afterwards(folder: Folder) -> str:
     """Where everything is, and the next commands: the last lines of a training."""
     lines = [f"model:   {typed(folder.path)}", f"report:  {typed(folder.path / 'report.html')}"]
-    steps = [step for step in steps_after(folder) if step.command][:NEXT]
-    for name, step in zip(["next:", "or:", "or:"], steps):
-        lines += [f"{name:9}{plain(step.text)}", f"           {step.command}"]
+    for name, step in zip(["next:", "or:", "or:"], steps_after(folder)[:NEXT]):
+        lines += [f"{name:9}{plain(step.text)}", *([f"           {step.command}"] if step.command else [])]
     return "\n".join(lines)
 
 
@@ -78,7 +78,7 @@ def _levels(folder: Folder) -> str:
 
 def _about(found: Measurement) -> str:
     return (
-        f"over {found.n_items:,} held-out {found.item}s, {found.n_tokens:,} tokens; "
+        f"over {plural(found.n_items, f'held-out {found.item}')}, {found.n_tokens:,} tokens; "
         f"in brackets {found.confidence_level:.0%} intervals over {found.item}s"
     )
 
