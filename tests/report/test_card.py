@@ -12,8 +12,9 @@ from hone.config.load import load_config
 from hone.config.sections.model import ModelSection
 from hone.report.card import base_of, model_card
 from hone.report.folder import read_folder
-from hone.results import Sample, write
-from written_run import measured, write_run
+from hone.results import ClassReport, ClassScores, Sample, write
+from hone.results.contamination import Contamination
+from written_run import LOG, lines, measured, write_run
 
 
 @pytest.fixture
@@ -76,6 +77,8 @@ def test_the_snippet_is_python_and_the_prompt_is_one_of_the_data(
     if template != "chat":
         assert prompt in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert prompt in text
+    assert ("A held-out text:" in text) == (tag == "text-classification")
+    assert ("in the form of the training" in text) == (tag != "text-classification")
     assert ("### Input:" in text) == (template == "instruction" and tag == "text-generation")
 
 
@@ -90,3 +93,56 @@ def test_before_and_after_limits_and_training(run_folder: Path) -> None:
     for name in ("base", "tuned", "compare"):
         (run_folder / "eval" / f"{name}.json").unlink()
     assert "Not measured: there were no held-out rows." in card_of(run_folder)[1]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "said"), [(0.8, "0.8 epochs"), (2.9987, "3 epochs"), (1.0, "1 epoch"), (0.004, "0.004")]
+)
+def test_the_epochs_are_those_that_were_reached(run_folder: Path, epoch: float, said: str) -> None:
+    text = lines([*LOG, {"step": 8, "epoch": epoch, "loss": 4.0}])
+    (run_folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert f"| training | 8 steps, {said}" in card_of(run_folder, "max_steps=8")[1]
+    (run_folder / "metrics.jsonl").write_text(lines(LOG), encoding="utf-8")
+    assert "| training | 20 steps, 8 rows a step" in card_of(run_folder, "max_steps=20")[1], "3 epochs were not reached"
+
+
+def test_near_matches_are_not_said_to_be_in_the_training_rows(run_folder: Path) -> None:
+    def limits(**by_kind: int) -> str:
+        named = {name.replace("_", " "): count for name, count in by_kind.items()}
+        found = Contamination(n_items=99, n_contaminated=sum(by_kind.values()), near=0.5, by_kind=named)
+        write(run_folder / "eval" / "contamination.json", found)
+        return card_of(run_folder)[1].split("## Limits")[1]
+
+    near = limits(exact=0, same_code=0, near=15)
+    assert "- 15 held-out documents nearly match a training row (half of their word sequences or more):" in near
+    assert "in the training rows" not in near
+    both = limits(exact=1, same_code=2, near=1)
+    assert "- 3 held-out documents are in the training rows (2 of them as the same code):" in both
+    assert "- 1 held-out document nearly matches a training row (half of its word sequences or more):" in both
+    assert "training row" not in limits().replace("recites training rows", "")
+
+
+def test_the_card_of_a_classifier_has_its_classes_and_no_prompt(run_folder: Path) -> None:
+    scores = ClassScores(precision=0.5, recall=0.5, f1=0.5, rows=1)
+    report = ClassReport(
+        classes={"ham": scores, "spam_*": scores},
+        averages={},
+        confusion=[[1, 0], [1, 0]],
+        majority_class="ham",
+        majority_accuracy=0.5,
+    )
+    folder = replace(
+        read_folder(run_folder),
+        tuned=measured(4.0, samples=[Sample(item=0, prompt="Buy now", reference="spam_*", text="ham")]).model_copy(
+            update={"classes": report}
+        ),
+        status={"try_it": "hone predict {run} --text '…'"},
+        base=None,
+        memorization=None,
+    )
+    text = model_card(folder, "text-classification")
+    assert "It answers with one of 2 classes: ham, spam\\_\\*." in text
+    assert "A held-out text:\n\n```\nBuy now\n```" in text and "answers: “ham”; the row says “spam\\_\\*”." in text
+    assert "With hone: `hone predict NAME --text '…'`. It prints the class." in text
+    for word in ("prompt", "Prompt", "finished", "recites"):
+        assert word not in text

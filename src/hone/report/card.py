@@ -19,17 +19,20 @@ from hone.report.run_sections import data_lines
 from hone.report.samples import sample_marks
 from hone.report.verdict import passing, verdict_of
 from hone.results import Measurement, SideBySide, side_by_side
+from hone.results.contamination import Contamination
 from hone.show import estimate, plural
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CLASSIFIES = "text-classification"
 LOADERS = {
     "text-generation": "AutoModelForCausalLM",
-    "text-classification": "AutoModelForSequenceClassification",
+    CLASSIFIES: "AutoModelForSequenceClassification",
     "text2text-generation": "AutoModelForSeq2SeqLM",
 }
 BUNDLED = "`hone-base`, the small model of Python code that comes with hone (a GPT-2 of 10 million weights)"
 Front = dict[str, str | list[str]]
 LONGEST_PROMPT = 500  # characters, in a snippet
+SHOWN_CLASSES = 50
 
 
 def model_card(folder: Folder, pipeline_tag: str) -> str:
@@ -42,7 +45,7 @@ def model_card(folder: Folder, pipeline_tag: str) -> str:
     example = _example(folder)
     parts += _use(folder, pipeline_tag, example)
     parts += _prompt(folder, pipeline_tag, example)
-    parts += ["## Before and after", *_numbers(folder), "## Limits", _limits(folder, base)]
+    parts += ["## Before and after", *_numbers(folder), "## Limits", _limits(folder, base, pipeline_tag)]
     parts += ["## How it was trained", _training(folder)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -154,7 +157,8 @@ def _use(folder: Folder, tag: str, example: SideBySide | None) -> list[str]:
         parts.append("PEFT looks for the base where `adapter_config.json` says; `hone merge` makes one model of both.")
     if command := str(folder.status.get("try_it") or ""):
         command = command.replace("{run}", "NAME")
-        parts.append(f"With hone: `{command}`. It writes the prompt in the form of the training.")
+        does = "prints the class" if tag == CLASSIFIES else "writes the prompt in the form of the training"
+        parts.append(f"With hone: `{command}`. It {does}.")
     return parts
 
 
@@ -170,7 +174,7 @@ def _asked(folder: Folder, example: SideBySide | None) -> list[str]:
 
 
 def _call(limit: int, tag: str) -> list[str]:
-    if tag == "text-classification":
+    if tag == CLASSIFIES:
         return ["print(model.config.id2label[model(**inputs).logits.argmax().item()])"]
     lines = [f"output = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)[0]"]
     new = "output" if tag == "text2text-generation" else "output[inputs['input_ids'].shape[1] :]"
@@ -190,12 +194,30 @@ FORMS = {
 def _prompt(folder: Folder, tag: str, example: SideBySide | None) -> list[str]:
     if tag not in LOADERS:
         return []
+    if tag == CLASSIFIES:
+        return _classes(folder, example)
     form = FORMS.get(folder.template or "") if tag == "text-generation" else None
     parts = ["## Prompt", form] if form else ["## Example"]
     if example is not None:
         parts += ["A held-out prompt, finished:", fenced(example.prompt), "What the model answers:"]
         parts.append(fenced((example.tuned or "").rstrip("\n")))
     return parts if len(parts) > 1 else []
+
+
+def _classes(folder: Folder, example: SideBySide | None) -> list[str]:
+    """What a classifier answers with, and a held-out text with its answer."""
+    measured = list(folder.measured.values())
+    names = list(measured[-1].classes.classes) if measured and measured[-1].classes else []
+    parts = []
+    if names:
+        more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
+        listed = ", ".join(inline(name) for name in names[:SHOWN_CLASSES])
+        parts = ["## Classes", f"It answers with one of {len(names):,} classes: {listed}{more}."]
+    if example is not None:
+        truth = f"; the row says “{inline(example.reference)}”" if example.reference else ""
+        parts += ["## Example", "A held-out text:", fenced(example.prompt)]
+        parts.append(f"The class that the model answers: “{inline(example.tuned or '')}”{truth}.")
+    return parts
 
 
 # ---- what it is worth ------------------------------------------------------------------------------------------------
@@ -224,7 +246,7 @@ def _over(last: Measurement) -> str:
     return f"{over}; in brackets {last.confidence_level:.0%} intervals over {last.item}s."
 
 
-def _limits(folder: Folder, base: Base) -> str:
+def _limits(folder: Folder, base: Base, tag: str) -> str:
     lines = []
     if (counts := passing(folder)) and counts[1] < counts[2]:
         lines.append(
@@ -232,29 +254,60 @@ def _limits(folder: Folder, base: Base) -> str:
         )
     if folder.measured:
         lines.append("The numbers hold for texts like the held-out ones. For others nothing was measured.")
-    found = folder.contamination
-    if found and found.n_contaminated and folder.settings.data.overlap != "drop":
-        lines.append(
-            f"{found.n_contaminated:,} held-out items are in the training rows: the numbers flatter the model."
-        )
-    if folder.memorization is None:
+    if folder.contamination and folder.settings.data.overlap != "drop":
+        lines += _leaked(folder.contamination)
+    if folder.memorization is None and tag != CLASSIFIES:
         lines.append("Whether it recites training rows was not measured.")
     if base.described == BUNDLED:
         lines.append("The base is made for learning and tests. It knows Python's syntax and little else.")
-    lines.append("Nothing was done against harmful or false answers.")
+    if tag == CLASSIFIES:
+        lines.append("It answers with one of its classes for any text, also for one that belongs to none of them.")
+    else:
+        lines.append("Nothing was done against harmful or false answers.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _leaked(found: Contamination) -> list[str]:
+    """Held-out items that are in the training rows, apart from those that nearly are."""
+    near = found.by_kind.get("near", 0)
+    same, lines = found.n_contaminated - near, []
+    if same:
+        code = found.by_kind.get("same code", 0)
+        kinds = f" ({code:,} of them as the same code)" if code else ""
+        held = f"{plural(same, f'held-out {found.item}')} {'is' if same == 1 else 'are'}"
+        lines.append(f"{held} in the training rows{kinds}: the numbers flatter the model.")
+    if near:
+        share = "half" if found.near == 0.5 else f"{found.near:.0%}"
+        match, their = ("matches", "its") if near == 1 else ("match", "their")
+        lines.append(
+            f"{plural(near, f'held-out {found.item}')} nearly {match} a training row ({share} of {their} word "
+            "sequences or more): the numbers may flatter the model."
+        )
+    return lines
+
+
+def _length(folder: Folder) -> str:
+    """'8 steps, 0.8 epochs, ': as far as the training went, which max_steps and max_train_seconds may cut short."""
+    last, train = folder.metrics[-1] if folder.metrics else {}, folder.settings.train
+    epochs = last.get("epoch")
+    if epochs is None and train.max_steps <= 0:
+        epochs = train.num_train_epochs
+    steps = f"{plural(last['step'], 'step')}, " if "step" in last else ""
+    if epochs is None:
+        return steps
+    said = f"{round(epochs, 2):g}" if epochs >= 0.01 else f"{epochs:.1g}"
+    return f"{steps}{said} epoch{'' if said == '1' else 's'}, "
 
 
 def _training(folder: Folder) -> str:
     config = folder.settings
-    train, last = config.train, folder.metrics[-1] if folder.metrics else {}
+    train = config.train
     version = (folder.env.get("versions") or {}).get("hone-lm")
-    steps = f"{last['step']:,} steps, " if "step" in last else ""
     rows = [
         ["hone", version or "–"],
         ["method", f"{config.method.task}, {config.method.method}"],
         ["rows", _rows(folder, config.data)],
-        ["training", f"{steps}{train.num_train_epochs:g} epochs, {train.per_device_train_batch_size} rows a step and "
+        ["training", f"{_length(folder)}{train.per_device_train_batch_size} rows a step and "
          f"device, accumulated over {train.gradient_accumulation_steps}"],
         ["learning rate", f"{train.learning_rate:g}, {train.lr_scheduler_type}"],
         ["seed", str(train.seed)],
