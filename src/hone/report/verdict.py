@@ -120,9 +120,9 @@ def _evidence(found: Difference, comparison: Comparison) -> str:
 
 
 def _halves(found: Difference, comparison: Comparison) -> str:
-    """Why nothing is shown although the interval, or p, alone would say so: two tests, and both must hold."""
+    """Why nothing is shown although the interval leaves out 0: p has to be small as well."""
     bounds, alpha = found.difference.bounds, 1 - comparison.confidence_level
-    if bounds is None or (bounds[0] <= 0 <= bounds[1]) == (found.p_adjusted >= alpha):
+    if bounds is None or bounds[0] <= 0 <= bounds[1] or found.p_adjusted < alpha:
         return ""
     both = f"both must hold: the interval leaves out 0 and p <\N{NO-BREAK SPACE}{alpha:.2g}"
     if not too_few(found.n_items, comparison.confidence_level):
