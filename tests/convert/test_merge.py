@@ -97,7 +97,8 @@ def test_merged_model_is_plain_and_answers_the_same(tmp_path: Path, adapter_run:
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "library_name: transformers" in card
     assert f"{result.difference:.1e}" in card
-    assert "## The adapter's card" in card
+    assert "from transformers import AutoModelForCausalLM, AutoTokenizer" in card and "name = 'merged'" in card
+    assert "| tuned |" in card and "report.md" not in card and "peft" not in card.lower()
     assert hone.generate(tmp_path / "merged", "add 3", max_new_tokens=5) == hone.generate(
         adapter_run, "add 3", max_new_tokens=5
     )

@@ -20,6 +20,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hone import bundled
 from hone.config.sections.model import ModelSection
+from hone.convert.merged_card import merged_card
 from hone.convert.verified_write import refuse_existing, verified_write
 from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, first_line
@@ -238,26 +239,17 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Pa
 
 
 def _card(result: Merged, source: Path) -> str:
-    """The model card: what was merged, how well, and the adapter's own card below."""
-    front = ["---", "library_name: transformers", "tags: [hone]"]
-    if not Path(result.base).exists():
-        front += [f"base_model: {result.base}", "base_model_relation: finetune"]
+    """The model card: how it is used, what was merged, how well, and what the adapter's card says that still holds."""
+    bundle, there = bundled.is_meant(result.base), Path(result.base).exists()
+    base = bundled.NAME if bundle else Path(result.base).name if there else result.base
     checked = "the one it was trained on (checked)" if result.base_checked else "as the adapter names it (not checked)"
-    lines = [
-        *front,
-        "---",
-        "",
-        f"# {result.folder.name}",
-        "",
-        f"`{Path(result.base).name}` with the adapter `{source.name}` merged into its weights; the base is {checked}.",
+    about = (
+        f"The adapter `{source.resolve().name}` is merged into the weights of its base `{base}`, which is {checked}. "
         f"{result.n_parameters:,} parameters in {result.dtype}. Loaded again from these files, its logits differ from "
         f"those of base and adapter side by side by at most {result.difference:.1e} of their standard deviation "
-        f"(accepted up to {result.tolerance:.0e}).",
-        "",
-    ]
+        f"(accepted up to {result.tolerance:.0e})."
+    )
     own = source / "README.md"
-    if own.is_file():
-        text = own.read_text(encoding="utf-8", errors="replace")
-        body = text.split("---\n", 2)[2] if text.startswith("---\n") and text.count("---\n") >= 2 else text
-        lines += ["## The adapter's card", "", body.strip().replace("\n# ", "\n### ").removeprefix("# "), ""]
-    return "\n".join(lines)
+    before = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else ""
+    loader = kind_of(str(source)).auto.__name__
+    return merged_card(result.folder.resolve().name, loader, about, None if bundle or there else result.base, before)
