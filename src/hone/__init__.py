@@ -262,14 +262,17 @@ def merge(
     return merge_adapter(Path(_name(source)), Path(target), base=base, dtype=dtype)
 
 
-def predict(model: "Run | str | Path", texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Label, probability, all probabilities and whether it was cut, for each text; of a run of task classification."""
+def predict(model: "Run | str | Path", texts: str | Sequence[str]) -> list[dict[str, Any]]:
+    """Label, probability, all probabilities and whether it was cut, for each text; of a run of task classification.
+
+    One text is as good as a list of one.
+    """
     from hone.inference.predict import predict as predict_texts
     from hone.inference.predict import ready_classifier, trained_length
 
     name = _name(model)
     loaded, tokenizer = ready_classifier(name)
-    return predict_texts(loaded, tokenizer, texts, trained_length(Path(name)))
+    return predict_texts(loaded, tokenizer, [texts] if isinstance(texts, str) else texts, trained_length(Path(name)))
 
 
 def generate(

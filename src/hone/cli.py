@@ -19,8 +19,8 @@ import hone
 from hone.commands import evaluate, generate, tokenizer, tools, train
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
-from hone.commands.memory import is_out_of_memory, out_of_memory_text
-from hone.errors import HoneError, Interrupted
+from hone.commands.memory import out_of_memory_text
+from hone.errors import HoneError, Interrupted, is_out_of_memory
 from hone.hardware import calm_threads
 
 # The panels of `hone --help` and the commands in each, in their order; a command is called as its function is.
@@ -60,15 +60,14 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader of our output has gone, as in `hone explain | head`
             sys.stdout = None
             raise typer.Exit(0) from None
-        except OSError as error:
-            if error.errno not in USERS_ERRNO:
+        except (OSError, MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                said = out_of_memory_text(error, trains="settings" in kwargs)
+            elif isinstance(error, OSError) and error.errno in USERS_ERRNO:
+                said = f"{str(error.filename or 'cannot write')[:200]}: {error.strerror}"
+            else:
                 raise
-            typer.echo(f"error: {str(error.filename or 'cannot write')[:200]}: {error.strerror}", err=True)
-            raise typer.Exit(1) from None
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            typer.echo(f"error: {out_of_memory_text(error, trains='settings' in kwargs)}", err=True)
+            typer.echo(f"error: {said}", err=True)
             raise typer.Exit(1) from None
 
     return run

@@ -7,6 +7,11 @@ command line as one message without a traceback, exit code 1. Everything else is
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MEMORY_SIGNS = (
+    *("out of memory", "not enough memory: you tried to allocate"),
+    *("can't allocate memory", "cannot allocate memory"),
+)
+
 
 class HoneError(ValueError):
     """A mistake the user can repair: what is wrong, where, what was expected, and what to do.
@@ -55,3 +60,13 @@ def first_line(message: BaseException | str) -> str:
     lines = [line.strip() for line in str(message).splitlines() if line.strip()]
     nothing = type(message).__name__ if isinstance(message, BaseException) else ""
     return lines[0] if lines else nothing
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch, on a CPU, CUDA or MPS, ran out of memory; by name, so that torch is not imported."""
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(s in said for s in MEMORY_SIGNS)
+    )

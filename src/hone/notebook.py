@@ -105,11 +105,14 @@ class Run(runs.Run):
     def metrics(self) -> "DataFrame":
         """A row for each log step: step, epoch, loss, eval_loss, learning_rate, tokens …
 
-        Columns that a step does not have are NaN there: `run.metrics()["eval_loss"].dropna()`.
+        Columns that a step does not have are NaN there: `run.metrics()["eval_loss"].dropna()`. The first four are always
+        there, also where nothing was logged because the run has fewer steps than `logging_steps`.
         """
         from pandas import DataFrame
 
-        return DataFrame(self.metric_lines())
+        frame = DataFrame(self.metric_lines())
+        always = [name for name in ("step", "epoch", "loss", "eval_loss") if name not in frame]
+        return frame.reindex(columns=[*frame.columns, *always])
 
     def samples(self) -> list[SideBySide]:
         """What base and tuned wrote for the same held-out items: prompt, reference, base, tuned."""

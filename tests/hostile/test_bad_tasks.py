@@ -54,7 +54,10 @@ def test_a_label_the_model_does_not_know_at_eval(project: Path, hone: Any, refus
     assert done.exit_code == 0, done.output
     write_lines(project / "other.jsonl", [{**row, "label": row["label"].upper()} for row in labelled_rows(20)])
     refused(hone("eval", "out", "train_file=other.jsonl"), "does not know the class", "bad, good")
-    refused(hone("eval", "out", "task=causal", "train_file=other.jsonl", "column_mapping={text: text}"), "Labelled row")
+    refused(
+        hone("eval", "out", "task=causal", "train_file=other.jsonl", "column_mapping={text: text}"),
+        "rows of text+label",
+    )
     refused(hone("eval", "model", "cfg.yaml", *CLASSIFY), "is a decoder", "needs a model that can classify")
 
 

@@ -19,12 +19,12 @@ from hone.config.sections.data import DataSection
 from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
 from hone.data.records import recognise
-from hone.data.sources import ROW_SUFFIXES, TEXT_SUFFIXES, read_rows
+from hone.data.sources import ROW_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_rows
 from hone.errors import HoneError
 
 WHERE = "command line"
 CONFIG_OPTIONS = ("--config", "-c", "config")
-DATA_SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES, ".bin")
+DATA_SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES, ".bin", *TABLE_SUFFIXES)  # the last are refused by who reads them
 OF_A_MODEL = ("config.json", "adapter_config.json", "config.resolved.yaml", "config.yaml", "hparams.json")
 HELD_OUT = re.compile(r"(^|[^a-z])(eval|val|valid|validation|test|dev|heldout|held_out)([^a-z]|$)")
 

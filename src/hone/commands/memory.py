@@ -1,8 +1,7 @@
-"""Out of memory, at the moment itself: which errors say so, and what to lower, in the order of what it costs."""
+"""Out of memory, at the moment itself: what to lower, in the order of what it costs."""
 
 from hone.errors import first_line
 
-SIGNS = ("out of memory", "not enough memory: you tried to allocate", "can't allocate memory", "cannot allocate memory")
 LADDER = (
     ("eval_tokens_per_batch=512", "while measuring; changes nothing that is learned"),
     ("micro_batch_tokens=512", "the same steps in smaller pieces"),
@@ -14,12 +13,6 @@ LADDER = (
 )
 ELSE = "fewer or shorter texts at a time: max_length, --max-new-tokens, -n, or a smaller model"
 PAGE = 'docs/troubleshooting.md, section "Out of memory"'
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch, on a CPU, CUDA or MPS, ran out of memory; by name, so that torch is not imported."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(s in said for s in SIGNS)
 
 
 def out_of_memory_text(error: BaseException, *, trains: bool) -> str:

@@ -94,10 +94,11 @@ def _root(source: Source) -> tuple[Item, str | None, str | None, Path]:
     if isinstance(source, Mapping):
         return _mapping_item(source), None, None, Path.cwd()
     if not isinstance(source, str | Path):
-        raise HoneError(
-            f"a configuration was expected, not {type(source).__name__}",
-            fix="give a YAML file, a dictionary, a Config, or keys alone: learning_rate=1e-4",
-        )
+        fix = "give a YAML file, a dictionary, a Config, or keys alone: learning_rate=1e-4"
+        if type(source).__name__ == "DataFrame":
+            fix = 'write its rows to a file, df.to_json("rows.jsonl", orient="records", lines=True), and give that: '
+            fix += 'train_file="rows.jsonl"'
+        raise HoneError(f"a configuration was expected, not {type(source).__name__}", fix=fix)
     path, name = Path(source).expanduser(), str(source)
     if path.suffix in (".jsonl", ".csv", ".parquet", ".bin"):
         what = "is a data file, a YAML file was expected"

@@ -141,6 +141,13 @@ def detect_form(
         if uses_mapping and all(column_mapping.get(name, name) in found for name in required):
             return form
     example = "{prompt: question, completion: answer}" if "pair" in forms else "{text: headline, label: category}"
+    separator = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in str(found[0])), None)
+    if separator is not None:
+        kind = "tabs" if separator == "\t" else f"'{separator}'"
+        raise HoneError(
+            f"one column, with {kind} in its name: {_listed(found)!r}",
+            fix=f"the columns seem to be separated by {kind}: save the file with commas between them",
+        )
     raise HoneError(
         f"no known form in columns: {_listed(found)}",
         fix=f"accepted: {', '.join('+'.join(REQUIRED[form]) for form in REQUIRED if form in forms)}; other names can "
@@ -163,12 +170,16 @@ def recognise(
     try:
         return detect_form(found, column_mapping, forms), dict(column_mapping)
     except HoneError:
-        if column_mapping or ELSE & set(found):
+        plain = {name: str(name).strip().lower() for name in found}  # "Question " as question
+        if column_mapping or ELSE & set(plain.values()):
             raise
         for form, names in KNOWN_AS.items():
-            mapping = {ours: [name for name in (ours, *theirs) if name in found] for ours, theirs in names.items()}
-            if form in forms and all(len(there) == 1 for there in mapping.values()):
-                return form, {ours: there[0] for ours, there in mapping.items() if there[0] != ours}
+            mapping = {ours: [name for name in found if plain[name] in (ours, *also)] for ours, also in names.items()}
+            more = {ours: [name for name in found if plain[name] == ours] for ours in OPTIONAL.get(form, ())}
+            fits = all(len(there) == 1 for there in mapping.values()) and all(len(there) < 2 for there in more.values())
+            if form in forms and fits:
+                taken = {ours: there[0] for ours, there in {**mapping, **more}.items() if there}
+                return form, {ours: theirs for ours, theirs in taken.items() if theirs != ours}
         raise
 
 

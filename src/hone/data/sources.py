@@ -29,6 +29,7 @@ OnSkip = Callable[[str, str], None]  # (reason, where)
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 ROW_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
+TABLE_SUFFIXES = (".tsv", ".tab", ".xlsx", ".xls", ".ods")  # not read: named so that the message says what to do
 SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})  # and every hidden one, such as .git and .venv
 ABOUT_A_FOLDER = frozenset({"README", "LICENSE", "LICENCE", "CHANGELOG", "CONTRIBUTING", "NOTICE"})
 ACCEPTED = f"accepted: {' '.join((*ROW_SUFFIXES, *TEXT_SUFFIXES))}, and .gz of those"
@@ -197,7 +198,9 @@ def _checked(path: Path) -> Path:
         fix = "give one token file by itself, or use the text or rows it was made from"
         raise HoneError("token files (.bin) cannot be read as rows", where=str(path), fix=fix)
     if not _kind(path):
-        raise HoneError(f"unknown kind of file '{path.suffix or path.name}'", where=str(path), fix=ACCEPTED)
+        table = path.suffix.lower() in TABLE_SUFFIXES
+        fix = f"save the table as CSV, with commas and in UTF-8; {ACCEPTED}" if table else ACCEPTED
+        raise HoneError(f"unknown kind of file '{path.suffix or path.name}'", where=str(path), fix=fix)
     if path.is_file() and path.stat().st_size == 0:
         raise HoneError("the file is empty", where=str(path), fix="check how it was written, or name another file")
     return path

@@ -182,7 +182,8 @@ def _unformattable(example: Example, template: str) -> HoneError:
         Labelled: "use task=classification; to train on the text alone, leave the label column out of the file",
         SourceTarget: "use task=seq2seq, or name the columns: column_mapping: {prompt: source, completion: target}",
     }
-    return HoneError(f"template '{template}' cannot format a {type(example).__name__} row", fix=fixes[type(example)])
+    columns = {Text: "text", Chat: "messages", Labelled: "text+label", SourceTarget: "source+target"}[type(example)]
+    return HoneError(f"template '{template}' cannot format rows of {columns}", fix=fixes[type(example)])
 
 
 def _required(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokenizerBase":

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from hone import bundled
 from hone.config.schema import Where
 from hone.config.sections.model import ModelSection
-from hone.errors import HoneError, first_line, placed
+from hone.errors import HoneError, first_line, is_out_of_memory, placed
 from hone.files import read_json
 from hone.hub import no_retries
 from hone.models.adapter import adapter_error, check_base, misfit
@@ -198,6 +198,8 @@ def _load_pretrained(
                 **extra,
             )
     except Exception as error:  # OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError
+        if is_out_of_memory(error):
+            raise MemoryError(first_line(error)) from error
         if (Path(name) / ADAPTER).is_file():
             raise adapter_error(error, Path(name), str(base_of(Path(name))), BASE_FIX) from error
         raise HoneError(

@@ -1,0 +1,125 @@
+"""What people who bring their own tables and texts meet: each mistake is named, and each line says what to type."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import hone
+from conftest import pairs
+from hone.cli import app
+from hone.data.records import recognise
+from hone.errors import HoneError
+from hone.inference import predict as predicting
+from written_run import write_run
+
+
+def said(*arguments: str, code: int = 1) -> str:
+    """What a command prints to stderr; it ends with `code`, and without a traceback."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit | type(None)), result.exception
+    return str(result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# ---- Python --------------------------------------------------------------------------------------------------------
+
+
+def test_predict_takes_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(predicting, "ready_classifier", lambda name: (None, None))
+    monkeypatch.setattr(predicting, "predict", lambda model, tokenizer, texts, length: asked.append(list(texts)) or [])
+    hone.predict("run", "I was charged")
+    hone.predict("run", ["a", "b"])
+    assert asked == [["I was charged"], ["a", "b"]]
+
+
+@pytest.mark.parametrize("lines", ["", '{"step": 1, "eval_loss": 2.0}\n'])
+def test_metrics_have_their_columns_where_nothing_was_logged(here: Path, lines: str) -> None:
+    run = hone.Run(write_run(here / "run"))
+    (run.folder / "metrics.jsonl").write_text(lines)
+    frame = run.metrics()
+    assert {"step", "epoch", "loss", "eval_loss"} <= set(frame.columns)
+    assert frame["loss"].dropna().empty
+
+
+def test_a_data_frame_is_answered_with_the_line_that_writes_it() -> None:
+    import pandas
+
+    with pytest.raises(HoneError, match=r'df\.to_json\("rows\.jsonl", orient="records", lines=True\)'):
+        hone.train(pandas.DataFrame(pairs(3)))  # type: ignore[arg-type]
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 12 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+    ],
+    ids=["errno", "mmap"],
+)
+def test_no_memory_to_load_a_model_is_out_of_memory(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    from transformers import AutoModelForCausalLM
+
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fails)
+    message = said("generate", "hone-base", "x")
+    assert "error: out of memory" in message and "did you mean" not in message
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tsv.tsv", "q.xlsx"])
+def test_a_table_of_another_kind_is_data(name: str) -> None:
+    Path(name).write_text("question\tanswer\na\tb\n")
+    message = said("check", name)
+    assert f"unknown kind of file '{Path(name).suffix}'" in message
+    assert "as CSV" in message and "accepted: .jsonl" in message
+
+
+def test_another_separator_is_named() -> None:
+    Path("semi.csv").write_text("question;answer\na;b\n")
+    assert "separated by ';'" in said("check", "semi.csv")
+
+
+@pytest.mark.parametrize(
+    "columns, mapping",
+    [
+        (["Question", " Answer"], {"prompt": "Question", "completion": " Answer"}),
+        (["Prompt ", "completion"], {"prompt": "Prompt "}),
+        (["Text", "Label"], {"text": "Text", "label": "Label"}),
+        (["Instruction", "Input", "Output"], {"instruction": "Instruction", "input": "Input", "output": "Output"}),
+    ],
+)
+def test_headers_are_known_whatever_their_case(columns: list[str], mapping: dict[str, str]) -> None:
+    assert recognise(columns, {})[1] == mapping
+
+
+def test_case_does_not_hide_a_context() -> None:
+    with pytest.raises(HoneError, match="no known form"):
+        recognise(["Question", "Context", "Answer"], {})
+
+
+def test_labelled_rows_of_a_causal_training_are_named_by_their_columns() -> None:
+    write("x.jsonl", [{"text": "a", "label": "b"}])
+    message = said("check", "x.jsonl", "task=causal")
+    assert "cannot format rows of text+label" in message and "Labelled" not in message
