@@ -123,3 +123,64 @@ def test_labelled_rows_of_a_causal_training_are_named_by_their_columns() -> None
     write("x.jsonl", [{"text": "a", "label": "b"}])
     message = said("check", "x.jsonl", "task=causal")
     assert "cannot format rows of text+label" in message and "Labelled" not in message
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_a_wrong_name_in_column_mapping_is_named_by_its_line(command: str) -> None:
+    Path("q.csv").write_text("question,answer\na,b\nc,d\n")
+    lines = ["model_name_or_path: hone-base", "train_file: q.csv", "column_mapping: {promt: question}"]
+    Path("causal.yaml").write_text("\n".join(lines) + "\n")
+    message = said(command, "causal.yaml")
+    assert "causal.yaml:3: column_mapping has an unknown name 'promt'" in message
+    assert "did you mean 'prompt'?" in message
+
+
+# ---- rows to measure that are not those of the run ------------------------------------------------------------------
+
+
+def test_rows_given_to_eval_are_read_alone_and_by_their_own_columns() -> None:
+    write("general.jsonl", [{"text": f"There are {i} words in this sentence."} for i in range(3)])
+    lines = [
+        "model_name_or_path: hone-base",
+        "train_file: gone.csv",
+        "column_mapping: {prompt: mail, completion: reply}",
+    ]
+    Path("run.yaml").write_text("\n".join(lines) + "\n")
+    result = CliRunner().invoke(app, ["eval", "hone-base", "run.yaml", "validation_file=general.jsonl", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n_items"] == 3
+
+
+def test_a_mapping_of_other_columns_is_not_applied() -> None:
+    mapping = {"prompt": "mail", "completion": "reply"}
+    assert recognise(["text"], mapping) == ("text", {})
+    with pytest.raises(HoneError, match="does not have"):
+        recognise(["text", "mail"], mapping)
+    write("general.jsonl", pairs(3))
+    message = said("check", "general.jsonl", "column_mapping={prompt: mail, completion: reply}", code=0)
+    assert "column_mapping is not applied" in message
+
+
+# ---- check ---------------------------------------------------------------------------------------------------------
+
+
+def test_check_counts_what_training_would_drop() -> None:
+    write("some.jsonl", [*pairs(3), {"prompt": "a", "completion": " "}])
+    assert "dropped: 1 × empty output: nothing to learn (" in said("check", "some.jsonl", code=0)
+
+
+def labelled(*labels: str) -> list[dict[str, Any]]:
+    return [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+
+
+def test_check_looks_at_labels() -> None:
+    write("x.jsonl", labelled("billing", "technical", "billing", "technical", "tehnical", " billing"))
+    message = said("check", "x.jsonl", code=0)
+    assert "billing 2" in message and "technical 2" in message
+    assert "x.jsonl:5: label 'tehnical' has one row; did you mean 'technical'?" in message
+    assert "x.jsonl:6: label ' billing' has blanks around it" in message
+    write("empty.jsonl", labelled("a", "b", " "))
+    assert "empty.jsonl:3: the label is empty" in said("check", "empty.jsonl")
+    write("held.jsonl", labelled("billing", "other"))
+    message = said("check", "train_file=x.jsonl", "validation_file=held.jsonl")
+    assert "held.jsonl:2: label 'other' does not occur in the training rows" in message

@@ -105,8 +105,8 @@ class Run(runs.Run):
     def metrics(self) -> "DataFrame":
         """A row for each log step: step, epoch, loss, eval_loss, learning_rate, tokens …
 
-        Columns that a step does not have are NaN there: `run.metrics()["eval_loss"].dropna()`. The first four are always
-        there, also where nothing was logged because the run has fewer steps than `logging_steps`.
+        Columns that a step does not have are NaN there: `run.metrics()["eval_loss"].dropna()`. The first four are
+        always there, also where nothing was logged because the run has fewer steps than `logging_steps`.
         """
         from pandas import DataFrame
 

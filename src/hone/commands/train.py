@@ -101,18 +101,27 @@ def check(
 def _first_rows(config: Any) -> str:
     """What the first rows are, or what `prepare` would refuse in them."""
     from hone.config.checks import FORMS
-    from hone.data.inputs import first_look, refuse_two_templates
-    from hone.data.records import mapping_note
+    from hone.data.inputs import first_look, label_notes, refuse_two_templates, refuse_unseen_labels
+    from hone.data.records import mapping_note, refuse_unknown_names
+    from hone.errors import placed
 
     if config.data.dataset_name:
         return f"the rows of {config.data.dataset_name} are read by `hone prepare`"
     forms: Any = FORMS[config.method.task]
+    with placed(config.where("column_mapping")):
+        refuse_unknown_names(config.data.column_mapping)
     train, held = (first_look(config.data, side, forms) for side in ("train", "validation"))
-    for look in (train, held):
-        if look and look.mapping != config.data.column_mapping:
-            typer.echo(f"note: {mapping_note(look.mapping)}", err=True)
     if train and held:
         refuse_two_templates(config.data, train.form, held.form)
+        refuse_unseen_labels(config.data, train, held)
+    notes = label_notes(train) if train else []
+    for side, look in (("training", train), ("held-out", held)):
+        if look and look.mapping != config.data.column_mapping:
+            notes.append(mapping_note(look.mapping))
+        if look and look.dropped.counts:
+            notes.append(f"of the {side} rows, {look.dropped.summary()}")
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
     return f"{train or 'token files'}" + (f", {held} held out" if held else "")
 
 

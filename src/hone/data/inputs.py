@@ -4,6 +4,7 @@
 {'train': [{'file': 'train.jsonl', 'bytes': 5120, 'sha256': '…'}]}
 """
 
+import difflib
 import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -13,8 +14,20 @@ from typing import Any, Literal
 
 from hone.config.fields import as_paths
 from hone.config.sections.data import DataSection
-from hone.data.records import REQUIRED, Form, examples, recognise
-from hone.data.sources import Row, expand, read_hub_rows, read_rows
+from hone.data.records import (
+    REQUIRED,
+    Example,
+    Form,
+    Instruction,
+    Labelled,
+    Pair,
+    SourceTarget,
+    Text,
+    examples,
+    recognise,
+)
+from hone.data.sources import OnBadRow, Row, expand, read_hub_rows, read_rows, refuse_row
+from hone.data.split import Dropped
 from hone.data.store import open_bin
 from hone.data.templates import render, resolve_template
 from hone.errors import HoneError, placed
@@ -22,6 +35,7 @@ from hone.hub import no_retries
 
 Side = Literal["train", "validation"]
 FIRST_ROWS = 1000  # of each file, for a first look
+NAMED_LABELS = 12  # in a message
 
 
 def files_of(section: DataSection, side: Side) -> list[Path]:
@@ -91,12 +105,18 @@ def check_files(section: DataSection) -> None:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What the first rows of one side are. n_rows: read. complete: whether these are all. mapping: as `recognise`."""
+    """What the first rows of one side are.
+
+    n_rows: read. complete: whether these are all. mapping: as `recognise`. dropped: what would not be trained on.
+    labels: of a classification, how many rows each has and where the first one is.
+    """
 
     form: Form
     n_rows: int
     complete: bool
     mapping: dict[str, str]
+    dropped: Dropped
+    labels: dict[str, tuple[int, str]]
 
     def __str__(self) -> str:
         unit = "row" if self.n_rows == 1 else "rows"
@@ -115,12 +135,12 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
     paths = files_of(section, side)
     if not paths or is_bin(paths):
         return None
-    skipped: list[str] = []
+    dropped = Dropped()
     complete = True
 
     def first_rows(path: Path) -> Iterator[Row]:
         nonlocal complete
-        rows = read_rows([path], on_bad_row=section.on_bad_row, on_skip=lambda reason, where: skipped.append(reason))
+        rows = read_rows([path], on_bad_row=section.on_bad_row, on_skip=dropped.add)
         yield from islice(rows, FIRST_ROWS)
         complete = complete and next(rows, None) is None
 
@@ -129,19 +149,74 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
         chain.from_iterable(first_rows(path) for path in expand(paths)),
         column_mapping=section.column_mapping,
         on_bad_row=section.on_bad_row,
-        on_skip=lambda reason, where: skipped.append(reason),
+        on_skip=dropped.add,
         forms=usable,
     )
     first = next(found, None)
     if first is None:
-        raise HoneError(f"no {side} rows", fix=skipped[0] if skipped else "the data is empty")
+        raise HoneError(f"no {side} rows", fix=next(iter(dropped.counts), "the data is empty"))
     form, mapping = recognise(first[0].columns, section.column_mapping, usable)
     template = resolve_template(section.template, form, True) if forms is None else "chat"
     if template != "chat":  # of a chat only its tokenizer knows
         with placed(first[0].where):
             render(first[1], template, None)
-    n_rows = first[0].ends + sum(row.ends for row, _ in found)
-    return FirstLook(form, max(1, n_rows), complete, mapping)
+    n_rows, labels = 0, dict[str, tuple[int, str]]()
+    for row, example in chain([first], found):
+        n_rows += row.ends
+        if row.ends and (reason := _nothing_to_learn(example)):
+            dropped.add(reason, row.where)
+        elif isinstance(example, Labelled):
+            _count_label(labels, str(example.label), row.where, section.on_bad_row, dropped)
+    return FirstLook(form, max(1, n_rows), complete, mapping, dropped, labels)
+
+
+def _nothing_to_learn(example: Example) -> str | None:
+    """Why a row will be left out, if what it is to teach is empty."""
+    match example:
+        case Text(text) | Labelled(text, _):
+            return None if text.strip() else "empty text"
+        case Pair(_, answer) | Instruction(_, _, answer) | SourceTarget(_, answer):
+            return None if answer.strip() else "empty output: nothing to learn"
+    return None
+
+
+def _count_label(
+    labels: dict[str, tuple[int, str]], name: str, where: str, on_bad_row: OnBadRow, dropped: Dropped
+) -> None:
+    if not name.strip():
+        refuse_row("the label is empty", where, on_bad_row, dropped.add)
+        return
+    count, first = labels.get(name, (0, where))
+    labels[name] = (count + 1, first)
+
+
+def label_notes(train: FirstLook) -> list[str]:
+    """How many rows each class has; which has one alone, and which is written with blanks around it."""
+    labels = train.labels
+    if not labels:
+        return []
+    listed = [f"{name} {count:,}" for name, (count, _) in sorted(labels.items())]
+    more = f", … ({len(listed)} in all)" if len(listed) > NAMED_LABELS else ""
+    notes = []
+    for name, (count, where) in labels.items():
+        if name != name.strip():
+            notes.append(f"{where}: label {name!r} has blanks around it: a class of its own, not '{name.strip()}'")
+        elif count == 1 and train.complete:
+            others = [other for other, (rows, _) in labels.items() if rows > 1]
+            near = difflib.get_close_matches(name, others, n=1, cutoff=0.7)
+            notes.append(f"{where}: label '{name}' has one row" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return [f"classes: {', '.join(listed[:NAMED_LABELS])}{more}", *notes[:NAMED_LABELS]]
+
+
+def refuse_unseen_labels(section: DataSection, train: FirstLook, held: FirstLook) -> None:
+    """Raise a HoneError for a held-out label that no training row has, as training would; or count it as dropped."""
+    if not train.complete:
+        return
+    known = ", ".join(f"'{name}'" for name in sorted(train.labels)[:NAMED_LABELS])
+    for name, (_, where) in held.labels.items():
+        if name not in train.labels:
+            reason = f"label '{name}' does not occur in the training rows (known: {known})"
+            refuse_row(reason, where, section.on_bad_row, held.dropped.add)
 
 
 def refuse_two_templates(section: DataSection, train: Form, validation: Form) -> None:

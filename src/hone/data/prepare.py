@@ -28,7 +28,7 @@ from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
 from hone.data.inputs import Side, files_of, fingerprints, is_bin, rows_of
-from hone.data.records import REQUIRED, Example, Form, examples, mapping_note, recognise
+from hone.data.records import REQUIRED, Example, Form, examples, mapping_note, recognise, refuse_unknown_names
 from hone.data.sources import Row
 from hone.data.split import Dropped, SplitRule, split_bin
 from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
@@ -222,6 +222,8 @@ def examples_of(
     where: Where,
 ) -> tuple[str, str, Iterator[tuple[Row, Example]]]:
     """The form of one side's rows, the template they resolve to, and the examples (read as they are consumed)."""
+    with placed(where("column_mapping")):
+        refuse_unknown_names(data.column_mapping)
     found = examples(
         rows_of(data, side, dropped.add),
         column_mapping=data.column_mapping,

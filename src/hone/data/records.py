@@ -9,7 +9,9 @@ labelled row may train a causal model is the caller's decision.
 [Instruction(instruction='Add.', input='1 2', output='3')]
 """
 
+import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,14 +127,11 @@ def detect_form(
         HoneError: no form fits, or the mapping names a column that is not ours or not there.
     """
     found = list(columns)
-    known = {name for form in REQUIRED for name in _columns_of(form)}
-    if unknown := sorted(set(column_mapping) - known):
-        fix = f"write our_name: their_name, where our_name is one of {', '.join(sorted(known))}"
-        raise HoneError(f"column_mapping has an unknown name '{unknown[0]}'", fix=fix)
+    refuse_unknown_names(column_mapping)
     if missing := sorted(set(column_mapping.values()) - set(found)):
         raise HoneError(
             f"column_mapping names a column '{missing[0]}' that the row does not have",
-            fix=f"columns found: {_listed(found)}",
+            fix=f"{_did_you_mean(missing[0], found)}columns found: {_listed(found)}",
         )
     for form, required in REQUIRED.items():
         if form not in forms:
@@ -155,6 +154,20 @@ def detect_form(
     )
 
 
+def refuse_unknown_names(column_mapping: Mapping[str, str]) -> None:
+    """Raise a HoneError if a mapping has a name, before its colon, that is none of ours."""
+    known = sorted({name for form in REQUIRED for name in _columns_of(form)})
+    if unknown := sorted(set(column_mapping) - set(known)):
+        fix = f"write our_name: their_name, where our_name is one of {', '.join(known)}"
+        what = f"column_mapping has an unknown name '{unknown[0]}'"
+        raise HoneError(what, fix=_did_you_mean(unknown[0], known) + fix)
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [str(one) for one in known], n=1, cutoff=0.7)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
 def recognise(
     columns: Iterable[str], column_mapping: Mapping[str, str], forms: Collection[Form] = tuple(REQUIRED)
 ) -> tuple[Form, dict[str, str]]:
@@ -170,6 +183,10 @@ def recognise(
     try:
         return detect_form(found, column_mapping, forms), dict(column_mapping)
     except HoneError:
+        if column_mapping and not set(column_mapping.values()) & set(found):  # it is about another file
+            refuse_unknown_names(column_mapping)
+            with suppress(HoneError):
+                return detect_form(found, {}, forms), {}
         plain = {name: str(name).strip().lower() for name in found}  # "Question " as question
         if column_mapping or ELSE & set(plain.values()):
             raise
@@ -189,6 +206,8 @@ def mapping_note(mapping: Mapping[str, str]) -> str:
     >>> mapping_note({"prompt": "question"})
     "column 'question' is taken as prompt (column_mapping={prompt: question} says so, or otherwise)"
     """
+    if not mapping:
+        return "column_mapping is not applied to rows that have none of its columns and are known by their own"
     taken = ", ".join(f"'{theirs}' is taken as {ours}" for ours, theirs in mapping.items())
     said = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
     return f"column {taken} (column_mapping={{{said}}} says so, or otherwise)"

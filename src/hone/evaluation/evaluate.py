@@ -1,8 +1,10 @@
 """`hone eval`: any model on the validation data of a config."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
+from hone.config.load import KEYWORD
 from hone.config.schema import Config
 from hone.data.prepare import prepare
 from hone.data.tokenizer import load_tokenizer
@@ -14,6 +16,8 @@ from hone.models.load import check_kind, load_finished, quiet_libraries
 from hone.results import Measurement
 from hone.tasks import chosen
 from hone.tasks.task import Task
+
+log = logging.getLogger("hone")
 
 NO_MODEL: dict[str, Any] = {
     "model_type": None,
@@ -48,8 +52,13 @@ def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measu
     tokenizer = load_tokenizer(name, trust_remote_code=config.model.trust_remote_code)
     config = config.changed({**NO_MODEL, "model_name_or_path": name})  # of the config, data alone count
     config = with_fallback(config, to_train=False)
-    if section.train_file is None and section.dataset_name is None:
+    asked_for = config.where("validation_file") in ("command line", KEYWORD)  # now, and not by the run's own config
+    # classes are numbered, and their baseline is chosen, by the rows that were trained on
+    alone = section.train_file is None or (asked_for and task.token_rows)
+    if section.validation_file is not None and section.dataset_name is None and alone:
         data = prepare(config.changed({**ALONE, "train_file": section.validation_file}), task, tokenizer)
+        for note in data.store.meta.get("notes", []):
+            log.warning("note: %s", note)
         both = task.views(config, replace(data.store, val=data.store.train), tokenizer)
         validation = task.settle(data.train, both[1].head(section.max_eval_samples))
     else:
