@@ -11,6 +11,7 @@ from hone.report.folder import Folder
 from hone.report.paths import typed
 from hone.report.run_sections import data_lines
 from hone.report.takeaways import course_of, few_items, loss_rose
+from hone.report.text import leaked
 from hone.report.verdict import passing
 from hone.results import side_by_side
 from hone.runs import RESOLVED, living_status
@@ -182,8 +183,8 @@ def _leak(folder: Folder, verdict: str | None) -> list[Point]:
     found = folder.contamination
     if found is None or not found.n_contaminated or folder.settings.data.overlap == "drop":
         return []
-    held = plural(found.n_contaminated, f"held-out {found.item}")
-    what = f"{held} {'is' if found.n_contaminated == 1 else 'are'} in the training rows: leave these rows out."
+    what = f"Of the {plural(found.n_items, f'held-out {found.item}')}, {leaked(found)}: leave these rows out. "
+    what += "The numbers will look worse, and be truer."
     return [Point(what, again(folder, "overlap=drop", "clean"))]
 
 

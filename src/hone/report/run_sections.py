@@ -11,7 +11,7 @@ from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.paths import displayed, tidied
-from hone.report.text import number, shortened
+from hone.report.text import leaked, number, shortened
 from hone.results.contamination import Contamination
 from hone.show import duration, plural
 
@@ -110,7 +110,7 @@ def contamination(found: Contamination, dropped: bool) -> list[Block]:
     if not found.n_contaminated:
         return [Text(f"None of the {items} is in the training rows.")]
     kinds = ", ".join(f"{count:,} {KINDS.get(kind, kind)}" for kind, count in found.by_kind.items() if count)
-    counts = f"Of {items}, {found.n_contaminated:,} are in the training rows ({kinds})."
+    counts = f"Of {items}, {leaked(found)} ({kinds})."
     caption = "The worst of them: the numbers above are too good for these items; `overlap: drop` leaves the rows out."
     if dropped:
         rows = f"{plural(len(found.rows), 'training row')} that held one of the {items} ({kinds})"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
+from hone.report.text import leaked
 from hone.report.verdict import passing
 from hone.results import Comparison, Difference
 from hone.show import figure, plural, too_few
@@ -187,6 +188,5 @@ def _leak(folder: Folder) -> list[str]:
     found, dropped = folder.contamination, folder.config is not None and folder.config.data.overlap == "drop"
     if found is None or dropped or not found.n_contaminated:
         return []
-    held = f"{found.n_contaminated:,} of the {plural(found.n_items, f'held-out {found.item}')}"
-    held += f" {'is' if found.n_contaminated == 1 else 'are'} in the training rows too"
-    return [f"{held}, so the numbers on this page are better than they would be on new ones."]
+    held = f"Of the {plural(found.n_items, f'held-out {found.item}')}, {leaked(found)}"
+    return [f"{held}: the numbers on this page are better than they would be on new ones."]
