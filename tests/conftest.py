@@ -33,6 +33,16 @@ CORPUS = [
 ] * 4
 
 
+def load_script(path: Path) -> ModuleType:
+    """A script outside the package, imported from its file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONE_CACHE", str(tmp_path / "hone-cache"))
@@ -87,21 +97,6 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_
 
     gc.freeze()  # a run collects garbage twice; looking through the libraries' objects each time costs a second
     return folder
-
-
-@pytest.fixture(scope="session")
-def recipe_module() -> Callable[[str], ModuleType]:
-    """recipe_module("base_ship") -> the script base_model/base_ship.py, imported."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, BASE_MODEL / f"{name}.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses look their module up
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture

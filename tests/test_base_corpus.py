@@ -5,7 +5,6 @@ import random
 import re
 import sys
 import zipfile
-from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 from types import ModuleType
@@ -13,13 +12,13 @@ from types import ModuleType
 import pytest
 import torch
 
-from conftest import BASE_MODEL
+from conftest import BASE_MODEL, load_script
 from hone.errors import HoneError
 
 
 @pytest.fixture(scope="module")
-def corpus(recipe_module: Callable[[str], ModuleType]) -> ModuleType:
-    return recipe_module("base_corpus")
+def corpus() -> ModuleType:
+    return load_script(BASE_MODEL / "base_corpus.py")
 
 
 def program(seed: int, functions: int = 12) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from conftest import BASE_MODEL, load_script
+
 
 @pytest.fixture(scope="module")
-def ship(recipe_module: Callable[[str], ModuleType]) -> ModuleType:
-    return recipe_module("base_ship")
+def ship() -> ModuleType:
+    return load_script(BASE_MODEL / "base_ship.py")
 
 
 @pytest.mark.parametrize(("n_items", "n", "wanted"), [(10, 10, list(range(10))), (100, 4, [12, 37, 62, 87])])

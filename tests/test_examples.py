@@ -3,7 +3,6 @@
 Same weights, same batches, float32, no dropout: each step's loss within 1e-5 of the engine's.
 """
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -15,18 +14,14 @@ import pytest
 import torch
 
 import hone
-from conftest import pairs
+from conftest import load_script, pairs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
 def plain_loop() -> Any:
-    spec = importlib.util.spec_from_file_location("plain_loop", EXAMPLES / "plain_loop.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(EXAMPLES / "plain_loop.py")
 
 
 @pytest.mark.parametrize("unfrozen", [None, 1])

@@ -139,6 +139,24 @@ def test_a_config_is_taken_as_it_is(here: Path, trained: list[Config], refused: 
     refused("train", "my.yaml", "--config", "none.yaml", says=["two configs"])
 
 
+@pytest.mark.parametrize(
+    ("content", "is_config"),
+    [
+        ('{"model_name_or_path": "m", "train_file": "rows.jsonl"}', True),
+        ('{"data": {"train_file": "rows.jsonl"}}', True),
+        ('[{"text": "a"}]', False),
+        ('{"text": "a"}\n{"text": "b"}\n', False),
+        ('{"instruction": "say a", "output": "a"}', False),  # a row, and `output` is a section's name
+        ("[" * 100_000, False),
+    ],
+)
+def test_json_is_a_config_or_rows_by_what_is_in_it(tmp_path: Path, content: str, is_config: bool) -> None:
+    path = tmp_path / "given.json"
+    path.write_text(content, encoding="utf-8")
+    found = words([str(path)], "train_file")
+    assert (found.config, found.data) == ((str(path), []) if is_config else (None, [str(path)]))
+
+
 def test_resume_is_answered(here: Path, trained: list[Config]) -> None:
     result = invoke("train", "data.jsonl", "--resume")
     assert result.exit_code == 0 and len(trained) == 1

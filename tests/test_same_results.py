@@ -1,6 +1,5 @@
 """benchmarks/same_results.py: a number has one name, whatever the form of its file; and a checkout equals itself."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,18 +8,15 @@ from types import ModuleType
 
 import pytest
 
+from conftest import load_script
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "same_results.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("same_results", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["same_results"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.mark.parametrize(

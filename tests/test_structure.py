@@ -1,12 +1,13 @@
 """The numbers of tools/structure.py, as limits: what was reached is kept."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+
+from conftest import load_script
 
 SCRIPT = Path(__file__).resolve().parents[1] / "tools" / "structure.py"
 LIMITS = {
@@ -22,11 +23,7 @@ LONGEST = 65  # lines of a function
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("structure", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.mark.parametrize("name", list(LIMITS))

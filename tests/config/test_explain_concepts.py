@@ -1,9 +1,6 @@
 """`hone explain` of a concept: the sections of docs/concepts.md, found by their words and readable in a terminal."""
 
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -103,28 +100,3 @@ def test_without_a_word_the_ten_are_marked_and_the_concepts_listed() -> None:
     words = re.sub(r"\s+", " ", text.split("Concepts: ")[1])
     assert all(any(word in words for word in one.words) for one in concepts())
     assert max(map(len, text.splitlines())) <= 120
-
-
-def test_a_wheel_has_the_page(tmp_path: Path) -> None:
-    """Built without a network from a copy of what git has; what is installed from it answers without a checkout."""
-    source = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in files.stdout.splitlines():
-        if name.startswith(("src/", "docs/concepts.md", "setup.py", "pyproject.toml", "README.md", "LICENSE")):
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('..'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        wheel.extractall(tmp_path / "installed")
-    program = "import hone; print(hone.__file__); from hone.config.explain import explain; print(explain('perplexity'))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path / "installed")},
-        capture_output=True,
-        text=True,
-    )
-    assert str(tmp_path / "installed") in done.stdout, done.stderr
-    assert "Perplexity is the loss turned back into a number of choices" in done.stdout

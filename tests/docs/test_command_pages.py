@@ -1,11 +1,12 @@
 """docs/files: a page per command, with the arguments and options of today, and the parts that every page has."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from markdown_pages import DOCS, ROOT, sections
+
+from conftest import load_script
 
 PAGES = DOCS / "files"
 PARTS = ["**What**", "**Why**", "**How**", "**Benefit**", "**Trade-off**"]
@@ -13,11 +14,7 @@ PARTS = ["**What**", "**Why**", "**How**", "**Benefit**", "**Trade-off**"]
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("command_pages", ROOT / "tools" / "command_pages.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / "command_pages.py")
 
 
 def test_each_command_has_a_page_and_each_page_a_command(tool: ModuleType) -> None:

@@ -1,6 +1,5 @@
 """The pictures that a script draws are those of the script, readable without colours, and name what there is."""
 
-import importlib.util
 import re
 import xml.etree.ElementTree as ElementTree
 from types import ModuleType
@@ -8,6 +7,7 @@ from types import ModuleType
 import pytest
 from markdown_pages import DOCS, ROOT
 
+from conftest import load_script
 from hone.config.explain import recipe_names
 
 FIGURES = DOCS / "figures"
@@ -18,11 +18,7 @@ PER_LETTER = 0.6  # of the height: the mean width of a letter, on the wide side
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("diagrams", FIGURES / "diagrams.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(FIGURES / "diagrams.py")
 
 
 @pytest.mark.parametrize("name", ["workflow.svg", "decision.svg"])

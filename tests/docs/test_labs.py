@@ -3,9 +3,6 @@
 tools/labs.py says how near is near enough, and rewrites the outputs: `make labs`.
 """
 
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,18 +10,14 @@ from typing import Any
 import pytest
 from markdown_pages import DOCS, ROOT
 
+from conftest import load_script
+
 PAGES = sorted(page for page in (DOCS / "labs").glob("*.md") if page.stem != "index")
 
 
 @pytest.fixture(scope="module")
-def labs() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("labs", ROOT / "tools" / "labs.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["labs"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["labs"]
+def labs() -> ModuleType:
+    return load_script(ROOT / "tools" / "labs.py")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The pictures of README and docs: their scripts draw a run's own numbers, and the pictures kept are well formed."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,17 +9,14 @@ from xml.etree import ElementTree
 import pytest
 from markdown_pages import DOCS, ROOT
 
+from conftest import load_script
 from hone.grading.tasks import Task
 from hone.runs import Run
 from written_run import write_run
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, DOCS / "figures" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(DOCS / "figures" / f"{name}.py")
 
 
 def words(svg: str) -> str:

@@ -1,6 +1,5 @@
 """The notebooks of examples/notebooks hold the cells of their scripts, and these run; their outputs name no machine."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -10,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from conftest import load_script
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -17,12 +18,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools" / "notebooks.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["notebooks"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / "notebooks.py")
 
 
 def stored(name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hone.config.checks import BUNDLED_TASKS
 from hone.config.explain import recipe_names
 from hone.config.fields import as_paths
 from hone.config.overrides import stands_alone
+from hone.config.schema import leaves, section_names
 from hone.config.sections.data import DataSection
 from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
@@ -26,6 +27,7 @@ WHERE = "command line"
 CONFIG_OPTIONS = ("--config", "-c", "config")
 DATA_SUFFIXES = (*ROW_SUFFIXES, *TEXT_SUFFIXES, ".bin", *TABLE_SUFFIXES)  # the last are refused by who reads them
 OF_A_MODEL = ("config.json", "adapter_config.json", "config.resolved.yaml", "config.yaml", "hparams.json")
+LARGEST_CONFIG = 1_000_000  # bytes
 HELD_OUT = re.compile(r"(^|[^a-z])(eval|val|valid|validation|test|dev|heldout|held_out)([^a-z]|$)")
 
 
@@ -92,8 +94,8 @@ def _refuse_recipe(name: str) -> None:
 
 
 def is_config(token: str) -> bool:
-    """Whether a token names a YAML file."""
-    return token.lower().endswith((".yaml", ".yml"))
+    """Whether a token names a YAML file, or JSON of the same content."""
+    return token.lower().endswith((".yaml", ".yml")) or _is_config_as_json(Path(token).expanduser())
 
 
 def is_data(token: str) -> bool:
@@ -103,12 +105,32 @@ def is_data(token: str) -> bool:
     (True, False, False)
     """
     path = Path(token).expanduser()
+    if is_config(token):
+        return False
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     if suffixes and suffixes[-1] in DATA_SUFFIXES:
         return True
     return path.is_dir() and not any((path / name).exists() for name in OF_A_MODEL)
+
+
+def _is_config_as_json(path: Path) -> bool:
+    """Whether a .json file is a config (JSON is YAML 1.2): an object with a key of the schema, or a section."""
+    if path.suffix.lower() != ".json" or not path.is_file() or path.stat().st_size > LARGEST_CONFIG:
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ):  # rows, one a line, or nothing that can be read: whoever reads the rows says so
+        return False
+    sections = section_names()
+    return isinstance(found, dict) and any(
+        key in leaves() or (key in sections and isinstance(value, dict)) for key, value in found.items()
+    )
 
 
 def _data_setting(found: Words, data_key: str) -> str:

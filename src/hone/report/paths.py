@@ -1,6 +1,6 @@
 """Paths as a report shows them: a page that is handed on does not tell how its maker's machine is laid out.
 
->>> shown(Path("/work/out/demo/rows.jsonl"), Path("/work/out/demo/run"))
+>>> shown(Path("/a/b/demo/rows.jsonl"), Path("/a/b/demo/run"))
 '../rows.jsonl'
 """
 
