@@ -13,22 +13,19 @@ from hone.bundled import NAME, resolve
 from hone.config.dump import flow
 from hone.config.sections.data import DataSection
 from hone.config.sections.model import ModelSection
+from hone.convert.merged_card import HUB_NAME, NO_LICENCE, TAGS
 from hone.report.folder import Folder
 from hone.report.markdown import fenced, inline
 from hone.report.run_sections import data_lines
 from hone.report.samples import sample_marks
+from hone.report.text import leaked
 from hone.report.verdict import passing, verdict_of
 from hone.results import Measurement, SideBySide, side_by_side
 from hone.results.contamination import Contamination
 from hone.show import estimate, plural
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CLASSIFIES = "text-classification"
-LOADERS = {
-    "text-generation": "AutoModelForCausalLM",
-    CLASSIFIES: "AutoModelForSequenceClassification",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-}
+LOADERS = {tag: loader for loader, tag in TAGS.items()}
 BUNDLED = "`hone-base`, the small model of Python code that comes with hone (a GPT-2 of 10 million weights)"
 Front = dict[str, str | list[str]]
 LONGEST_PROMPT = 500  # characters, in a snippet
@@ -115,7 +112,7 @@ def _front_matter(folder: Folder, base: Base, pipeline_tag: str) -> str:
         front["datasets"] = [name]
     lines = ["---", *(f"{key}: {flow(value)}" for key, value in front.items())]
     if not base.licence:
-        lines.append("# license: not known. Fill it in before you upload: the licences of base and rows bind you.")
+        lines.append(NO_LICENCE)
     return "\n".join([*lines, "---"])
 
 
@@ -268,22 +265,11 @@ def _limits(folder: Folder, base: Base, tag: str) -> str:
 
 
 def _leaked(found: Contamination) -> list[str]:
-    """Held-out items that are in the training rows, apart from those that nearly are."""
-    near = found.by_kind.get("near", 0)
-    same, lines = found.n_contaminated - near, []
-    if same:
-        code = found.by_kind.get("same code", 0)
-        kinds = f" ({code:,} of them as the same code)" if code else ""
-        held = f"{plural(same, f'held-out {found.item}')} {'is' if same == 1 else 'are'}"
-        lines.append(f"{held} in the training rows{kinds}: the numbers flatter the model.")
-    if near:
-        share = "half" if found.near == 0.5 else f"{found.near:.0%}"
-        match, their = ("matches", "its") if near == 1 else ("match", "their")
-        lines.append(
-            f"{plural(near, f'held-out {found.item}')} nearly {match} a training row ({share} of {their} word "
-            "sequences or more): the numbers may flatter the model."
-        )
-    return lines
+    if not found.n_contaminated:
+        return []
+    return [
+        f"Of the {plural(found.n_items, f'held-out {found.item}')}, {leaked(found)}: the numbers flatter the model."
+    ]
 
 
 def _length(folder: Folder) -> str:
