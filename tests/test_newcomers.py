@@ -202,16 +202,37 @@ def test_rows_of_ones_own_stay(here: Path, refused: Refused) -> None:
     assert "--with-data" not in refused("init", "light-lab", says=["light-lab.yaml: exists already"])
 
 
+ASK_A_MODEL = ["generate NAME x", "chat NAME", "predict NAME --text x", "eval NAME", "merge NAME out", "compare NAME"]
+ASK_A_MODEL += ["report NAME", "eval NAME --text x", "compare NAME NAME"]
+
+
+@pytest.mark.parametrize("line", ASK_A_MODEL)
 @pytest.mark.parametrize("typed", ["runs/ligt-lab", "./runs/ligt-lab", "mine/ligt-lab"])
 def test_a_run_mistyped_is_no_name_of_the_hub(
-    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, typed: str
+    here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch, line: str, typed: str
 ) -> None:
     monkeypatch.setattr(hub, "in_reach", lambda: pytest.fail("the hub was asked"))
     run = here / Path(typed).parent / "light-lab"
     run.mkdir(parents=True)
     (run / "status.json").write_text("{}")
     meant = str(run.relative_to(here))
-    refused("generate", typed, "x", says=["ligt-lab: no such model folder", f"did you mean {meant}?", "hone runs"])
+    words = [typed if word == "NAME" else word for word in line.split()]
+    refused(*words, says=["ligt-lab: no such folder", f"did you mean {meant}?", "hone runs"])
+
+
+@pytest.mark.parametrize("line", ASK_A_MODEL)
+def test_runs_near_a_folder_that_is_not_there_are_named(here: Path, refused: Refused, line: str) -> None:
+    for name in "abcd":
+        (here / "out" / "lab" / name).mkdir(parents=True)
+        (here / "out" / "lab" / name / "status.json").write_text("{}")
+    (here / "empty").mkdir()
+    for typed, says in (
+        ("out/something", "runs there: out/lab/a, out/lab/b, out/lab/c, … (4 in all); `hone runs out` lists"),
+        ("empty/nothere", f"looked from {here}"),
+        ("runs/nothere", "runs there: out/lab/a, "),
+    ):
+        words = [typed if word == "NAME" else word for word in line.split()]
+        refused(*words, says=[f"{typed}: no such folder", says])
 
 
 def test_a_name_of_the_hub_beside_a_folder_of_models_stays_one(here: Path) -> None:

@@ -55,8 +55,10 @@ class Run(runs.Run):
     def __init__(self, folder: "str | Path | runs.Run") -> None:
         super().__init__(folder.folder if isinstance(folder, runs.Run) else Path(folder))
         if not any((self.folder / name).is_file() for name in (runs.STATUS, runs.RESOLVED)):
-            what = "is not a run" if self.folder.is_dir() else "no such folder"
-            raise HoneError(what, where=str(self.folder), fix="name the folder of a run; hone.find_runs() lists them")
+            if not self.folder.exists():
+                raise runs.no_such_folder(self.folder)
+            fix = "name the folder of a run; hone.find_runs() lists them"
+            raise HoneError("is not a run", where=str(self.folder), fix=fix)
 
     def __repr__(self) -> str:
         """Status, base, the first number before and after, and the verdict, in one line."""

@@ -11,6 +11,7 @@ eval/base.code.jsonl, eval/tuned.code.jsonl        answers to the programming ta
 checkpoint-N/                                      resumable states; one without complete.json does not count
 """
 
+import difflib
 import json
 import os
 import platform
@@ -310,3 +311,21 @@ def find_runs(root: Path) -> list[Run]:
         raise HoneError("no such folder", where=str(root), fix="name a folder that holds runs, e.g. `hone runs out`")
     patterns = (STATUS, f"*/{STATUS}", f"*/*/{STATUS}", f"*/*/*/{STATUS}")
     return [Run(path.parent) for path in sorted({p for pattern in patterns for p in root.glob(pattern)})]
+
+
+def no_such_folder(name: str | Path) -> HoneError:
+    """The mistake of naming a run or a model by a folder that is not there; the runs near it are named."""
+    folder = Path(name).expanduser()
+    root = next(parent for parent in folder.parents if parent.is_dir())
+    runs = [] if root == Path(root.anchor or "/") else find_runs(root)  # a whole file system is not looked through
+    names = [str(run.folder.relative_to(root)) for run in runs]
+    near = difflib.get_close_matches(str(folder.relative_to(root)), names, n=1)
+    listed = f"`hone runs {root}` lists what is there"
+    if near:
+        fix = f"did you mean {root / near[0]}? {listed}"
+    elif names:
+        shown = ", ".join(str(root / one) for one in names[:3]) + (f", … ({len(names)} in all)" if names[3:] else "")
+        fix = f"runs there: {shown}; {listed}"
+    else:
+        fix = f"looked from {Path.cwd()}; `hone runs` lists the runs of a folder"
+    return HoneError("no such folder", where=str(name), fix=fix)

@@ -176,7 +176,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     graded = results_of(tmp_path / "a_results.jsonl", {"t/1": [True]})
     run = run_of(tmp_path / "run", tuned=losses(3))
     for arguments, message in (
-        ([tmp_path / "none"], "no such run folder"),
+        ([tmp_path / "none"], "no such folder"),
+        ([Path("gpt2")], "no such run folder, and no file of graded programs"),
+        ([tmp_path / "none_results.jsonl"], "no such run folder, and no file of graded programs"),
         ([run], "holds no measurement of its base model"),
         ([graded], "two files of graded programs"),
         ([run, graded], "nothing in common"),

@@ -113,8 +113,8 @@ def test_a_full_disk_and_a_read_only_one(project: Path) -> None:
 
 
 def test_odd_prompts_and_folders_of_generate(project: Path, hone: Hone, refused: Refused) -> None:
-    refused(hone("generate", "./nothere", "-p", "x"), "./nothere: no such model folder")
-    refused(hone("generate", "a/b/c", "-p", "x"), "a/b/c: no such model folder")
+    refused(hone("generate", "./nothere", "-p", "x"), "./nothere: no such folder")
+    refused(hone("generate", "a/b/c", "-p", "x"), "a/b/c: no such folder")
     refused(hone("generate", "cfg.yaml", "-p", "x"), "a model is named by its folder")
     (project / "empty").mkdir()
     refused(hone("generate", "empty", "-p", "x"), "not a model folder", "config.json")
@@ -152,7 +152,7 @@ def test_init_explain_eval_and_options(project: Path, hone: Hone, refused: Refus
     refused(hone("explain", "lerning_rate"), "unknown key or concept 'lerning_rate'", "learning_rate")
     refused(hone("eval", "model"), "no data to measure on", "eval.jsonl")
     refused(hone("check", "cfg.yaml", "--nonsense"), "unknown option --nonsense", "hone explain")
-    refused(hone("check", "cfg.yaml", "model_name_or_path=./nothere"), "nothere: no such model folder")
+    refused(hone("check", "cfg.yaml", "model_name_or_path=./nothere"), "nothere: no such folder")
     refused(hone("prepare", "cfg.yaml", "--save-bin", "cfg.yaml"), "cfg.yaml: cannot write", "--save-bin")
     assert (project / "cfg.yaml").read_text().startswith("model_name_or_path")
 

@@ -299,7 +299,7 @@ def test_the_disk_holds_what_was_planned(config: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"model_name_or_path": "./nothere"}, "no such model folder"),
+        ({"model_name_or_path": "./nothere"}, "no such folder"),
         ({"train_file": "nothere.jsonl"}, "nothere.jsonl: no such file"),
         ({"max_length": 300}, "max_length is 300, but the model has 256 positions"),
         ({"method": "freeze", "num_unfrozen_layers": 9}, "num_unfrozen_layers is 9"),

@@ -30,6 +30,7 @@ from hone.models.classifier_head import adapter_labels
 from hone.models.inspect import max_positions
 from hone.models.load import kind_of, load_finished, load_model, quiet_libraries
 from hone.models.source import ADAPTER, check_adapter, check_source
+from hone.runs import no_such_folder
 
 # Largest |difference of logits| over their standard deviation that is taken for the same model. float32: the order of
 # sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
@@ -126,7 +127,7 @@ def read_adapter(source: Path) -> dict[str, Any]:
         HoneError: the folder or the file is not there, or it does not say which base it is for.
     """
     if not source.is_dir():
-        raise HoneError("no such folder", where=str(source), fix="name a run folder or an adapter's folder")
+        raise no_such_folder(source)
     if not (source / ADAPTER).is_file():
         check_source(str(source))
         raise HoneError(

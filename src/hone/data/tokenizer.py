@@ -24,6 +24,7 @@ from hone.config.sections.model import ModelSection
 from hone.errors import HoneError, first_line
 from hone.files import disk_errors
 from hone.hub import no_retries
+from hone.runs import no_such_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -92,7 +93,7 @@ def load_tokenizer(
     if folder.is_file():
         raise HoneError("a tokenizer is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
-        raise HoneError("no such folder", where=name, fix=f"looked from {Path.cwd()}")
+        raise no_such_folder(name)
     advice = "check the name; without a network, download it once (`hf download NAME`) or name a local folder"
     with no_retries(name):
         return _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)

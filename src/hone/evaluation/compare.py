@@ -12,6 +12,7 @@ import numpy as np
 from hone.data.sources import read_rows
 from hone.errors import HoneError
 from hone.grading.pass_at_k import passed_items
+from hone.models.source import check_source
 from hone.results import Comparison, Items
 from hone.results.benchmarks import CodeMeasurement
 from hone.runs import RESOLVED, Run
@@ -97,6 +98,8 @@ def refuse_other_things(path: Path) -> None:
     is_model = (path / "config.json").is_file() and not (path / RESOLVED).is_file()
     if path.exists() and not is_model:
         return
+    if not is_model and not path.suffix:
+        check_source(str(path))  # says it of what cannot be a name of the hub
     what = "is a model, not a run" if is_model else "no such run folder, and no file of graded programs"
     fix = "`hone runs` lists your runs; models are measured one by one on the same rows: "
     raise HoneError(what, where=str(path), fix=f"{fix}hone eval {path} eval.jsonl")

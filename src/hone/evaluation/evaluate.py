@@ -13,6 +13,7 @@ from hone.evaluation.held_out import evaluate_model as measure_model
 from hone.models.fallback import with_fallback
 from hone.models.inspect import check_vocabulary
 from hone.models.load import check_kind, load_finished, quiet_libraries
+from hone.models.source import check_source
 from hone.results import Measurement
 from hone.tasks import chosen
 from hone.tasks.task import Task
@@ -40,6 +41,7 @@ def evaluate_model(name: str, config: Config, task: Task | None = None) -> Measu
     Raises:
         HoneError: the config has no validation data, or the model does not load.
     """
+    check_source(name)
     section = config.data
     if section.train_file is None and section.dataset_name is None and section.validation_file is None:
         raise HoneError(

@@ -7,13 +7,13 @@ Only names and small files are looked at, no weights; nothing heavy is imported.
 'distilgpt2'
 """
 
-import difflib
 from pathlib import Path
 
 from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.hub import WEIGHTS, file_in_cache
+from hone.runs import find_runs, no_such_folder
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what configs call the length of their window
@@ -38,23 +38,22 @@ def check_source(name: str, *, weights: bool = True) -> None:
     elif folder.is_file():
         raise HoneError("a model is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or _among_runs(folder):
-        raise HoneError("no such model folder", where=name, fix=_meant(folder) or f"looked from {Path.cwd()}")
+        raise no_such_folder(name)
 
 
 def _among_runs(folder: Path) -> bool:
-    """Would this `owner/name` lie among the runs of this place? Then it means a folder, unless it is in the cache."""
+    """Would this `owner/name` lie among the runs of this place? Then it means a folder, unless it is in the cache.
+
+    A folder of models that were downloaded is named after their owner, so a name in it may be one of the hub.
+    """
     if len(folder.parts) != 2:
         return False
-    near_runs = folder.parts[0] == "runs" or any(folder.parent.glob("*/status.json"))
+    near_runs = folder.parts[0] == "runs" or (folder.parent.is_dir() and not _holds_models(folder.parent))
     return near_runs and file_in_cache(str(folder), "config.json") is None
 
 
-def _meant(folder: Path) -> str | None:
-    """The folder beside it whose name is nearest; None where none is near."""
-    beside = folder.parent
-    names = sorted(one.name for one in beside.iterdir() if one.is_dir()) if beside.is_dir() else []
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    return f"did you mean {beside / near[0]}? `hone runs {beside}` lists what is there" if near else None
+def _holds_models(owner: Path) -> bool:
+    return any(one.is_dir() for one in owner.iterdir()) and not find_runs(owner)
 
 
 def _check_folder(folder: Path, weights: bool) -> None:

@@ -22,7 +22,7 @@ from hone.results import Comparison, Measurement
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.contamination import Contamination, Memorization
 from hone.results.repeat import Repeat
-from hone.runs import RESOLVED, STATUS, Run
+from hone.runs import RESOLVED, STATUS, Run, no_such_folder
 
 T = TypeVar("T")
 MARKERS = (STATUS, RESOLVED, "repeat.json", "eval")  # a folder with none of these is not a run
@@ -86,7 +86,7 @@ def read_folder(path: Path) -> Folder:
         HoneError: there is no such folder, or nothing of a run in it.
     """
     if not path.is_dir():
-        raise HoneError("no such folder", where=str(path), fix="name the folder of a run; `hone runs` lists them")
+        raise no_such_folder(path)
     if not any((path / name).exists() for name in MARKERS):
         raise HoneError("is not a run", where=str(path), fix="name the folder of a run; `hone runs` lists them")
     run, notes = Run(path), list[str]()
