@@ -294,7 +294,8 @@ def test_the_forms_of_check_are_those_of_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("columns", "form", "mapping"),
     [
-        ("id question answer", "pair", {"prompt": "question", "completion": "answer"}),
+        ("id question answer", "instruction", {"instruction": "question", "output": "answer"}),
+        ("problem input solution", "instruction", {"instruction": "problem", "output": "solution"}),
         ("prompt response", "pair", {"completion": "response"}),
         ("input output", "pair", {"prompt": "input", "completion": "output"}),
         ("instruction input response", "instruction", {"output": "response"}),
@@ -308,7 +309,10 @@ def test_other_names_are_taken(columns: str, form: str, mapping: dict[str, str])
 
 @pytest.mark.parametrize(
     "columns",
-    ["question context answer", "question prompt answer", "question answer response", "a b", "content summary"],
+    [
+        *("question context answer", "question prompt answer", "question answer response", "a b", "content summary"),
+        *("instruction question answer", "prompt problem solution", "question input reply response"),
+    ],
 )
 def test_names_that_may_mean_two_things_are_not(columns: str) -> None:
     with pytest.raises(HoneError, match="no known form"):
@@ -324,9 +328,49 @@ def test_questions_and_answers_are_prepared_with_a_notice(here: Path, model_fold
     for _ in range(2):  # the second time from the token cache
         result = invoke("prepare", "qa.csv", f"model_name_or_path={model_folder}", "--show", "1")
         assert result.exit_code == 0, result.output
-        assert "'question' is taken as prompt" in result.stdout
-        assert "column_mapping={prompt: question, completion: answer}" in result.stdout
-        assert re.search(r"What is \d\+1\?⟦", result.stdout)
+        assert "'question' is taken as instruction" in result.stdout
+        assert "column_mapping={instruction: question, output: answer}" in result.stdout
+        assert re.search(r"What is \d\+1\?\n\n### Response:\n⟦", result.stdout)
+
+
+GLUED = "the first row is trained as 'What is 0+1?' + '1', nothing between (template=instruction, or plain if meant)"
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+def test_a_prompt_joined_with_its_answer_is_shown_once(here: Path, model_folder: Path, command: str) -> None:
+    mapped = ("qa.csv", "column_mapping={prompt: question, completion: answer}", f"model_name_or_path={model_folder}")
+    assert invoke(command, *mapped).output.count(GLUED) == 1
+    assert "nothing between" not in invoke(command, *mapped, "template=plain").output
+    assert "nothing between" not in invoke(command, *mapped, "template=instruction").output
+    assert "nothing between" not in invoke(command, "data.jsonl", f"model_name_or_path={model_folder}").output
+
+
+@pytest.mark.parametrize("command", ["check", "prepare"])
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {"id": 7, "question": "q", "answer": "a", "text": "q a"},
+            "trained on: text; not: question, answer (column_mapping={instruction: question, output: answer} takes",
+        ),
+        ({"text": "a b", "title": "t"}, "not: title (column_mapping={instruction: …, output: …} names others)"),
+        (
+            {"instruction": "i", "output": "o", "context": "c"},
+            "trained on: instruction, output; not: context (column_mapping={input: context} takes it as well)",
+        ),
+        ({"instruction": "i", "output": "o", "text": "i o", "id": "x7", "input": "y"}, None),
+        ({"prompt": "p ", "completion": "c", "task_id": "x", "test": "assert 1"}, None),
+    ],
+)
+def test_columns_that_are_not_used_are_named(
+    here: Path, write_rows: Any, model_folder: Path, command: str, row: dict[str, Any], says: str | None
+) -> None:
+    learned = next(name for name in ("output", "completion", "text") if name in row)
+    write_rows("rows.jsonl", [{**row, learned: f"{row[learned]} {i}"} for i in range(9)])
+    result = invoke(command, "rows.jsonl", f"model_name_or_path={model_folder}")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("trained on:") == (says is not None), result.output
+    assert says is None or says in result.output
 
 
 # ---- commands and options from elsewhere ---------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_another_separator_is_named() -> None:
 @pytest.mark.parametrize(
     "columns, mapping",
     [
-        (["Question", " Answer"], {"prompt": "Question", "completion": " Answer"}),
+        (["Question", " Answer"], {"instruction": "Question", "output": " Answer"}),
         (["Prompt ", "completion"], {"prompt": "Prompt "}),
         (["Text", "Label"], {"text": "Text", "label": "Label"}),
         (["Instruction", "Input", "Output"], {"instruction": "Instruction", "input": "Input", "output": "Output"}),
@@ -133,6 +133,29 @@ def test_a_wrong_name_in_column_mapping_is_named_by_its_line(command: str) -> No
     message = said(command, "causal.yaml")
     assert "causal.yaml:3: column_mapping has an unknown name 'promt'" in message
     assert "did you mean 'prompt'?" in message
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        (["headline", "text"], "headline"),
+        (["text", "id"], "text"),
+        (["id", "Review"], "Review"),
+        (["sentence", "label"], "sentence"),
+        (["review", "comment"], None),
+        (["body"], None),
+    ],
+)
+def test_predict_reads_the_column_that_was_trained_on(tmp_path: Path, columns: list[str], taken: str | None) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.resolved.yaml").write_text("column_mapping: {text: headline, label: kind}\n")
+    write("new.jsonl", [{name: f"of {name}" for name in columns}])
+    if taken:
+        assert predicting.read_texts(Path("new.jsonl"), tmp_path / "run") == [f"of {taken}"]
+        return
+    with pytest.raises(HoneError, match="no column of texts: expected 'headline'") as caught:
+        predicting.read_texts(Path("new.jsonl"), tmp_path / "run")
+    assert "new.jsonl:1" in str(caught.value) and f"found: {', '.join(columns)}" in str(caught.value)
 
 
 # ---- rows to measure that are not those of the run ------------------------------------------------------------------

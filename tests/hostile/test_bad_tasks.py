@@ -114,7 +114,9 @@ def test_predict_reads_texts_from_everywhere(project: Path, hone: Any, refused: 
     refused(hone("predict", "out", "texts.txt", "--text", "x"), "both --text and a file")
     refused(hone("predict", "out", "nothere.txt"), "no such file")
     write_lines(project / "no.jsonl", [{"body": "x"}])
-    refused(hone("predict", "out", "no.jsonl"), "no.jsonl:1", "has no text")
+    refused(hone("predict", "out", "no.jsonl"), "no.jsonl:1: no column of texts: expected 'text'; found: body")
+    write_lines(project / "no.jsonl", [{"text": "day 1"}, {"text": " "}])
+    refused(hone("predict", "out", "no.jsonl"), "no.jsonl:2: the row has no text in its column 'text'")
     refused(hone("predict", "out", stdin=b"\xff\xfe"), "stdin: not UTF-8")
 
 

@@ -158,7 +158,7 @@ def chat(
 def predict(
     model: Annotated[str, typer.Argument(help="A run of task classification, model folder, adapter or hub name.")],
     file: Annotated[
-        Path | None, typer.Argument(help="Rows with a `text` column, or .txt with one text a line.")
+        Path | None, typer.Argument(help="Rows as those of its training, without labels, or .txt with one text a line.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text (may be repeated).")] = None,
     as_json: AsJson = False,
@@ -167,24 +167,19 @@ def predict(
     if text and file is not None:
         raise HoneError("both --text and a file are given", fix="give one of them")
 
-    texts = list(text) if text else _texts_of(file)
+    texts = list(text) if text else _texts_of(file, Path(model))
     for row in hone.predict(model, texts):
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else f"{row['label']}\t{row['probability']:.4f}")
         if row["truncated"] and not as_json:
             typer.echo("note: this text was cut to the length the model was trained with", err=True)
 
 
-def _texts_of(file: Path | None) -> list[str]:
-    """One text a row of a data file, or one a line of a .txt file or stdin; empty lines have none."""
+def _texts_of(file: Path | None, model: Path) -> list[str]:
+    """One text a row of a data file, read as in the training, or one a line of a .txt file or stdin, empty ones not."""
     if file is not None and file.suffix.lower() != ".txt":
-        from hone.data.sources import read_rows
+        from hone.inference.predict import read_texts
 
-        texts = []
-        for row in read_rows([file], on_bad_row="error", on_skip=lambda reason, where: None):
-            if not isinstance(row.columns.get("text"), str) or not row.columns["text"].strip():
-                raise HoneError("the row has no text", where=row.where, fix="each row needs a column `text`")
-            texts.append(row.columns["text"])
-        return texts
+        return read_texts(file, model)
     if file is not None and not file.is_file():
         raise HoneError("no such file", where=str(file), fix="name a file of texts, or give --text")
     try:

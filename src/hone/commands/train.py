@@ -102,7 +102,7 @@ def _first_rows(config: Any) -> str:
     """What the first rows are, or what `prepare` would refuse in them."""
     from hone.config.checks import FORMS
     from hone.data.inputs import first_look, label_notes, refuse_two_templates, refuse_unseen_labels
-    from hone.data.records import mapping_note, refuse_unknown_names
+    from hone.data.records import refuse_unknown_names
     from hone.errors import placed
 
     if config.data.dataset_name:
@@ -116,8 +116,7 @@ def _first_rows(config: Any) -> str:
         refuse_unseen_labels(config.data, train, held)
     notes = label_notes(train) if train else []
     for side, look in (("training", train), ("held-out", held)):
-        if look and look.mapping != config.data.column_mapping:
-            notes.append(mapping_note(look.mapping))
+        notes += [note for note in (look.notes if look else []) if note not in notes]
         if look and look.dropped.counts:
             notes.append(f"of the {side} rows, {look.dropped.summary()}")
     for note in notes:

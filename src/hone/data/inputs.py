@@ -24,12 +24,14 @@ from hone.data.records import (
     SourceTarget,
     Text,
     examples,
+    mapping_note,
     recognise,
+    unused_note,
 )
 from hone.data.sources import OnBadRow, Row, expand, read_hub_rows, read_rows, refuse_row
 from hone.data.split import Dropped
 from hone.data.store import open_bin
-from hone.data.templates import render, resolve_template
+from hone.data.templates import border_note, render, resolve_template
 from hone.errors import HoneError, placed
 from hone.hub import no_retries
 
@@ -107,14 +109,14 @@ def check_files(section: DataSection) -> None:
 class FirstLook:
     """What the first rows of one side are.
 
-    n_rows: read. complete: whether these are all. mapping: as `recognise`. dropped: what would not be trained on.
+    n_rows: read. complete: whether these are all. notes: as `row_notes`. dropped: what would not be trained on.
     labels: of a classification, how many rows each has and where the first one is.
     """
 
     form: Form
     n_rows: int
     complete: bool
-    mapping: dict[str, str]
+    notes: list[str]
     dropped: Dropped
     labels: dict[str, tuple[int, str]]
 
@@ -160,6 +162,7 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
     if template != "chat":  # of a chat only its tokenizer knows
         with placed(first[0].where):
             render(first[1], template, None)
+    notes = row_notes(section, *first, form, mapping, plain=template == "plain")
     n_rows, labels = 0, dict[str, tuple[int, str]]()
     for row, example in chain([first], found):
         n_rows += row.ends
@@ -167,7 +170,22 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
             dropped.add(reason, row.where)
         elif isinstance(example, Labelled):
             _count_label(labels, str(example.label), row.where, section.on_bad_row, dropped)
-    return FirstLook(form, max(1, n_rows), complete, mapping, dropped, labels)
+    return FirstLook(form, max(1, n_rows), complete, notes, dropped, labels)
+
+
+def row_notes(
+    section: DataSection, row: Row, example: Example, form: Form, mapping: dict[str, str], *, plain: bool
+) -> list[str]:
+    """What the first row shows that may be meant otherwise: columns by other names, columns not used, texts joined.
+
+    plain: whether the template joins texts as they are.
+    """
+    notes = [mapping_note(mapping)] if mapping != section.column_mapping else []
+    if not section.column_mapping and (unused := unused_note(row.columns, form, mapping)):
+        notes.append(unused)
+    if plain and section.template == "auto" and (joined := border_note(example)):
+        notes.append(joined)
+    return notes
 
 
 def _nothing_to_learn(example: Example) -> str | None:

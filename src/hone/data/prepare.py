@@ -27,8 +27,8 @@ from hone.config.sections.data import DataSection
 from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
-from hone.data.inputs import Side, files_of, fingerprints, is_bin, rows_of
-from hone.data.records import REQUIRED, Example, Form, examples, mapping_note, recognise, refuse_unknown_names
+from hone.data.inputs import Side, files_of, fingerprints, is_bin, row_notes, rows_of
+from hone.data.records import REQUIRED, Example, Form, examples, recognise, refuse_unknown_names
 from hone.data.sources import Row
 from hone.data.split import Dropped, SplitRule, split_bin
 from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
@@ -235,12 +235,12 @@ def examples_of(
     if first is None:
         raise HoneError(f"no {side} rows", where=where(f"{side}_file"), fix=dropped.summary())
     form, mapping = recognise(first[0].columns, data.column_mapping, task.forms)
-    if mapping != data.column_mapping:
-        dropped.note(mapping_note(mapping))
     template = "plain"
     if task.token_rows or data.template != "auto":
         with placed(where("template")):
             template = resolve_template(data.template, form, bool(getattr(tokenizer, "chat_template", None)))
+    for note in row_notes(data, *first, form, mapping, plain=task.token_rows and template == "plain"):
+        dropped.note(note)
     return form, template, itertools.chain([first], found)
 
 

@@ -91,20 +91,23 @@ REQUIRED: dict[Form, tuple[str, ...]] = {
     "text": ("text",),
 }
 OPTIONAL: dict[Form, tuple[str, ...]] = {"instruction": ("input",)}
-# Names under which others know our columns. They are taken where exactly one of each is there and nothing of ELSE is:
-# what stands in those would belong to the prompt, and would be lost without a word.
+# Names under which others know our columns. They are taken where exactly one of each is there and nothing of ELSE or
+# BESIDE is: what stands in those would belong to the prompt, and would be lost without a word. A question is taken as
+# an instruction, because a prompt is joined with its completion as it is: "What is 1+1?2" is nothing to learn.
+ANSWERS = ("answer", "response", "output", "solution", "reply")
 KNOWN_AS: dict[Form, dict[str, tuple[str, ...]]] = {
-    "instruction": {"instruction": (), "output": ("response", "answer", "completion")},
-    "pair": {
-        "prompt": ("question", "query", "input", "problem"),
-        "completion": ("answer", "response", "output", "solution", "reply"),
-    },
+    "instruction": {"instruction": ("question", "query", "problem"), "output": (*ANSWERS, "completion")},
+    "pair": {"prompt": ("input",), "completion": ANSWERS},
     "labelled": {"text": ("sentence", "review", "comment", "content"), "label": ("class", "category", "sentiment")},
     "text": {"text": ("content",)},
 }
 ELSE = frozenset(
     ("context", "passage", "document", "history", "system", "system_prompt", "choices", "options", "summary", "target")
 )
+BESIDE: dict[Form, tuple[str, ...]] = {
+    "instruction": ("prompt",),
+    "pair": ("instruction", "question", "query", "problem"),
+}
 ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES: dict[str, Role] = {**ROLES, "human": "user", "gpt": "assistant"}
 
@@ -139,7 +142,7 @@ def detect_form(
         uses_mapping = set(column_mapping) <= set(_columns_of(form))
         if uses_mapping and all(column_mapping.get(name, name) in found for name in required):
             return form
-    example = "{prompt: question, completion: answer}" if "pair" in forms else "{text: headline, label: category}"
+    example = "{instruction: question, output: answer}" if "pair" in forms else "{text: headline, label: category}"
     separator = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in str(found[0])), None)
     if separator is not None:
         kind = "tabs" if separator == "\t" else f"'{separator}'"
@@ -174,7 +177,7 @@ def recognise(
     """As `detect_form`, and the mapping to read the rows with: also where only names that others use were found.
 
     >>> recognise(["id", "question", "answer"], {})
-    ('pair', {'prompt': 'question', 'completion': 'answer'})
+    ('instruction', {'instruction': 'question', 'output': 'answer'})
 
     Raises:
         HoneError: as `detect_form`.
@@ -191,10 +194,11 @@ def recognise(
         if column_mapping or ELSE & set(plain.values()):
             raise
         for form, names in KNOWN_AS.items():
+            if form not in forms or set(BESIDE.get(form, ())) & set(plain.values()):
+                continue
             mapping = {ours: [name for name in found if plain[name] in (ours, *also)] for ours, also in names.items()}
             more = {ours: [name for name in found if plain[name] == ours] for ours in OPTIONAL.get(form, ())}
-            fits = all(len(there) == 1 for there in mapping.values()) and all(len(there) < 2 for there in more.values())
-            if form in forms and fits:
+            if all(len(there) == 1 for there in mapping.values()) and all(len(there) < 2 for there in more.values()):
                 taken = {ours: there[0] for ours, there in {**mapping, **more}.items() if there}
                 return form, {ours: theirs for ours, theirs in taken.items() if theirs != ours}
         raise
@@ -203,14 +207,60 @@ def recognise(
 def mapping_note(mapping: Mapping[str, str]) -> str:
     """What was made of names that others use.
 
-    >>> mapping_note({"prompt": "question"})
-    "column 'question' is taken as prompt (column_mapping={prompt: question} says so, or otherwise)"
+    >>> mapping_note({"output": "answer"})
+    "column 'answer' is taken as output (column_mapping={output: answer} says so, or otherwise)"
     """
     if not mapping:
         return "column_mapping is not applied to rows that have none of its columns and are known by their own"
     taken = ", ".join(f"'{theirs}' is taken as {ours}" for ours, theirs in mapping.items())
     said = ", ".join(f"{ours}: {theirs}" for ours, theirs in mapping.items())
     return f"column {taken} (column_mapping={{{said}}} says so, or otherwise)"
+
+
+def unused_note(columns: Mapping[str, Any], form: Form, column_mapping: Mapping[str, str]) -> str | None:
+    """Which columns one may think are trained on, and are not: other texts beside `text`, or any of ELSE.
+
+    >>> unused_note({"question": "1+1?", "answer": "2", "text": "1+1? 2"}, "text", {})
+    'trained on: text; not: question, answer (column_mapping={instruction: question, output: answer} takes these)'
+    """
+    used = [column_mapping.get(name, name) for name in _columns_of(form)]
+    left = [n for n, value in columns.items() if n not in used and isinstance(value, str) and value.strip()]
+    left = [name for name in left if form == "text" or str(name).strip().lower() in ELSE]
+    if not left or form == "labelled":
+        return None
+    how = "to train on these, write them into the others"
+    if form == "instruction" and len(left) == 1 and used[-1] not in columns:
+        how = f"column_mapping={{input: {left[0]}}} takes it as well"
+    elif form == "text":
+        how = "column_mapping={instruction: …, output: …} names others"
+        with suppress(HoneError):
+            other, mapping = recognise(left, {})
+            said = ", ".join(f"{ours}: {mapping.get(ours, ours)}" for ours in REQUIRED[other])
+            how = f"column_mapping={{{said}}} takes these"
+    return f"trained on: {', '.join(name for name in used if name in columns)}; not: {_listed(left)} ({how})"
+
+
+def text_column(columns: Iterable[str], column_mapping: Mapping[str, str]) -> str:
+    """The column that holds the text of rows to classify, by the mapping of the training, or by its plain names.
+
+    >>> text_column(["id", "review"], {"text": "headline"})
+    'review'
+
+    Raises:
+        HoneError: none does, or several may.
+    """
+    found = list(columns)
+    for name in (column_mapping.get("text", "text"), "text"):
+        if name in found:
+            return name
+    known = [name for name in found if str(name).strip().lower() in ("text", *KNOWN_AS["labelled"]["text"])]
+    if len(known) == 1:
+        return known[0]
+    mapped = f" '{column_mapping['text']}' (as in the training) or" if "text" in column_mapping else ""
+    raise HoneError(
+        f"no column of texts: expected{mapped} 'text'; found: {_listed(found)}",
+        fix="rename the column that holds the texts, or give them with --text",
+    )
 
 
 def to_example(row: Row, form: Form, column_mapping: Mapping[str, str]) -> Example:

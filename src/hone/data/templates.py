@@ -23,6 +23,7 @@ HEADING = "### Instruction:"
 INSTRUCTION = HEADING + "\n{instruction}\n\n"
 INPUT = "### Input:\n{input}\n\n"
 RESPONSE = "### Response:\n"
+SHOWN = 24  # characters on each side of a border
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,24 @@ def render_prompt(
     if isinstance(example_or_prompt, str):
         example_or_prompt = Pair(example_or_prompt, "")
     return "".join(s.text for s in render(example_or_prompt, template, tokenizer) if not s.supervised)
+
+
+def border_note(example: Example) -> str | None:
+    """What a prompt that is joined with its completion, both as they are, looks like where nothing lies between them.
+
+    >>> border_note(Pair("What is 1+1?", "2"))
+    "the first row is trained as 'What is 1+1?' + '2', nothing between (template=instruction, or plain if meant)"
+    """
+    if not isinstance(example, Pair) or not (example.prompt.strip() and example.completion.strip()):
+        return None
+    if example.prompt[-1].isspace() or example.completion[0].isspace():
+        return None
+    prompt = ("…" if len(example.prompt) > SHOWN else "") + example.prompt[-SHOWN:]
+    completion = example.completion[:SHOWN] + ("…" if len(example.completion) > SHOWN else "")
+    return (
+        f"the first row is trained as {prompt!r} + {completion!r}, nothing between "
+        "(template=instruction, or plain if meant)"
+    )
 
 
 def code_request(code: str, template: str) -> Example | str:

@@ -14,9 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
 from hone.data.batches import by_length, padded_texts
+from hone.data.records import text_column
+from hone.data.sources import read_rows
 from hone.data.special_tokens import padding_id, special_tokens
 from hone.data.tokenizer import load_tokenizer, start_ids
-from hone.errors import HoneError
+from hone.errors import HoneError, placed
 from hone.hardware import best_device
 from hone.models.classifier_head import CLASSIFIES, architecture, class_names, set_padding
 from hone.models.inspect import check_vocabulary, max_positions
@@ -78,6 +80,25 @@ def trained_length(folder: Path) -> int | None:
     """The longest example, in tokens, that the run in `folder` was trained on; None for other models."""
     path = folder / RESOLVED
     return load_config(path).data.max_length if path.is_file() else None
+
+
+def read_texts(file: Path, folder: Path) -> list[str]:
+    """The texts of a file of rows, from the column that the run in `folder` was trained on, or from `text`.
+
+    Raises:
+        HoneError: no column holds texts, or one of them is empty.
+    """
+    path = folder / RESOLVED
+    column_mapping = load_config(path).data.column_mapping if path.is_file() else {}
+    texts = []
+    for row in read_rows([file], on_bad_row="error", on_skip=lambda reason, where: None):
+        with placed(row.where):
+            name = text_column(row.columns, column_mapping)
+        text = row.columns[name]
+        if not isinstance(text, str) or not text.strip():
+            raise HoneError(f"the row has no text in its column '{name}'", where=row.where, fix="leave the row out")
+        texts.append(text)
+    return texts
 
 
 def require_classifier(model: PreTrainedModel, name: str | None = None) -> None:

@@ -97,8 +97,8 @@ class DataSection(Section):
         what="How prompt and answer are written around each other: auto, plain, instruction or chat.",
         why="The model must later be asked in the form it was trained in.",
         how="plain joins the texts as they are; instruction writes '### Instruction:' and '### Response:' headings; "
-        "chat uses the tokenizer's own template. auto: chat for conversations, instruction for instruction rows, else "
-        "plain.",
+        "chat uses the tokenizer's own template. auto: chat for conversations, instruction for rows of "
+        "instruction+output or question+answer, else plain.",
         benefit="The template is saved with the run, so that generate and chat ask in the same form.",
         example="""\
 ### Instruction:
