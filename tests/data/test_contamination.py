@@ -188,17 +188,52 @@ def test_prepare_says_and_caches(planted: dict[str, Any], monkeypatch: pytest.Mo
     assert first.contamination.items[0].row_text.startswith("def center")
     from hone.data.prepare import describe
 
-    (line,) = [line for line in describe(first, "flat") if "contamination" in line]
-    assert "2 of 4 validation items are in the 33 training rows" in line and "'def median" in line
+    lines = [line.removeprefix("data: contamination: ") for line in describe(first, "flat") if "contamination" in line]
+    assert lines == [
+        "of 4 validation documents, 1 is in the training rows and 1 nearly matches one",
+        "val.jsonl:2 is train.jsonl:32 (the same code): " + repr(MEDIAN[:32]),
+        "val.jsonl:3 nearly matches train.jsonl:33 (100% of its 13-word runs): " + repr(words(50, 20)[:32]),
+        "1 has fewer than 13 words: only looked for as a whole",
+    ]
 
     monkeypatch.setattr(contamination, "_find", None)  # not needed a second time
     assert hone.prepare(config).contamination == first.contamination
+
+
+@pytest.mark.parametrize(
+    ("row", "extra"),
+    [
+        ({"instruction": "Write the median.", "output": MEDIAN}, {}),
+        (
+            {"question": "Write the median.", "answer": MEDIAN},
+            {"column_mapping": {"prompt": "question", "completion": "answer"}},
+        ),
+        ({"prompt": "Write the median.\n", "completion": MEDIAN}, {"template": "instruction"}),
+    ],
+)
+def test_the_files_lines_are_found_whatever_the_form(
+    model_folder: Path, write_rows: Any, row: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    last = list(row)[-1]
+    others = [{**row, last: words(i, 20)} for i in range(12)]
+    held = write_rows("val.jsonl", [*others[:2], {**row, last: MEDIAN.replace("    ", "  ")}])
+    train = write_rows("train.jsonl", [*others[3:7], row, *others[7:]])
+    found = hone.prepare(
+        model_name_or_path=str(model_folder), train_file=str(train), validation_file=str(held), **extra
+    )
+    assert found.contamination is not None
+    assert [(one.where, one.row_where) for one in found.contamination.items] == [("val.jsonl:3", "train.jsonl:5")]
 
 
 def test_drop_leaves_the_rows_out(planted: dict[str, Any]) -> None:
     kept, dropped = (hone.prepare(load_config({**planted, "overlap": how})) for how in ("flag", "drop"))
     assert (len(kept.train), len(dropped.train)) == (33, 31)
     assert not {31, 32} & set(dropped.train.documents.tolist())
+    (first, *_) = contamination.describe(dropped.contamination, dropped=True)
+    assert (
+        first
+        == "contamination: 2 rows that held or nearly matched 2 of 4 validation documents are dropped; none is left"
+    )
     assert dropped.train.left_out["examples dropped: their row holds a validation item"] == 2
     assert len(dropped.validation) == len(kept.validation)
 
@@ -239,7 +274,7 @@ def test_too_much_to_look_through_is_said(planted: dict[str, Any], monkeypatch: 
     monkeypatch.setattr(contamination, "LOOKED_THROUGH", 100)
     found = hone.prepare(load_config(planted)).contamination
     assert found is not None and found.not_searched
-    assert "not looked for" in contamination.describe(found)
+    assert "not looked for" in contamination.describe(found)[0]
     assert len(hone.prepare(load_config({**planted, "overlap": "drop"})).train) == 31
 
 
@@ -289,5 +324,5 @@ def test_a_run_writes_it(planted: dict[str, Any], tmp_path: Path, caplog: pytest
         run = hone.train(load_config(config))
     found = run.read(Contamination, "contamination")
     assert found and found.n_contaminated == 2
-    assert "document 1 in row 31" in caplog.text
+    assert "val.jsonl:2 is train.jsonl:32 (the same code)" in caplog.text
     assert found.n == N

@@ -14,11 +14,11 @@ Only the items are indexed (about 50 bytes a token, in each form); rows stream b
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from hone.data.ngrams import Form, N, code_form, plain_form
 from hone.data.store import Split, Store
 from hone.errors import HoneError
 from hone.results import read, write
-from hone.results.contamination import ContaminatedItem, Contamination
+from hone.results.contamination import ContaminatedItem, Contamination, leaked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,15 +36,20 @@ NEAR = 0.5  # of an item's n-grams, in one row
 CODE_GRAMS = 24  # an item needs so many n-grams in the code form: shorter functions are alike by nature
 COMMON_ROWS, COMMON_SHARE = 10, 0.01
 KINDS = ("exact", "same code", "near")
+SAME = {"exact": "word for word", "same code": "the same code"}
 FORMS = {"plain": plain_form, "code": code_form}
 PIECE_TOKENS = 1 << 18  # decoded at once: bounds memory; a longer document is looked at in pieces
 EXPANDED = 1 << 21  # (item, row) pairs counted at once
 LOOKED_THROUGH = 100_000_000  # training tokens, some minutes; more are looked through only where rows are to be dropped
 DROPPED = "examples dropped: their row holds a validation item"
 LISTED = 1000  # items in contamination.json
-EXCERPT = 80
-FORMAT = 2  # of the file in the token store: raise when anything here would find other pairs
+PLACED = 5  # of these, the worst: their rows are looked for in the files
+SHOWN = 2  # of these, in the log
+EXCERPT, BEGINNING = 80, 32  # characters, in contamination.json and in the log
+FORMAT = 3  # of the file in the token store: raise when anything here would find other pairs
 
+# (side, texts) -> file and line of the row that each was formatted from, where it is known
+Places = Callable[[Literal["train", "validation"], Sequence[str]], list[str | None]]
 # (texts, the row of each, whether it is the whole row)
 Batches = Iterator[tuple[list[str], np.ndarray, np.ndarray]]
 
@@ -235,6 +240,7 @@ def contamination_of(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     cache: Path,
+    places: Places | None = None,
     however_long: bool = False,
 ) -> Contamination:
     """What eval/contamination.json says of two datasets; found once, then read from the token store.
@@ -244,6 +250,7 @@ def contamination_of(
 
     Args:
         cache: where the result is kept if the store has no folder of its own.
+        places: finds the rows of texts in the files.
     """
     began = time.perf_counter()
     rows = np.unique(train.documents)
@@ -273,7 +280,12 @@ def contamination_of(
         n_short=found.n_short,
         n_contaminated=len(worst),
         by_kind={kind: sum(pair.kind == kind for pair in worst) for kind in KINDS},
-        items=[_listed(pair, numbers, items, train.split, tokenizer) for pair in worst[:LISTED]],
+        items=_placed(
+            [_listed(pair, numbers, items, train.split, tokenizer) for pair in worst[:LISTED]],
+            [items[pair.item] for pair in worst[:PLACED]],
+            [_row_text(pair.row, train.split, tokenizer, PIECE_TOKENS) for pair in worst[:PLACED]],
+            places,
+        ),
         rows=sorted({pair.row for pair in found.pairs}),
         seconds=round(time.perf_counter() - began, 2),
     )
@@ -287,11 +299,27 @@ def _listed(
     pair: Pair, numbers: list[int], items: list[str], split: Split, tokenizer: "PreTrainedTokenizerBase"
 ) -> ContaminatedItem:
     """A pair with the beginnings of its texts; numbers: of the items in their split."""
-    begin = int(split.starts[pair.row])
-    end = min(begin + EXCERPT, int(split.starts[pair.row + 1]))
-    row_text = _decoded(tokenizer, [split.tokens[begin:end].tolist()])[0][:EXCERPT]
+    row_text = _row_text(pair.row, split, tokenizer, EXCERPT)[:EXCERPT]
     text = items[pair.item][:EXCERPT]
     return ContaminatedItem(**{**pair._asdict(), "item": numbers[pair.item]}, text=text, row_text=row_text)
+
+
+def _row_text(row: int, split: Split, tokenizer: "PreTrainedTokenizerBase", most: int) -> str:
+    """A row's text from its tokens, of which at most `most` are decoded."""
+    begin = int(split.starts[row])
+    end = min(begin + most, int(split.starts[row + 1]))
+    return _decoded(tokenizer, [split.tokens[begin:end].tolist()])[0]
+
+
+def _placed(
+    listed: list[ContaminatedItem], texts: list[str], row_texts: list[str], places: Places | None
+) -> list[ContaminatedItem]:
+    """The same, the first with file and line of item and row."""
+    if not texts or places is None:
+        return listed
+    found = zip(listed, places("validation", texts), places("train", row_texts))
+    placed = [one.model_copy(update={"where": where or "", "row_where": row or ""}) for one, where, row in found]
+    return placed + listed[len(placed) :]
 
 
 def without_contaminated_rows(train: Dataset, found: Contamination) -> Dataset:
@@ -300,25 +328,33 @@ def without_contaminated_rows(train: Dataset, found: Contamination) -> Dataset:
     return train.select(keep, DROPPED)
 
 
-def describe(found: Contamination, dropped: bool = False) -> str:
-    """One line: how many items of how many, what is left of them if their rows were dropped, and the worst three."""
+def describe(found: Contamination, dropped: bool = False) -> list[str]:
+    """How many items by kind, or what is left of them if their rows were dropped; and the worst two, a line each."""
     if found.not_searched is not None:
-        return f"contamination: not looked for: {found.not_searched} (overlap: drop looks through any number)"
-    line = f"contamination: {found.n_contaminated:,} of {found.n_items:,} validation items "
-    line += f"{'were' if dropped else 'are'} in the {found.n_rows:,} training rows"
-    if dropped:
-        line += f"; {len(found.rows):,} rows dropped, none of these items is left"
-    if found.n_short:
-        line += f" ({found.n_short:,} have fewer than {N} words: only looked for as a whole)"
+        return [f"contamination: not looked for: {found.not_searched} (overlap: drop looks through any number)"]
+    items, rows = f"{found.n_items:,} validation {found.item}s", f"{found.n_rows:,} training rows"
     if not found.n_contaminated:
-        return line
-    line += f": {', '.join(f'{count:,} {kind}' for kind, count in found.by_kind.items())}; "
-    worst = []
-    for one in found.items[:3]:
-        share = "" if one.kind != "near" else f" {max(one.share, one.code_share):.0%}"
-        text = repr(one.text[: EXCERPT // 2])
-        worst.append(f"{found.item} {one.item} in row {one.row} ({one.kind}{share}) {text}")
-    return line + f"worst: {'; '.join(worst)}"
+        lines = [f"contamination: 0 of {found.n_items:,} validation items are in the {rows}"]
+    elif dropped:
+        what = f"{found.n_contaminated:,} of {items}"
+        lines = [
+            f"contamination: {len(found.rows):,} rows that held or nearly matched {what} are dropped; none is left"
+        ]
+    else:
+        lines = [f"contamination: of {items}, {leaked(found)}"]
+    lines += [f"contamination: {_told(one, found.item)}" for one in found.items[:SHOWN]]
+    if found.n_short:
+        few = f"{found.n_short:,} {'has' if found.n_short == 1 else 'have'} fewer than {N} words"
+        lines.append(f"contamination: {few}: only looked for as a whole")
+    return lines
+
+
+def _told(one: ContaminatedItem, kind: str) -> str:
+    """An item, its row, how they are alike, and how it begins."""
+    item, row = one.where or f"validation {kind} {one.item}", one.row_where or f"training row {one.row}"
+    near = one.kind == "near"
+    how = f"{max(one.share, one.code_share):.0%} of its {N}-word runs" if near else SAME[one.kind]
+    return f"{item} {'nearly matches' if near else 'is'} {row} ({how}): {one.text[:BEGINNING]!r}"
 
 
 def row_texts(dataset: Dataset, tokenizer: "PreTrainedTokenizerBase") -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ A second run with the same data, tokenizer and settings opens the store instead 
 >>> len(prepared.train), prepared.store.meta["dropped"]            # doctest: +SKIP
 """
 
+import functools
 import gc
 import hashlib
 import itertools
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
 from hone.data.inputs import Side, files_of, fingerprints, is_bin, row_notes, rows_of
+from hone.data.places import places_of
 from hone.data.records import REQUIRED, Example, Form, examples, recognise, refuse_unknown_names
-from hone.data.sources import Row
+from hone.data.sources import Row, read_rows
 from hone.data.split import Dropped, SplitRule, split_bin
 from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
 from hone.data.store_writer import write_store
@@ -110,6 +112,7 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
             validation,
             tokenizer,
             cache=token_cache(data.token_cache_dir),
+            places=functools.partial(_places, data, task),
             however_long=data.overlap == "drop",
         )
         train = contamination.without_contaminated_rows(train, found) if data.overlap == "drop" else train
@@ -259,6 +262,20 @@ def _encoded(
     return form, template, task.encode(found, reading)
 
 
+def _places(data: DataSection, task: TaskData, side: Side, texts: Sequence[str]) -> list[str | None]:
+    """File and line of the rows that texts of one side were formatted from; not looked for on the hub."""
+    paths = files_of(data, side) or files_of(data, "train")
+    if data.dataset_name or is_bin(paths):
+        return [None] * len(texts)
+    rows = read_rows(paths, on_bad_row="skip", on_skip=_ignore)
+    found = examples(rows, column_mapping=data.column_mapping, on_bad_row="skip", on_skip=_ignore, forms=task.forms)
+    return places_of(texts, found)
+
+
+def _ignore(reason: str, where: str) -> None:
+    """It was said when the rows were read first."""
+
+
 def _from_bin(
     data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase, where: Where
 ) -> tuple[Store, bool]:
@@ -312,7 +329,8 @@ def describe(data: Prepared, batching: str) -> list[str]:
         lines.append(f"data: dropped {entry['count']:,} × {entry['reason']}" + (places if entry["first"] else ""))
     lines += [f"data: {count:,} {reason}" for reason, count in train.left_out.items()]
     if data.contamination is not None:
-        lines.append(f"data: {contamination.describe(data.contamination, contamination.DROPPED in train.left_out)}")
+        told = contamination.describe(data.contamination, contamination.DROPPED in train.left_out)
+        lines += [f"data: {line}" for line in told]
     return lines
 
 

@@ -18,10 +18,9 @@ from hone.report.folder import Folder
 from hone.report.markdown import fenced, inline
 from hone.report.run_sections import data_lines
 from hone.report.samples import sample_marks
-from hone.report.text import leaked
 from hone.report.verdict import passing, verdict_of
 from hone.results import Measurement, SideBySide, side_by_side
-from hone.results.contamination import Contamination
+from hone.results.contamination import Contamination, leaked
 from hone.show import estimate, plural
 
 CLASSIFIES = "text-classification"

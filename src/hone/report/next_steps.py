@@ -11,9 +11,9 @@ from hone.report.folder import Folder
 from hone.report.paths import typed
 from hone.report.run_sections import data_lines
 from hone.report.takeaways import course_of, few_items, loss_rose
-from hone.report.text import leaked
 from hone.report.verdict import passing
 from hone.results import side_by_side
+from hone.results.contamination import leaked
 from hone.runs import RESOLVED, living_status
 from hone.show import plural, too_few
 

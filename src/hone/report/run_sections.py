@@ -11,8 +11,8 @@ from hone.report import figures
 from hone.report.blocks import Block, Code, Figures, Section, Table, Text
 from hone.report.folder import Folder
 from hone.report.paths import displayed, tidied
-from hone.report.text import leaked, number, shortened
-from hone.results.contamination import Contamination
+from hone.report.text import number, shortened
+from hone.results.contamination import Contamination, leaked
 from hone.show import duration, plural
 
 INSTALL = "pip install 'hone-lm[report]'"
@@ -116,7 +116,10 @@ def contamination(found: Contamination, dropped: bool) -> list[Block]:
         rows = f"{plural(len(found.rows), 'training row')} that held one of the {items} ({kinds})"
         counts = f"{rows} {'was' if len(found.rows) == 1 else 'were'} dropped; none of the items is left in training."
         caption = "The worst of what was dropped."
-    worst = [[str(one.item), str(one.row), one.kind, shortened(one.text)[:200]] for one in found.items[:SHOWN_ITEMS]]
+    worst = [
+        [one.where or str(one.item), one.row_where or str(one.row), one.kind, shortened(one.text)[:200]]
+        for one in found.items[:SHOWN_ITEMS]
+    ]
     table = [Table(["item", "training row", "", "it begins"], worst, "rrll", caption)] if worst else []
     return [Text(counts), *table]
 

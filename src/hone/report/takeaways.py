@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
-from hone.report.text import leaked
 from hone.report.verdict import passing
 from hone.results import Comparison, Difference
+from hone.results.contamination import leaked
 from hone.show import figure, plural, too_few
 
 TURNED = 0.01  # the held-out loss has risen again if its last point is this share above its lowest

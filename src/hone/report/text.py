@@ -7,7 +7,6 @@ from difflib import SequenceMatcher
 from hone import show
 from hone.report.blocks import Pieces
 from hone.results import Estimate
-from hone.results.contamination import Contamination
 from hone.show import figure
 
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
@@ -84,14 +83,3 @@ def p_text(p: float) -> str:
 def p_cell(p: float | None) -> str:
     """The same in a column of them; a dash where there is none."""
     return "–" if p is None else p_text(p).removeprefix("=\N{NO-BREAK SPACE}")
-
-
-def leaked(found: Contamination) -> str:
-    """'2 are in the training rows and 15 nearly match one': near matches are told apart from copies."""
-    near = found.by_kind.get("near", 0)
-    same = found.n_contaminated - near
-    copies = f"{same:,} {'is' if same == 1 else 'are'} in the training rows" if same else ""
-    matches = (
-        f"{near:,} nearly {'matches' if near == 1 else 'match'} {'one' if same else 'a training row'}" if near else ""
-    )
-    return " and ".join(part for part in (copies, matches) if part)

@@ -6,7 +6,10 @@ from hone.results import Difference, File, Level, Result, Sample
 
 
 class ContaminatedItem(Result):
-    """A held-out item and the worst of the training rows that hold it. share, code_share: of the item's n-grams."""
+    """A held-out item and the worst of the training rows that hold it. share, code_share: of the item's n-grams.
+
+    where, row_where: file and line of the two; "" where they are not known (token files, the hub, all but the worst).
+    """
 
     item: int
     row: int
@@ -15,6 +18,8 @@ class ContaminatedItem(Result):
     code_share: float
     text: str
     row_text: str
+    where: str = ""
+    row_where: str = ""
 
 
 class Contamination(File):
@@ -36,6 +41,17 @@ class Contamination(File):
     items: list[ContaminatedItem] = Field(default_factory=list)
     rows: list[int] = Field(default_factory=list)
     seconds: float = 0.0
+
+
+def leaked(found: Contamination) -> str:
+    """'2 are in the training rows and 15 nearly match one': near matches are told apart from copies."""
+    near = found.by_kind.get("near", 0)
+    same = found.n_contaminated - near
+    copies = f"{same:,} {'is' if same == 1 else 'are'} in the training rows" if same else ""
+    matches = (
+        f"{near:,} nearly {'matches' if near == 1 else 'match'} {'one' if same else 'a training row'}" if near else ""
+    )
+    return " and ".join(part for part in (copies, matches) if part)
 
 
 class Continuations(File):
