@@ -73,7 +73,7 @@ def test_what_a_run_leaves_is_listed_and_goes(root: Path, trained: dict[str, Any
 def test_only_what_is_old_goes(root: Path, trained: dict[str, Any]) -> None:
     assert "0 removed" in invoke("--remove", "tokens", "--older-than", "3").output
     [tokens] = [entry for entry in cache_entries(root) if entry.kind == "tokens"]
-    for file in tokens.paths[0].iterdir():
+    for file in tokens.path.iterdir():
         os.utime(file, (1, 1))
     assert "1 removed" in invoke("--remove", "tokens", "--older-than", "3").output
 

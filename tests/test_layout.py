@@ -10,14 +10,14 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hone"
 # From the bottom up: a package or module imports from those before it, and from itself.
 ORDER = [
-    *("errors", "files", "manifest", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
+    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
     *("config", "runs", "data", "loss", "statistics", "models", "accelerations", "convert", "inference", "grading"),
     *("metrics", "tasks", "evaluation", "report", "training", "planning", "doctor", "demo", "tables", "notebook"),
     *("__init__", "commands", "cli"),
     "__main__",
 ]
 LIGHT = [
-    *("errors", "files", "manifest", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
+    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
     *("config", "runs", "report", "doctor", "tables", "notebook", "commands", "cli", "__init__", "__main__"),
 ]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "scipy", "sklearn", "pyarrow", "pandas"}

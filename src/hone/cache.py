@@ -1,7 +1,7 @@
 """`hone cache`: what hone keeps between runs, how large it is, and how to be rid of it. All of it can be made again.
 
 tokens    rows as ids, and the search for repeated rows       <cache>/tokens/<key>/
-prefix    what frozen blocks make of each token               <cache>/tokens/prefix/<key>.*
+prefix    what frozen blocks make of each token               <cache>/tokens/prefix/<key>/
 answers   what models have answered to programming tasks      <cache>/answers/<key>.jsonl
 
 >>> sum(entry.n_bytes for entry in cache_entries(cache_root()))                 # doctest: +SKIP
@@ -9,15 +9,15 @@ answers   what models have answered to programming tasks      <cache>/answers/<k
 """
 
 import os
-import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hone.errors import HoneError
 from hone.files import disk_errors, read_json
+from hone.publish import leftovers, retire
 
 KINDS = ("tokens", "prefix", "answers")
 DAY = 24 * 3600
@@ -57,7 +57,7 @@ class Entry:
 
     kind: str
     name: str
-    paths: tuple[Path, ...]
+    path: Path
     n_bytes: int
     used: float
     about: str
@@ -65,17 +65,20 @@ class Entry:
 
 def cache_entries(root: Path) -> list[Entry]:
     """Everything kept below `root`, the largest first; what hone has not put there is not looked at."""
-    tokens, found = root / "tokens", []
-    for folder in _listed(tokens):
-        if folder.is_dir() and (folder / "meta.json").is_file():
-            found.append(_entry("tokens", folder.name, [folder], _sources(folder / "meta.json")))
-    for about in _listed(tokens / "prefix"):
-        if about.suffix == ".json" and about.is_file():
-            paths = [path for path in _listed(about.parent) if path.stem == about.stem]
-            found.append(_entry("prefix", about.stem, paths, _model(about)))
+    found = []
+    places: list[tuple[str, Path, Callable[[Path], str]]] = [
+        ("tokens", root / "tokens", _sources),
+        ("prefix", root / "tokens" / "prefix", _model),
+    ]
+    for kind, place, about in places:
+        left = leftovers(place)
+        found += [_entry(kind, path.name, path, "left by a run that was killed") for path in left]
+        for folder in _listed(place):
+            if ".tmp-" not in folder.name and (folder / "meta.json").is_file():
+                found.append(_entry(kind, folder.name, folder, about(folder / "meta.json")))
     for path in _listed(root / "answers"):
         if path.suffix == ".jsonl" and path.is_file():
-            found.append(_entry("answers", path.stem, [path], ""))
+            found.append(_entry("answers", path.stem, path, ""))
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
 
@@ -93,20 +96,18 @@ def chosen(entries: Iterable[Entry], kinds: Collection[str], older_than_days: fl
 
 
 def remove(entries: Iterable[Entry]) -> int:
-    """Delete entries; the bytes that became free. The mark of a whole token folder goes first.
+    """Delete entries; the bytes that became free. A folder is renamed first: whoever has mapped its files keeps them.
 
     Raises:
         HoneError: something may not be deleted.
     """
     freed = 0
     for entry in entries:
-        with disk_errors(entry.paths[0]):
-            for path in entry.paths:
-                if path.is_dir():
-                    (path / "meta.json").unlink(missing_ok=True)
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+        with disk_errors(entry.path):
+            if entry.path.is_dir():
+                retire(entry.path)
+            else:
+                entry.path.unlink(missing_ok=True)
         freed += entry.n_bytes
     return freed
 
@@ -116,14 +117,13 @@ def _listed(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.is_symlink()) if folder.is_dir() else []
 
 
-def _entry(kind: str, name: str, paths: list[Path], about: str) -> Entry:
-    files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+def _entry(kind: str, name: str, path: Path, about: str) -> Entry:
+    files = [file for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
     stats = [file.stat() for file in files]
     used = max((stat.st_mtime for stat in stats), default=0.0)
-    # the memory-mapped file of a prefix has its whole size from the start: what it occupies is what counts
-    return Entry(
-        kind, name, tuple(paths), sum(getattr(s, "st_blocks", 0) * 512 or s.st_size for s in stats), used, about
-    )
+    # what a file occupies is what counts
+    n_bytes = sum(getattr(stat, "st_blocks", 0) * 512 or stat.st_size for stat in stats)
+    return Entry(kind, name, path, n_bytes, used, about)
 
 
 def _sources(meta: Path) -> str:

@@ -38,9 +38,8 @@ from hone.accelerations.frozen_cache import (
     FrozenCache,
     Numbered,
     cache_bytes,
-    cache_file,
+    cache_place,
     frozen_bottom,
-    is_filled,
     no_room,
     numbered,
 )
@@ -216,14 +215,19 @@ def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes:
     if options.autocast is torch.float16:
         notes.append("no frozen cache: it is not offered with fp16")
         return None
-    file = cache_file(model, dataset, folder, dtype) if has_numbers(model) else None
+    place = cache_place(model, dataset, folder, dtype) if has_numbers(model) else None
     reason, cache = None, None
-    if file is None or not is_filled(file):
+    if place is None or not place.is_published:
         reason = no_room(cache_bytes(model, dataset, dtype), folder, limit)
         reason = reason if options.several_epochs else "each token is seen once"
-    if file is not None and reason is None:
-        cache = FrozenCache(model, dataset, file, dtype)
-        reason = cache.difference(model, dataset, TOLERANCE[dtype])
+    if place is not None and reason is None:
+        try:
+            cache = FrozenCache(model, dataset, place, dtype)
+            reason = cache.difference(model, dataset, TOLERANCE[dtype])
+        except OSError as error:  # the disk is full, or nothing may be written there
+            reason = f"{folder}: {error.strerror or error}"
+        if reason is not None and cache is not None:
+            cache.close()
     if reason is not None:
         notes.append(f"no frozen cache: {reason}")
         return None

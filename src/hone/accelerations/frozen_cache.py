@@ -1,12 +1,13 @@
 """Frozen cache: the hidden states that enter the first trained block, computed once for each token and kept on disk.
 
 With the bottom of a network frozen, the hidden state that enters the first trained block is a function of the example
-alone. In the first epoch it is written to a memory-mapped file; from then on the blocks below are not run. The file's
-name says what it depends on (weights below the cut, tokens, number format), so other seeds, ranks and learning rates on
-the same data find it too. The idea: AutoFreeze, arXiv 2102.01386; PAC, arXiv 2408.10746.
+alone. In the first epoch it is written to a memory-mapped file; from then on the blocks below are not run. When all is
+known the file is published (`publish.py`), under a name that says what it depends on (weights below the cut, tokens,
+number format), so that other seeds, ranks and learning rates on the same data find it too.
+The idea: AutoFreeze, arXiv 2102.01386; PAC, arXiv 2408.10746.
 
->>> file = cache_file(model, dataset, folder, torch.bfloat16)                    # doctest: +SKIP
->>> cache = FrozenCache(model, dataset, file, torch.bfloat16)                    # doctest: +SKIP
+>>> place = cache_place(model, dataset, folder, torch.bfloat16)                  # doctest: +SKIP
+>>> cache = FrozenCache(model, dataset, place, torch.bfloat16)                   # doctest: +SKIP
 >>> with cache.at(batch.pop("cache_rows")):                                      # doctest: +SKIP
 ...     loss = model(**batch)
 """
@@ -14,11 +15,13 @@ the same data find it too. The idea: AutoFreeze, arXiv 2102.01386; PAC, arXiv 24
 import hashlib
 import json
 import logging
+import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,14 +31,18 @@ from transformers import PreTrainedModel
 from hone.data.batches import flat
 from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, first_line
-from hone.files import write_json_atomic
+from hone.files import fsync_path
 from hone.models.dropout import largest_dropout
 from hone.models.freeze import blocks, final_norms
 from hone.models.inspect import unwrapped
+from hone.publish import Aside, allocate, begin, discard, publish, seal, seal_problems
 
 log = logging.getLogger("hone")
 
+FORMAT = 1  # raise when the meaning of the rows changes
+ROWS = "rows.bin"
 PADDING = -1  # row number of a token that belongs to no example
+MODES: dict[bool, Literal["c", "r+"]] = {True: "c", False: "r+"}  # published or not; c: no write reaches the file
 STORED: dict[torch.dtype, Any] = {
     torch.float32: np.dtype("float32"),
     torch.bfloat16: np.dtype("int16"),
@@ -43,31 +50,42 @@ STORED: dict[torch.dtype, Any] = {
 }
 
 
+class Place(NamedTuple):
+    """Where a cache is published, whether it is, and what its name is a hash of (`about`, beside words for people)."""
+
+    folder: Path
+    is_published: bool
+    about: dict[str, str | int]
+
+
 class FrozenCache:
     """Hidden states at the input of block `cut`, one row for each token of the training examples.
 
-    What an earlier run left in `file` is used; the rows that are not known yet are filled in the first epoch.
+    What an earlier run has published is read. Else the rows are filled in the first epoch, in a file of this process
+    alone: two runs at once never share rows. `publish` gives them to later runs, once all are known.
 
     Attributes:
         rows: (tokens, width) memory-mapped. known: (tokens,) bool. dtype: of the rows, that of the computation.
     """
 
-    def __init__(self, model: PreTrainedModel, dataset: TokenDataset, file: Path, dtype: torch.dtype) -> None:
+    def __init__(self, model: PreTrainedModel, dataset: TokenDataset, place: Place, dtype: torch.dtype) -> None:
         bottom = frozen_bottom(model)
         assert bottom is not None, "only for a model whose lowest blocks are frozen"
         self.stack, self.cut = bottom
-        self.dtype, self.marks = dtype, file.with_suffix(".npy")
-        n_tokens, size = dataset.n_tokens, cache_bytes(model, dataset, dtype)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        mode: Any = "r+" if is_filled(file) and file.is_file() else "w+"
-        self.rows = np.memmap(file, dtype=STORED[dtype], mode=mode, shape=(n_tokens, hidden_size(model)))
-        self.known = np.load(self.marks) if mode == "r+" else np.zeros(n_tokens, dtype=bool)
-        # marks are on disk only while the rows they speak of are: whoever is killed leaves none
-        self.marks.unlink(missing_ok=True)
+        self.dtype, self.place = dtype, place
+        self.aside: Aside | None = None  # where the rows are while nobody else may read them
         self._returns_tuple: int | None = None  # how long the tuple is that a block returns
-        about = {"blocks": self.cut, "tokens": n_tokens, "bytes": size, "model": model.config._name_or_path}
-        write_json_atomic(file.with_suffix(".json"), about)
-        log.info("frozen cache: %.2f GB in %s, %.0f %% there already", size / 1e9, file.parent, 100 * self.known.mean())
+        there, folder = place.is_published, place.folder
+        if not there:
+            self.aside = begin(place.folder)
+            folder = self.aside.path
+            self._drop = weakref.finalize(self, _discard, self.aside, os.getpid())  # also where a run fails
+            allocate(folder / ROWS, cache_bytes(model, dataset, dtype))
+        shape = (dataset.n_tokens, hidden_size(model))
+        self.rows: np.ndarray = np.memmap(folder / ROWS, dtype=STORED[dtype], mode=MODES[there], shape=shape)
+        self.known = np.full(dataset.n_tokens, there)
+        size, where = self.rows.nbytes / 1e9, place.folder.parent
+        log.info("frozen cache: %.2f GB in %s, %.0f %% there already", size, where, 100 * there)
 
     @contextmanager
     def at(self, rows: Tensor | np.ndarray | None) -> Iterator[None]:
@@ -123,12 +141,39 @@ class FrozenCache:
         agrees = bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
         return None if agrees else "the logits differ"
 
+    def publish(self) -> None:
+        """Give the rows to later runs if all are known; what another run has published by then stays.
+
+        Raises:
+            OSError, HoneError: they cannot be written.
+        """
+        if self.aside is None or not self.known.all():
+            return
+        self._flush()
+        fsync_path(self.aside.path / ROWS)
+        seal(self.aside.path, self.place.about)
+        publish(self.aside, self.place.folder)
+        self.aside = None
+        self._drop()
+
     def close(self) -> None:
-        """Write rows, then marks: the cache can be used by the next run."""
-        self.rows.flush()
-        with self.marks.with_suffix(".tmp").open("wb") as stream:
-            np.save(stream, self.known)
-        self.marks.with_suffix(".tmp").replace(self.marks)
+        """The last use: publish the rows, or remove them.
+
+        Raises:
+            OSError, HoneError: they cannot be written.
+        """
+        if self.aside is not None:
+            self._flush()
+            self.rows = np.zeros((0, self.rows.shape[1]), self.rows.dtype)  # Windows renames no folder with a map
+            try:
+                self.publish()
+            finally:
+                self.aside = None
+                self._drop()
+
+    def _flush(self) -> None:
+        if isinstance(self.rows, np.memmap):
+            self.rows.flush()
 
     def _pass_on(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """A block that does nothing."""
@@ -176,9 +221,14 @@ def no_room(n_bytes: int, folder: Path, limit_bytes: float) -> str | None:
     return "it would nearly fill the disk" if n_bytes > shutil.disk_usage(folder).free * 0.9 else None
 
 
-def is_filled(file: Path) -> bool:
-    """Whether an earlier run left rows there."""
-    return file.with_suffix(".npy").is_file()
+def verify_cache(folder: Path) -> list[str]:
+    """What is damaged in a published cache, each problem beginning with its file's name; every byte is read."""
+    return seal_problems(folder, whole=True)
+
+
+def _discard(aside: Aside, pid: int) -> None:
+    if os.getpid() == pid:  # a process that was forked has a copy of the cache
+        discard(aside)
 
 
 def frozen_bottom(model: PreTrainedModel) -> tuple[nn.ModuleList, int] | None:
@@ -209,24 +259,41 @@ def hidden_size(model: PreTrainedModel) -> int:
     return int(model.get_input_embeddings().weight.shape[1])
 
 
-def cache_file(model: PreTrainedModel, dataset: TokenDataset, folder: Path, dtype: torch.dtype) -> Path:
+def cache_place(model: PreTrainedModel, dataset: TokenDataset, folder: Path, dtype: torch.dtype) -> Place:
     """Where the rows lie: named by a hash of the weights run below the cut, tokens, where examples begin, formats."""
     bottom = frozen_bottom(model)
     assert bottom is not None, "only for a model whose lowest blocks are frozen"
     stack, cut = bottom
-    digest = hashlib.blake2b(digest_size=12)
     config = {k: v for k, v in model.config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
-    about = [cut, str(dtype), str(model.dtype), json.dumps(config, sort_keys=True, default=str)]
-    digest.update(json.dumps(about).encode())
+    weights, tokens = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
     above = {id(p) for block in stack[cut:] for p in block.parameters()}
     for name, parameter in model.named_parameters():
         if id(parameter) not in above and not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(np.ascontiguousarray(dataset.lengths).data)
+            weights.update(name.encode())
+            weights.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    tokens.update(np.ascontiguousarray(dataset.lengths).data)
     for i in range(len(dataset)):
-        digest.update(np.ascontiguousarray(dataset[i]["input_ids"]).data)
-    return folder / f"{digest.hexdigest()}.bin"
+        tokens.update(np.ascontiguousarray(dataset[i]["input_ids"]).data)
+    about: dict[str, str | int] = {
+        "format": FORMAT,
+        "blocks": cut,
+        "rows": str(dtype),
+        "computed_in": str(model.dtype),
+        "config": hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16).hexdigest(),
+        "weights": weights.hexdigest(),
+        "tokens_digest": tokens.hexdigest(),
+    }
+    key = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()
+    about |= {"model": str(model.config._name_or_path), "tokens": dataset.n_tokens}
+    return Place(folder / key, _is_whole(folder / key), about)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an earlier run has left all rows there, as it wrote them; the file is read whole, as it soon will be."""
+    found = verify_cache(folder) if folder.exists() else []
+    if found:
+        log.warning("the frozen cache %s is damaged (%s): it is not used, and written anew", folder, "; ".join(found))
+    return folder.exists() and not found
 
 
 class Numbered(torch.utils.data.Dataset[Any]):

@@ -9,8 +9,9 @@ Everything else (optimizers, schedules, clipping, mixed precision, accelerate, F
 first three do not ask what is learned: `class Mine(RunTrainer, DPOTrainer)` gives them to another trainer.
 """
 
-import contextlib
 import functools
+import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -34,11 +35,13 @@ from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches
 from hone.data.truncate import IGNORE_INDEX
-from hone.errors import HoneError
+from hone.errors import HoneError, first_line
 from hone.files import disk_errors, follow_umask, fsync_path, write_json_atomic
 from hone.loss import Loss, refuse_diverged
 from hone.runs import COMPLETE, Run
 from hone.training.callbacks import Progress
+
+log = logging.getLogger("hone")
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
@@ -202,14 +205,23 @@ class HoneTrainer(RunTrainer):
 
 
 class _CloseCache(TrainerCallback):
-    """What was remembered serves the next run too."""
+    """What was remembered serves other runs too, as soon as all of it is."""
 
     def __init__(self, cache: FrozenCache) -> None:
         self.cache = cache
 
+    def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if os.name == "posix":  # Windows renames no folder whose files are mapped
+            self._keep(self.cache.publish)
+
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk costs the next run its head start, not this one its result
-            self.cache.close()
+        self._keep(self.cache.close)
+
+    def _keep(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, HoneError) as error:  # costs the next run its head start, not this one its result
+            log.warning("the frozen cache is not kept: %s", first_line(error))
 
 
 class _SetEpoch(TrainerCallback):

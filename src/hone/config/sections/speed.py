@@ -65,11 +65,12 @@ class SpeedKeys(Section):
         what="Up to how many gigabytes of disk may hold what frozen blocks make of each token; 0 turns that off.",
         why="With the bottom of a network frozen, every epoch computes the same numbers there again.",
         how="The first epoch writes the hidden states at the first trained block next to the tokens ($HONE_CACHE); "
-        "later epochs, and other runs with the same frozen weights and rows, begin there. With method freeze, or "
-        "lora with lora_layers_to_transform; flat batches, no dropout, several epochs. Checked before use.",
+        "later epochs begin there, and so do later runs with the same frozen weights and rows. Runs at the same time "
+        "each write their own; one stopped in its first epoch keeps nothing. With method freeze, or lora with "
+        "lora_layers_to_transform; flat batches, no dropout, several epochs. Checked before use.",
         benefit="From the second epoch on only the trained blocks cost anything.",
-        tradeoff="2 bytes x width for each token (4 in float32); with bf16 the states are rounded to it. Delete the "
-        "folder tokens/prefix when it is no longer needed.",
+        tradeoff="2 bytes x width for each token (4 in float32); with bf16 the states are rounded to it. "
+        "`hone cache --remove prefix` frees it.",
         cpu="10",
         gpu="10",
     )
