@@ -99,8 +99,12 @@ def refuse_diverged(model: nn.Module) -> None:
             raise _diverged(f"the weights are no longer finite ({name})")
 
 
-def _diverged(what: str) -> HoneError:
-    return HoneError(
+class Diverged(HoneError):
+    """Numbers of the training are not finite any more."""
+
+
+def _diverged(what: str) -> Diverged:
+    return Diverged(
         f"{what}: training diverged",
         fix="lower learning_rate (try a tenth) or add warmup_steps; then begin again with overwrite=true, or in "
         "another output_dir",

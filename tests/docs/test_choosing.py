@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from markdown_pages import DOCS, ROOT
 
+from hone.bundled import RATES
 from hone.config.fields import docs_of
+from hone.config.rates import ENCODER_DECODERS, FROM_SCRATCH, USUAL
 from hone.config.schema import leaf_field
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -66,6 +68,16 @@ def test_what_the_reference_says_of_low_rates() -> None:
         lines = choosing_tables.chosen(base="hone-base", method=method, size=size, rows=60, epochs=3)
         gains = {float(line["rate"]): float(line["from_base"]) for line in lines}
         assert round(min(gains.values()) / gains[low]) == parts
+
+
+def test_where_to_begin_is_what_check_advises() -> None:
+    text = (DOCS / "choosing.md").read_text(encoding="utf-8").split("### Where to begin")[1].split("\n\n")[1]
+    said = [re.findall(r"\d[\d.]*e-\d", line) for line in text.splitlines()[2:]]
+    others = [rate for span in USUAL.values() for rate in span]
+    seq2seq = [*ENCODER_DECODERS, *others[2:]]
+    assert [[float(rate) for rate in line] for line in said] == [
+        *(list(RATES.values()), others, seq2seq, list(FROM_SCRATCH))
+    ]
 
 
 def test_four_times_the_rank_takes_a_third_of_the_rate() -> None:

@@ -86,8 +86,9 @@ def test_a_broken_run_starts_again_with_a_lower_rate(tmp_path: Path, n: int) -> 
     said = plain_words(folder)
     assert "perplexity went from 19.7 to 5e+113. That is worse than guessing" in said and "overfit" not in said
     (text, command), *others = steps(folder)
-    assert text == "The loss went up: start again from the base with a lower learning_rate."
-    assert "learning_rate=3e-05 " in command and command.endswith("rows-slower")
+    usual = "with method: full, 1e-05 to 5e-05 are usual"
+    assert text == f"The loss went up: begin again with the rate that suits the base ({usual})."
+    assert "learning_rate=5e-05 " in command and command.endswith("rows-lower-rate")
     assert not [command for _, command in others if "-longer" in command or "repeat" in command]
 
 
@@ -96,7 +97,60 @@ def test_a_run_that_diverged_is_told_the_same(tmp_path: Path) -> None:
     (folder / "eval/tuned.json").unlink()
     (folder / "status.json").write_text('{"status": "failed", "error": "loss is nan: training diverged"}')
     ((text, command),) = steps(folder)
-    assert "lower learning_rate" in text and "learning_rate=3e-05 " in command
+    assert "the rate that suits the base" in text and "learning_rate=5e-05 " in command
+
+
+OWN = ("validation_file=eval.jsonl", "model_name_or_path=hone-base")
+
+
+@pytest.mark.parametrize(
+    ("rate", "than", "command"),
+    [
+        ("0.5", "the rate that suits the base (hone-base takes about 0.001 with method: full)", "learning_rate=0.001 "),
+        ("1e-3", "a lower learning_rate", "learning_rate=0.0001 "),
+    ],
+)
+def test_a_broken_run_is_shown_the_rate_of_its_base(tmp_path: Path, rate: str, than: str, command: str) -> None:
+    settings = (*OWN, f"learning_rate={rate}")
+    folder = small_run(tmp_path / "rows", 40, (2.98, 262.0), (19.7, 5e113), settings=settings)
+    assert steps(folder)[0][0].endswith(f"begin again with {than}.") and command in steps(folder)[0][1]
+    named = "The loss went up instead of down. The learning rate, 0.5, was far too high: hone-base takes about 0.001"
+    assert (named in plain_words(folder)) is (rate == "0.5")
+
+
+def test_a_worse_run_is_shown_the_rate_of_its_base(tmp_path: Path) -> None:
+    settings = (*OWN, "learning_rate=0.5")
+    worse: dict[str, Any] = {"change": of(0.1, 0.05, 0.15), "verdict": "worse", "p": 0.001, "settings": settings}
+    folder = small_run(tmp_path / "rows", 40, (3.0, 3.1), **worse)
+    (folder / "metrics.jsonl").write_text(lines([{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.9}]))
+    assert any("learning_rate=0.001 " in command for _, command in steps(folder))
+    assert not any("learning_rate=0.1 " in command for _, command in steps(folder))
+
+
+@pytest.mark.parametrize("n", [2, 40])
+def test_a_rate_far_too_low_is_named_and_no_longer_training_advised(tmp_path: Path, n: int) -> None:
+    folder = small_run(tmp_path / "rows", n, (2.98, 2.975), (19.7, 19.6), settings=(*OWN, "learning_rate=1e-6"))
+    (folder / "metrics.jsonl").write_text(lines([{"step": 1, "eval_loss": 2.977}, {"step": 2, "eval_loss": 2.975}]))
+    said = plain_words(folder)
+    assert "The loss hardly moved: the learning rate, 1e-06, was far too low: hone-base takes about 0.001" in said
+    assert "long enough" not in said
+    text, command = steps(folder)[0]
+    assert text == "The learning rate was far too low: hone-base takes about 0.001 with method: full."
+    assert "learning_rate=0.001 " in command and command.endswith("rows-higher-rate")
+    assert not any("longer" in command for _, command in steps(folder))
+    assert "next:    The learning rate was far too low" in before_after(Run(folder))
+    certain = compared(of(-0.005, -0.006, -0.004), "better", p=0.001, n_items=n)
+    write(folder / "eval/compare.json", certain.model_copy(update={"n_items": n}))
+    assert steps(folder)[0][1] == command, "a change can be certain and too small to use"
+
+
+def test_a_loss_that_hardly_moved_is_not_called_long_enough(tmp_path: Path) -> None:
+    course = lines([{"step": 1, "eval_loss": 2.975}, {"step": 2, "eval_loss": 2.975}])
+    for tuned, says in ((2.975, "hardly moved: whether the training was long enough cannot be told"),
+                        (2.1, "the training was about long enough")):  # fmt: skip
+        folder = small_run(tmp_path / f"{tuned}", 40, (2.98, tuned), settings=(*OWN, "learning_rate=1e-3"))
+        (folder / "metrics.jsonl").write_text(course)
+        assert says in plain_words(folder)
 
 
 def test_few_rows_ask_for_rows_first_and_for_no_more_training(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_nothing_seen_asks_for_more_held_out_rows_and_more_training(run_folder: 
     found = " ".join(commands(run_folder))
     assert "validation_split_percentage=20 " in found and "num_train_epochs=6 " in found
     write(run_folder / "eval/compare.json", compared(of(0.5, 0.3, 0.7), "worse"))
-    assert "learning_rate=3e-05 " in " ".join(commands(run_folder))
+    assert "learning_rate=5e-05 " in " ".join(commands(run_folder)), "the usual rate of such a base"
 
 
 def test_steps_are_few_and_their_settings_are_accepted(run_folder: Path) -> None:

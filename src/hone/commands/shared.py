@@ -28,10 +28,12 @@ def config_of(settings: list[str] | None, data_key: str = "train_file", *, assum
 
     Args:
         data_key: what a data file without a key is.
-        assume: take the bundled model where neither a config nor a model is given.
+        assume: this is about a training: take the bundled model where neither a config nor a model is given, and say
+            where the learning rate does not suit it.
     """
     from hone.commands.given import assumed, assumption_note, words
     from hone.config.load import load_config
+    from hone.config.rates import rate_notices
 
     found = words(settings or [], data_key)
     config = load_config(found.config, found.settings)
@@ -40,7 +42,8 @@ def config_of(settings: list[str] | None, data_key: str = "train_file", *, assum
         config = load_config(None, [*extra, *found.settings])
         config.lines.update({setting.partition("=")[0]: "assumed" for setting in extra})
         notes.append(assumption_note(extra))
-    for notice in [*notes, *config.notices]:
+    of_training = [] if assume else rate_notices(config.model, config.method, config.train)
+    for notice in [*notes, *(notice for notice in config.notices if notice not in of_training)]:
         typer.echo(f"note: {notice}", err=True)
     return config
 

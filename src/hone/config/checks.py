@@ -351,17 +351,6 @@ def bundled_settings(method: MethodSection, column_mapping: Mapping[str, str]) -
     return settings
 
 
-def rate_notices(config: Config) -> list[str]:
-    """One line where the bundled model is to be trained at a fourth of its own rate or less."""
-    rate, method = config.train.learning_rate, config.method.method
-    if not bundled.is_meant(config.model.model_name_or_path) or rate > bundled.RATES[method] / 4:
-        return []
-    own = f"{bundled.RATES[method]:g}"
-    return [
-        f"learning_rate is {rate:g}, and {bundled.NAME} learns little at it: with method: {method} it wants about {own}"
-    ]
-
-
 def idle_notices(config: Config, given: Iterable[str]) -> list[str]:
     """One line for every given key that another key switches off.
 

@@ -19,10 +19,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hone.config.checks import conflicts, idle_notices, rate_notices
+from hone.config.checks import conflicts, idle_notices
 from hone.config.explain import near_recipe
 from hone.config.overrides import parse_overrides
 from hone.config.parse import Item, parse_yaml
+from hone.config.rates import rate_notices
 from hone.config.resolve import Given, Problem, resolve, type_problem
 from hone.config.schema import Config, Provenance, leaf_field, leaves, section_names
 from hone.config.sections.output import OutputSection
@@ -78,7 +79,10 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
         source_text=before.source_text if text is None else text,
         source_path=before.source_path if text is None else Path(str(source)).expanduser().resolve(),
         overrides=[*before.overrides, *overrides],
-        notices=loaded.notices + idle_notices(config, loaded.given) + rate_notices(config),
+        notices=[
+            *(*loaded.notices, *idle_notices(config, loaded.given)),
+            *rate_notices(config.model, config.method, config.train),
+        ],
         lines={**before.lines, **{leaf: given.where for leaf, given in loaded.given.items() if given.where}},
     )
     return config

@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from hone.config.rates import lower_rate
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.paths import typed
 from hone.report.run_sections import data_lines
-from hone.report.takeaways import course_of, few_items, loss_rose
+from hone.report.takeaways import course_of, few_items, loss_rose, too_slow
 from hone.report.verdict import passing
 from hone.results import side_by_side
 from hone.results.contamination import leaked
@@ -20,9 +21,10 @@ from hone.show import plural, too_few
 FEW = 100  # held-out items: fewer rarely show a small change
 GOOD = 50  # of them, for a beginning
 MOST_HELD_OUT = 50  # per cent
-SUFFIXES = ["more-held-out", "measured", "shorter", "slower", "clean", "longer", "seeds", "merged"]
+SUFFIXES = ["more-held-out", "measured", "shorter", "lower-rate", "higher-rate", "clean", "longer", "seeds", "merged"]
 SHORT = 80  # characters of a prompt in a command
 MOST = 5
+LOSS_ROSE = "The loss went up"
 
 
 def next_steps(folder: Folder) -> Section | None:
@@ -38,13 +40,15 @@ def steps_after(folder: Folder) -> list[Point]:
     if living_status(folder.status) != "finished" and folder.tuned is None:
         return _unfinished(folder)
     verdict = _verdict(folder)
-    found = [first] if verdict == "better" and (first := use(folder)) else []
+    usable = verdict == "better" and too_slow(folder) is None
+    found = [first] if usable and (first := use(folder)) else []
     rules: list[Callable[[Folder, str | None], list[Point]]] = [
-        *(_loss_rose, _too_few_items, _without_base, _overfit, _worse, _leak, _failing, _merge, _more, _repeat),
+        *(_loss_rose, _too_slow, _too_few_items, _without_base, _overfit, _worse),
+        *(_leak, _failing, _merge, _more, _repeat),
     ]
     for rule in rules:
         found += rule(folder, verdict)
-    if verdict != "better" and (last := use(folder)):
+    if not usable and (last := use(folder)):
         found.append(last)
     return found[:MOST]
 
@@ -73,7 +77,7 @@ def _verdict(folder: Folder) -> str | None:
 def _unfinished(folder: Folder) -> list[Point]:
     if folder.status.get("status") == "failed":
         if "diverged" in str(folder.status.get("error")):
-            return [_slower(folder)]
+            return [_lower(folder, LOSS_ROSE, 10)]
         return [Point("Read what went wrong in train.log; `hone check` finds mistakes in the settings.",
                       f"hone check {typed(folder.path / RESOLVED)}")]  # fmt: skip
     return [Point("Go on from the last checkpoint.", f"hone train {typed(folder.path / RESOLVED)}")]
@@ -99,13 +103,22 @@ def _prompt(folder: Folder) -> str | None:
 
 
 def _loss_rose(folder: Folder, verdict: str | None) -> list[Point]:
-    return [_slower(folder)] if folder.tuned is not None and loss_rose(folder) else []
+    return [_lower(folder, LOSS_ROSE, 10)] if folder.tuned is not None and loss_rose(folder) else []
 
 
-def _slower(folder: Folder) -> Point:
-    base = " from the base" if folder.settings.model.model_name_or_path else ""
-    rate = f"learning_rate={folder.settings.train.learning_rate / 10:.3g}"
-    return Point(f"The loss went up: start again{base} with a lower learning_rate.", again(folder, rate, "slower"))
+def _lower(folder: Folder, why: str, part: int) -> Point:
+    config = folder.settings
+    rate, words = lower_rate(config.model, config.method, config.train, part)
+    command = again(folder, f"learning_rate={rate:.3g}", "lower-rate")
+    return Point(f"{why}: begin again with {words}.", command)
+
+
+def _too_slow(folder: Folder, verdict: str | None) -> list[Point]:
+    suits = too_slow(folder)
+    if suits is None:
+        return []
+    command = again(folder, f"learning_rate={suits.start:.3g}", "higher-rate")
+    return [Point(f"The learning rate was far too low: {suits.said}.", command)]
 
 
 def _too_few_items(folder: Folder, verdict: str | None) -> list[Point]:
@@ -175,8 +188,7 @@ def _overfit(folder: Folder, verdict: str | None) -> list[Point]:
 def _worse(folder: Folder, verdict: str | None) -> list[Point]:
     if verdict != "worse" or loss_rose(folder):
         return []
-    lower = folder.settings.train.learning_rate / 5
-    return [Point("It got worse: try a lower learning rate.", again(folder, f"learning_rate={lower:.3g}", "slower"))]
+    return [_lower(folder, "It got worse", 5)]
 
 
 def _leak(folder: Folder, verdict: str | None) -> list[Point]:
@@ -222,6 +234,7 @@ def _more(folder: Folder, verdict: str | None) -> list[Point]:
     epochs = folder.settings.train.num_train_epochs
     if (
         (course is not None and course.rose)
+        or too_slow(folder) is not None
         or verdict == "worse"
         or few_items(folder)
         or loss_rose(folder)

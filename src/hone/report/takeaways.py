@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hone.config.rates import Suited, suited
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.verdict import passing
@@ -11,6 +12,7 @@ from hone.show import figure, plural, too_few
 
 TURNED = 0.01  # the held-out loss has risen again if its last point is this share above its lowest
 RISEN = 0.1  # the loss went up if it is this share above where it began; less is noise of few rows
+MOVED = 0.02  # the loss hardly moved if it changed by less than this share
 JUMPED = 0.5  # the same of a training loss, which is of the few rows of a step
 NO_VOCABULARY = 1e6  # tokens: a perplexity above it is worse than guessing
 NUMBERS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"]
@@ -166,18 +168,51 @@ def course_of(folder: Folder) -> Course | None:
     )
 
 
+def suited_rate(folder: Folder) -> Suited | None:
+    """The learning rate that suits the run's base and method; None where nothing is known of them."""
+    config = folder.config
+    return suited(config.model, config.method, config.train) if config else None
+
+
+def too_slow(folder: Folder) -> Suited | None:
+    """What would have suited a run that was trained at a rate far below it; None of other runs."""
+    suits, course = suited_rate(folder), course_of(folder)
+    went_wrong = loss_rose(folder) or (course is not None and course.rose)
+    return None if folder.tuned is None or suits is None or suits.off != "low" or went_wrong else suits
+
+
+def _hardly_moved(folder: Folder) -> bool:
+    change = folder.comparison.metrics.get("loss") if folder.comparison else None
+    return change is not None and abs(change.b.value - change.a.value) < MOVED * abs(change.a.value)
+
+
 def _training(folder: Folder) -> list[str]:
-    course = course_of(folder)
-    if course is None or folder.tuned is None:
+    """How the held-out loss went, and where the learning rate explains it."""
+    if folder.tuned is None:
         return []
+    course = course_of(folder)
     if loss_rose(folder):
-        return ["The loss went up instead of down."]
+        suits = suited_rate(folder)
+        why = f" The {_rate(folder, 'high', suits)}." if suits and suits.off == "high" else ""
+        return [f"The loss went up instead of down.{why}"] if course or why else []
+    if suits := too_slow(folder):
+        the = "The loss hardly moved: the" if _hardly_moved(folder) else "The"
+        return [f"{the} {_rate(folder, 'low', suits)}. A higher one learns more in the same steps."]
+    if course is None:
+        return []
     if course.rose:
         place = f"step {course.lowest_step:,}" + _epoch(course.lowest_epoch, course.epochs)
         return [f"The held-out loss was lowest at {place} and rose after that: the model began to overfit its rows."]
     if course.falls:
         return ["The held-out loss was still falling at the last measurement: a longer training may give more."]
+    if _hardly_moved(folder):
+        return ["The held-out loss hardly moved: whether the training was long enough cannot be told from it."]
     return ["The held-out loss had stopped falling at the end, and did not rise: the training was about long enough."]
+
+
+def _rate(folder: Folder, what: str, suits: Suited) -> str:
+    """'learning rate, 1e-06, was far too low: hone-base takes about 0.001 with method: full'."""
+    return f"learning rate, {folder.settings.train.learning_rate:g}, was far too {what}: {suits.said}"
 
 
 def _epoch(lowest: float | None, last: float | None) -> str:

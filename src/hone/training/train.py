@@ -20,6 +20,7 @@ from hone.accelerations.allocator import give_back_freed_memory
 from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
+from hone.config.rates import lower_rate
 from hone.config.schema import Config
 from hone.data.prepare import Prepared, describe, prepare
 from hone.data.special_tokens import padding_id
@@ -29,6 +30,7 @@ from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_json_atomic, write_text_atomic
 from hone.grading.tasks import tasks_of
+from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
 from hone.models.fallback import with_fallback
 from hone.models.load import load_finished, quiet_libraries
@@ -65,7 +67,7 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
     if run.status.get("stage") == "finished":
         log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
         return run
-    with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run):
+    with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run), _rate_named(config):
         quiet_libraries()
         checkpoint = checkpoint_to_resume(run, config.train.resume_from_checkpoint, config.where)
         refuse_missing_trackers(config.train.report_to, config.where)
@@ -180,6 +182,17 @@ def _status(run: Run) -> Iterator[None]:
             run.update(status="failed", error=str(exception), seconds=seconds())
         raise
     run.update(status="finished", error=None, seconds=seconds())
+
+
+@contextmanager
+def _rate_named(config: Config) -> Iterator[None]:
+    """A training that diverged names the rate to begin again with."""
+    try:
+        yield
+    except Diverged as error:
+        rate, words = lower_rate(config.model, config.method, config.train)
+        fix = f"begin again with {words}: learning_rate={rate:.3g} overwrite=true, or another output_dir; or add "
+        raise HoneError(error.what, fix=f"{fix}warmup_steps=0.1") from error
 
 
 def _remember_inputs(run: Run, seed: int, data: Prepared) -> None:
