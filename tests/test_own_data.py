@@ -207,3 +207,18 @@ def test_check_looks_at_labels() -> None:
     write("held.jsonl", labelled("billing", "other"))
     message = said("check", "train_file=x.jsonl", "validation_file=held.jsonl")
     assert "held.jsonl:2: label 'other' does not occur in the training rows" in message
+
+
+# ---- what Python shows of prepared rows ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["causal", "classification"])
+def test_prepared_rows_are_shown_in_a_line(task: str) -> None:
+    labelled = [{"text": f"{i} a word", "label": "ab"[i % 2]} for i in range(20)]
+    asked = [{"prompt": f"{i} a ", "completion": "word"} for i in range(20)]
+    write("rows.jsonl", labelled if task == "classification" else asked)
+    found = hone.prepare(model_name_or_path="hone-base", train_file="rows.jsonl", task=task, max_length=64)
+    assert "array" not in repr(found) and len(repr(found)) < 400
+    kind = "LabelledDataset" if task == "classification" else "TokenDataset"
+    assert f"train={kind}({len(found.train)} examples, {found.train.n_tokens} tokens, " in repr(found)
+    assert f"validation={kind}(" in str(found) and "template='plain'" in str(found)

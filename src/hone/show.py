@@ -1,6 +1,7 @@
 """How numbers, intervals, sizes, durations and tables are written, wherever hone prints them; imports nothing heavy."""
 
 import math
+from collections.abc import Sequence
 
 from hone.results import Comparison, Difference, Estimate, Measurement
 from hone.results.benchmarks import CodeMeasurement
@@ -66,6 +67,22 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(math.floor(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {s:02d} s"
+
+
+def in_lines(head: str, parts: Sequence[str], width: int = 100) -> list[str]:
+    """Parts after one another, each line with its head and, unless one part alone is longer, within `width`.
+
+    >>> in_lines("left out", ["a cache", "a fused head"], width=20)
+    ['left out: a cache;', 'left out: a fused head']
+    """
+    lines = [f"{head}: {parts[0] if parts else 'none'}"]
+    for part in parts[1:]:
+        if len(lines[-1]) + len(f"; {part};") <= width:
+            lines[-1] += f"; {part}"
+        else:
+            lines[-1] += ";"
+            lines.append(f"{head}: {part}")
+    return lines
 
 
 # ---- results as lines ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class Preview(NamedTuple):
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset(ABC):
     """A map-style data set: `dataset[i]` is an example, a range of one document. Nothing is copied from the split.
 
@@ -38,6 +38,10 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def __repr__(self) -> str:
+        """How much there is, and not the arrays: `repr=False` keeps a subclass's own from taking its place."""
+        return f"{type(self).__name__}({len(self):,} examples, {self.n_tokens:,} tokens, {self.described()})"
 
     @abstractmethod
     def __getitem__(self, index: int) -> Any:

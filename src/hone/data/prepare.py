@@ -74,7 +74,7 @@ class TaskData(Protocol):
     def settle(self) -> Callable[[Any, Any], Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prepared:
     """Data ready to train on.
 
@@ -90,6 +90,11 @@ class Prepared:
     cached: bool
     seconds: float
     contamination: Contamination | None = None
+
+    def __repr__(self) -> str:
+        """How much there is, and where it is kept."""
+        sides = f"train={self.train!r}, validation={self.validation!r}"
+        return f"Prepared({sides}, template={self.template!r}, store={str(self.store.folder or 'token files')!r})"
 
 
 def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> Prepared:

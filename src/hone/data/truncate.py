@@ -29,7 +29,7 @@ class Item(TypedDict):
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenDataset(Dataset):
     """Rows of tokens: labels are the tokens themselves, -100 where the split does not supervise them.
 

@@ -14,7 +14,7 @@ the interpreter and its libraries, and scratch space inside a kernel.
 import math
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 from transformers import PreTrainedTokenizerBase
 from transformers.training_args import OptimizerNames
 
@@ -42,6 +42,7 @@ from hone.training.setup import build_engine
 from hone.training.trainer import HoneTrainer
 
 INDEXED = [getattr(torch.ops.aten, name) for name in ("index", "index_put", "index_put_", "_index_put_impl_")]
+DEVICE_OF = torch.ops.prim.device.default
 REAL_ELEMENTS = 1 << 24  # whole numbers are computed for real up to this many at once
 EPOCHS_LOOKED_AT = 8  # for the fullest micro-batch: later epochs draw from the same examples
 # Bytes for each trained number of the optimizers whose kernels (bitsandbytes) know no fake tensors.
@@ -320,25 +321,27 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE_OF:  # more than every second call, and it makes nothing
+            return func(*args, **(kwargs or {}))
         result = self._run(func, args, kwargs or {})
-        for leaf in tree_flatten(result)[0]:
-            if isinstance(leaf, torch.Tensor):
-                self.add(leaf)
+        for tensor in _tensors_in(result):
+            self.add(tensor)
         return result
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
-        if any(isinstance(tensor, FakeTensor) for tensor in tensors):
+        tensors = [*_tensors_in(args), *_tensors_in(kwargs)]
+        n_fakes = sum(isinstance(tensor, FakeTensor) for tensor in tensors)
+        if n_fakes:
             if func is torch.ops.aten._local_scalar_dense.default and tensors[0].is_floating_point():
                 return 1.0  # the one number that is looked at: the gradient that a loss begins with
-            args, kwargs = self._all_fake(func, args, kwargs)
+            if n_fakes < len(tensors):
+                args, kwargs = self._all_fake(func, args, kwargs)
             return func(*args, **kwargs)
         if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         fake = func(*tree_map(self._fake, args), **tree_map(self._fake, kwargs))
-        leaves = [leaf for leaf in tree_flatten(fake)[0] if isinstance(leaf, torch.Tensor)]
-        if any(leaf.is_floating_point() or leaf.numel() > REAL_ELEMENTS for leaf in leaves):
+        if any(leaf.is_floating_point() or leaf.numel() > REAL_ELEMENTS for leaf in _tensors_in(fake)):
             return fake
         with unset_fake_temporarily():
             return func(*args, **kwargs)
@@ -363,6 +366,17 @@ class LiveBytes(TorchDispatchMode):
         if isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor):
             return self.fakes.from_tensor(leaf)
         return leaf
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors among a call's arguments or results, in lists, tuples and dictionaries; torch's own way is slow."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors_in(one)
+    elif isinstance(value, dict):
+        yield from _tensors_in([*value.values()])
 
 
 def _bytes(tensor: torch.Tensor) -> int:

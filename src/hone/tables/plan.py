@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hone.show import duration, size, table
+from hone.show import duration, in_lines, size, table
 
 if TYPE_CHECKING:
     from hone.planning.plan import Plan
@@ -19,7 +19,7 @@ def plan_text(plan: "Plan") -> str:
         f"{schedule.supervised_tokens:,} supervised; {schedule.validation_tokens:,} tokens to measure ({schedule.how})",
         f"steps: {schedule.steps:,} in {schedule.epochs:.4g} epochs, {schedule.steps_per_epoch:,} an epoch; "
         f"{about}{schedule.tokens:,} tokens; the fullest micro-batch has {schedule.largest:,}",
-        f"accelerations: {'; '.join(plan.accelerations) or 'none'}",
+        "\n".join(in_lines("accelerations", plan.accelerations)),
         _memory_text(plan),
         f"disk: {size(disk.total)} at most: model {size(disk.model)}, checkpoints {disk.kept} x "
         f"{size(disk.checkpoint)}; free: {size(disk.free)}"

@@ -112,7 +112,7 @@ class LabelledItem(TypedDict):
     labels: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelledDataset(Dataset):
     """A text between its special tokens, and its class. `sizes` are without special tokens.
 

@@ -85,7 +85,7 @@ class PairItem(TypedDict):
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairDataset(Dataset):
     """A source and its target, each between its special tokens. `sizes` are of both as stored: whole, and without.
 

@@ -19,6 +19,7 @@ from hone.hardware import matmul_gflops, peak_memory_bytes
 from hone.models.inspect import flops_per_token
 from hone.progress import lines_shown
 from hone.runs import Run
+from hone.show import in_lines
 from hone.tasks.task import Task
 from hone.training.arguments import training_arguments
 from hone.training.callbacks import Bar, MetricsLog, Stopper, StopRequest
@@ -42,7 +43,8 @@ def build_trainer(
     dtype, size = mixed_precision(args) or model.dtype, 1024 if args.device.type == "cpu" else 8192
     rate = matmul_gflops(dtype, str(args.device), size)
     trainer = build_engine(run, config, task, args, tokenizer, model, data)
-    log.info("accelerations: %s", "; ".join(trainer.attached.notes) or "none")
+    for line in in_lines("accelerations", trainer.attached.notes):
+        log.info("%s", line)
     stopper = Stopper(request, config.train.max_train_seconds)
     trainer.add_callback(stopper)
     trainer.add_callback(
