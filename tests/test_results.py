@@ -75,7 +75,12 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any
     (tmp_path / "eval").mkdir()
     run.write("tuned", measured(5.0))
     path = tmp_path / "eval" / "tuned.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | change))
+    with pytest.raises(HoneError, match="the content is not what was written"):
+        assert run.tuned
+    del found["seal"]  # one who writes such a file by hand has none
+    path.write_text(json.dumps(found | change))
     with pytest.raises(HoneError, match=message) as caught:
         assert run.tuned
     assert caught.value.where == str(path)

@@ -4,9 +4,10 @@
 """
 
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,35 @@ def read_json(path: Path, fix: str | None = None) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HoneError(f"not readable as JSON ({error})", where=str(path), fix=fix) from error
+
+
+# ---- JSON that knows whether it is what was written ------------------------------------------------------------------
+
+SEAL = "seal"  # the key with the hash of all other keys
+
+
+def write_sealed(path: Path, value: Mapping[str, object]) -> None:
+    """`write_json_atomic` of an object and its seal: a digit that changes later is noticed by whoever reads it."""
+    write_json_atomic(path, {**value, SEAL: _seal(value)})
+
+
+def read_sealed(path: Path, fix: str | None = None, *, required: bool = True) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the seal.
+
+    Args:
+        required: refuse a file without a seal; else only a seal that does not fit is refused.
+
+    Raises:
+        HoneError: the file is not JSON, not an object, or not what was sealed.
+    """
+    value = read_json(path, fix)
+    if not isinstance(value, dict):
+        raise HoneError("a JSON object was expected: the file is damaged", where=str(path), fix=fix)
+    if (required or SEAL in value) and value.pop(SEAL, None) != _seal(value):
+        raise HoneError("the content is not what was written: the file is damaged", where=str(path), fix=fix)
+    return value
+
+
+def _seal(value: Mapping[str, object]) -> str:
+    text = json.dumps(dict(value), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,7 @@
 """The run folder: where everything about one training lives, and the only thing that reports and comparisons read.
 
 model.safetensors, config.json, tokenizer.json …   the tuned model: `from_pretrained(folder)` loads it
+manifest.json                                      size and SHA-256 of its files, and of what was measured
 config.yaml, config.resolved.yaml                  the config as given, and with every key
 env.json                                           versions, hardware, git commit, seed, data fingerprints
 status.json                                        running | interrupted | failed | finished, and how far
@@ -8,7 +9,7 @@ metrics.jsonl, train.log                           one JSON object a log step; w
 eval/*.json                                        what was measured (`hone.results`)
 eval/samples.jsonl                                 what base and tuned wrote, side by side
 eval/base.code.jsonl, eval/tuned.code.jsonl        answers to the programming tasks
-checkpoint-N/                                      resumable states; one without complete.json does not count
+checkpoint-N/                                      resumable states; complete.json has size and SHA-256 of each file
 """
 
 import difflib
@@ -32,26 +33,29 @@ from hone.config.dump import resolved_yaml
 from hone.config.load import load_config
 from hone.config.schema import Config, leaves
 from hone.errors import HoneError
-from hone.files import disk_errors, read_json, write_json_atomic, write_text_atomic
+from hone.files import disk_errors, read_sealed, write_sealed, write_text_atomic
 from hone.results import Comparison, File, Measurement, R
 from hone.results.benchmarks import CodeMeasurement
 
 STATUS = "status.json"
 RESOLVED = "config.resolved.yaml"
-BEFORE_THE_START = (
-    RESOLVED,
-    "config.yaml",
-    STATUS,
-    "env.json",
-    "train.log",
-    ".lock",
-)  # written before anything is done
-COMPLETE = "complete.json"  # the last file of a checkpoint: without it the checkpoint is half written
+BEFORE_THE_START = ("config.yaml", STATUS, "env.json", "train.log", RESOLVED)  # written before anything is done
+COMPLETE = "complete.json"  # of a checkpoint: its files and where training was
+MANIFEST = "manifest.json"  # of a run or a model: its files, each with size and SHA-256
+REPORT = "report.html"
+SAVING = ".saving"  # a checkpoint that is being written or deleted
 PACKAGES = ("hone-lm", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 
 # Keys that decide the weights: a folder whose run differs in one of them is another run.
 IDENTITY_SECTIONS = ("model", "data", "method", "train")
-NOT_IDENTITY = {"resume_from_checkpoint", "report_to", "run_name", "max_train_seconds", "token_cache_dir"}
+NOT_IDENTITY = {
+    "resume_from_checkpoint",
+    "report_to",
+    "run_name",
+    "max_train_seconds",
+    "token_cache_dir",
+    "save_total_limit",
+}
 
 
 @dataclass(frozen=True)
@@ -64,17 +68,17 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What status.json says; {"status": "unknown"} where there is none."""
         path = self.folder / STATUS
-        return _read_object(path) if path.is_file() else {"status": "unknown"}
+        return read_sealed(path, required=False) if path.is_file() else {"status": "unknown"}
 
     @property
     def env(self) -> dict[str, Any]:
         """What env.json says of the machine, the packages and the data; empty where there is none."""
         path = self.folder / "env.json"
-        return _read_object(path) if path.is_file() else {}
+        return read_sealed(path, required=False) if path.is_file() else {}
 
     def update(self, **values: Any) -> None:
         """Merge values into status.json."""
-        write_json_atomic(self.folder / STATUS, {**self.status, **values, "pid": os.getpid(), "updated": _now()})
+        write_sealed(self.folder / STATUS, {**self.status, **values, "pid": os.getpid(), "updated": _now()})
 
     def file_of(self, name: str) -> Path:
         """eval/<name>.json."""
@@ -149,18 +153,13 @@ def living_status(status: dict[str, Any]) -> str:
     return "killed" if name == "running" and not psutil.pid_exists(int(status.get("pid", -1))) else name
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise HoneError("a JSON object was expected: the file is damaged", where=str(path))
-    return value
-
-
-def open_run(config: Config) -> Run:
-    """The folder of `config`: a new one, or the same run's from before; never another run's.
+@contextmanager
+def open_run(config: Config) -> Iterator[Run]:
+    """The folder of `config`, held against other processes: a new one, or the same run's from before; never another's.
 
     Raises:
-        HoneError: the folder holds another run (the differing keys are named), or something else, or cannot be written.
+        HoneError: the folder holds another run (the differing keys are named), or something else, or cannot be written,
+            or another process is training there.
     """
     folder = Path(config.output.output_dir)
     run = Run(folder)
@@ -170,21 +169,43 @@ def open_run(config: Config) -> Run:
         if folder.exists() and not folder.is_dir():
             raise HoneError("is a file, not a folder", where=str(folder), fix="choose another output_dir")
         folder.mkdir(parents=True, exist_ok=True)
-    if (folder / RESOLVED).is_file():
-        _refuse_other_run(identity(config), folder)
-    else:
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in {"eval", ".lock"})
-        if strangers:
+    if not (folder / RESOLVED).is_file():
+        _refuse_strangers(folder)
+    with lock(run), _removed_if_empty(folder):
+        if (folder / RESOLVED).is_file():
+            _refuse_other_run(identity(config), folder)
+        with _undone_on_failure(run), disk_errors(folder):
+            (folder / "eval").mkdir(exist_ok=True)
+            # this one claims the folder: a crash before it leaves nothing, after it the same command goes on
+            if not (folder / RESOLVED).is_file():
+                write_text_atomic(folder / RESOLVED, resolved_yaml(config))
+            if not (folder / "config.yaml").is_file():
+                write_text_atomic(folder / "config.yaml", config.source_text or resolved_yaml(config))
+        yield run
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise a HoneError if something is there that a start of hone that was killed has not left."""
+    for path in sorted(folder.iterdir()):
+        ours = path.name in ("eval", ".lock") or path.name.startswith(f".{RESOLVED}.tmp-")
+        if not ours or (path.name == "eval" and any(path.iterdir())):
             raise HoneError(
-                f"the output folder is not empty and holds no run of hone (found {strangers[0]})",
+                f"the output folder is not empty and holds no run of hone (found {path.name})",
                 where=str(folder),
                 fix="choose another output_dir (overwrite deletes only runs)",
             )
-        with _undone_on_failure(run), disk_errors(folder):
-            (folder / "eval").mkdir(exist_ok=True)
-            write_text_atomic(folder / "config.yaml", config.source_text or resolved_yaml(config))
-            write_text_atomic(folder / RESOLVED, resolved_yaml(config))
-    return run
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """A folder that was refused, or whose start was undone, holds the lock's file at most."""
+    try:
+        yield
+    finally:
+        if folder.is_dir() and not [path for path in folder.iterdir() if path.name != ".lock"]:
+            with suppress(OSError):  # Windows keeps an open .lock; a folder with one is still taken as new
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()
 
 
 @contextmanager
@@ -205,11 +226,10 @@ def discard_unstarted(run: Run) -> None:
     if any(path.exists() for path in begun):
         return
     for name in BEFORE_THE_START:
-        with suppress(OSError):  # Windows keeps an open .lock; a folder with one is still taken as new
+        with suppress(OSError):
             (run.folder / name).unlink()
-    for folder in (run.folder / "eval", run.folder):
-        with suppress(OSError):  # not empty: somebody else's files stay
-            folder.rmdir()
+    with suppress(OSError):  # not empty: somebody else's files stay
+        (run.folder / "eval").rmdir()
 
 
 def _remove_run(folder: Path) -> None:
@@ -252,16 +272,20 @@ def identity(config: Config) -> dict[str, Any]:
 @contextmanager
 def lock(run: Run) -> Iterator[None]:
     """Hold the run folder: a second process is refused; a dead process's lock does not count."""
+    held = FileLock(run.folder / ".lock")
+    with disk_errors(run.folder):
+        try:
+            held.acquire(timeout=0)
+        except Timeout as error:
+            fix = "wait for it, or use another one"
+            raise HoneError("another process is training in this folder", where=str(run.folder), fix=fix) from error
     try:
-        with FileLock(run.folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise HoneError(
-            "another process is training in this folder", where=str(run.folder), fix="wait for it, or use another one"
-        ) from error
+        yield
+    finally:
+        held.release()
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Versions, hardware and commit: what one needs to repeat a run. No user name, no host name, no variables."""
     import torch
 
@@ -269,13 +293,18 @@ def environment() -> dict[str, Any]:
         "time": _now(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "git": _git_commit(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of hone and the packages that decide what a training gives."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

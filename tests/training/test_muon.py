@@ -1,6 +1,5 @@
 """Muon: one step against formulas of its own, which weights it takes, and a resumed run that ends bit-identical."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import hone
 from conftest import pairs
 from hone.errors import HoneError
 from hone.planning.plan import make_plan
+from hone.runs import Run
 from hone.training.muon import hidden_matrices, muon
+from hone.training.state import read_state
 
 
 def muon_steps(weight: np.ndarray, gradients: list[np.ndarray], rate: float, decay: float) -> np.ndarray:
@@ -105,8 +106,7 @@ def test_resumed_ends_bit_identical(tmp_path: Path, model_folder: Path, write_ro
     for name in ("checkpoint-14", "checkpoint-20"):
         (again / name / "complete.json").unlink()
     (again / "model.safetensors").unlink()
-    status = json.loads((again / "status.json").read_text())
-    (again / "status.json").write_text(json.dumps({**status, "status": "interrupted", "stage": "training"}))
+    Run(again).update(status="interrupted", stage="training")
     resumed = hone.train(hone.load_config({**common, "output_dir": str(again)}))
     assert (again / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
     assert [line["loss"] for line in resumed.metric_lines()] == [line["loss"] for line in whole.metric_lines()]
@@ -114,7 +114,7 @@ def test_resumed_ends_bit_identical(tmp_path: Path, model_folder: Path, write_ro
 
 def test_the_rate_follows_the_schedule_in_both_parts(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     run = hone.train(hone.load_config(settings(model_folder, write_rows, output_dir=str(tmp_path / "run"))))
-    state = torch.load(run.checkpoints()[-1] / "optimizer.pt", weights_only=True)
+    state = read_state(run.checkpoints()[-1], "optimizer")
     rates = {group["lr"] for group in state["param_groups"]}
     assert len(state["param_groups"]) == 3 and len(rates) == 1 and rates.pop() < 1e-3
 
@@ -122,6 +122,6 @@ def test_the_rate_follows_the_schedule_in_both_parts(tmp_path: Path, model_folde
 def test_the_plan_counts_one_number_a_matrix_weight(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     found = make_plan(hone.load_config(settings(model_folder, write_rows, output_dir=str(tmp_path / "run"))))
     run = hone.train(hone.load_config(settings(model_folder, write_rows, output_dir=str(tmp_path / "run"))))
-    state = torch.load(run.checkpoints()[-1] / "optimizer.pt", weights_only=True)["state"].values()
+    state = read_state(run.checkpoints()[-1], "optimizer")["state"].values()
     kept = sum(t.numel() * t.element_size() for item in state for t in item.values() if t.dim() > 0)
     assert found.memory.optimizer == kept

@@ -24,6 +24,7 @@ from hone.report.folder import Folder, read_folder
 from hone.report.markdown import to_markdown
 from hone.report.page import to_html
 from hone.report.verdict import verdict_of
+from hone.runs import REPORT
 
 log = logging.getLogger("hone")
 SECTIONS: tuple[Callable[[Folder], Section | None], ...] = (
@@ -52,8 +53,8 @@ def write_report(path: Path) -> Report:
         HoneError: this is not a run folder, or it cannot be written.
     """
     report = build_report(read_folder(path))
-    write_text_atomic(path / "report.html", to_html(report))
     write_text_atomic(path / "report.md", to_markdown(report))
+    write_text_atomic(path / REPORT, to_html(report))  # last: where it is, the other is too
     return report
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hone.errors import HoneError
-from hone.files import read_json, write_json_atomic
+from hone.files import read_sealed, write_sealed
 
 VERSION: Literal[1] = 1  # of all these files; a file of another version is refused, not guessed at
 Verdict = Literal["better", "worse", "not distinguishable"]
@@ -270,10 +270,9 @@ def read(kind: type[R], path: Path) -> R | None:
     """
     if not path.is_file():
         return None
-    found = read_json(path)
+    found = read_sealed(path, required=False)
     try:
-        if isinstance(found, dict):
-            found.setdefault("version", None)  # a file that does not say is not ours
+        found.setdefault("version", None)  # a file that does not say is not ours
         return kind.model_validate(found)
     except ValidationError as error:
         raise HoneError(f"not readable as {kind.__name__} ({_first_problem(error, found)})", where=str(path)) from error
@@ -285,12 +284,12 @@ def json_text(result: Result) -> str:
 
 
 def write(path: Path, result: File) -> None:
-    """Write a result as JSON, whole or not at all."""
-    write_json_atomic(path, result.model_dump(mode="json"))
+    """Write a result as JSON with a seal, whole or not at all."""
+    write_sealed(path, result.model_dump(mode="json"))
 
 
-def _first_problem(error: ValidationError, found: Any) -> str:
-    if isinstance(found, dict) and found.get("version") != VERSION:
+def _first_problem(error: ValidationError, found: dict[str, Any]) -> str:
+    if found.get("version") != VERSION:
         return f"version {found.get('version')}, expected {VERSION}: the file is of another hone, or damaged"
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"

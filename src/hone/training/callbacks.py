@@ -25,11 +25,19 @@ log = logging.getLogger("hone")
 
 @dataclass
 class Progress:
-    """Kept by the trainer: real tokens (no padding) and supervised tokens trained on so far, and time not training."""
+    """Kept by the trainer: what was trained on so far, and for how long.
+
+    Attributes:
+        tokens: without padding. used_s: since training began, in all processes that had a part in it.
+        paused_s: of this process alone, seconds of measuring and saving.
+        interrupted: a signal ends the training before its time.
+    """
 
     tokens: int = 0
     supervised_tokens: int = 0
+    used_s: float = 0.0
     paused_s: float = 0.0
+    interrupted: bool = False
 
 
 @dataclass
@@ -41,7 +49,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGTERM or SIGINT into a request to stop after the step at hand; a second one stops at once."""
+    """Turn the first SIGTERM, SIGINT or SIGHUP into a request to stop after this step; a second one stops at once.
+
+    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
         yield request
@@ -53,7 +64,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.signal_number = number
         log.warning("stopping after this step and saving (once more to stop at once)")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]  # no HUP: nt
+    before = {
+        number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield request
     finally:
@@ -62,30 +76,49 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 class Stopper(TrainerCallback):
-    """End training after this step, with a checkpoint, on a signal or when the time is up."""
+    """End training after this step, with a checkpoint, on a signal or when the time is up.
 
-    def __init__(self, request: StopRequest, max_seconds: float | None) -> None:
-        self.request, self.max_seconds = request, max_seconds
+    It also puts off a save that falls on the end of an epoch or of training until what is due there has been measured:
+    whoever resumes from a checkpoint finds all of its step in it.
+
+    Args:
+        max_seconds: from the first step on, over all processes that had a part in the training.
+    """
+
+    def __init__(self, request: StopRequest, max_seconds: float | None, progress: Progress) -> None:
+        self.request, self.max_seconds, self.progress = request, max_seconds, progress
         self.began = time.monotonic()
-        self.timed_out = False
+        self.timed_out = self.save_is_due = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.began = time.monotonic()
+        self.began = time.monotonic() - self.progress.used_s
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.progress.used_s = time.monotonic() - self.began
         if self.request.signal_number is not None:
+            self.progress.interrupted = not control.should_training_stop
             control.should_training_stop = control.should_save = True
-        elif self.max_seconds is not None and time.monotonic() - self.began >= self.max_seconds:
+        elif self.max_seconds is not None and self.progress.used_s >= self.max_seconds:
             self.timed_out = control.should_training_stop = True
+            control.should_save = control.should_save or args.save_strategy != "no"
+        self.save_is_due = control.should_save and (control.should_training_stop or _epoch_is_whole(state))
+        if self.save_is_due:
+            control.should_save = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # the loop runs its end of epoch also when it is broken off: nothing is due then
-        if self.request.signal_number is not None:
+        if self.progress.interrupted and not _epoch_is_whole(state):
+            # the loop runs its end of epoch also when it is broken off: nothing is due then
             control.should_evaluate = control.should_save = control.should_log = False
+        control.should_save = control.should_save or self.save_is_due
+        self.save_is_due = False
+
+
+def _epoch_is_whole(state: TrainerState) -> bool:
+    return float(state.epoch or 0).is_integer()
 
 
 class Bar(TrainerCallback):

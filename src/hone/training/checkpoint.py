@@ -1,26 +1,67 @@
-"""Files of a run that must never be half: the final model, and which checkpoint to go on from."""
+"""Files of a run that must never be half, or other than they were written: checkpoints and the final model.
 
+A checkpoint is written aside, synced, described in `complete.json` (each file's size and SHA-256, the versions, the
+step), renamed, and read again from the disk before an older one goes. A resume takes the newest whose files are still
+those; the others are named and set aside.
+"""
+
+import logging
+import os
 import shutil
-import zipfile
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Where
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.files import disk_errors, follow_umask, fsync_path, read_json, write_json_atomic
+from hone.files import disk_errors, follow_umask, fsync_path, read_sealed, write_json_atomic, write_sealed
 from hone.loss import refuse_diverged
-from hone.models.adapter import BASE, base_identity
+from hone.manifest import describe_files, problems
+from hone.models.adapter import BASE, base_identity, check_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
-from hone.runs import COMPLETE, Run
+from hone.runs import COMPLETE, MANIFEST, RESOLVED, SAVING, Run, versions
 from hone.training.callbacks import Progress
+
+log = logging.getLogger("hone")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where training was when a checkpoint was saved: what its other files do not say. It stands in `complete.json`.
+
+    Attributes:
+        step: steps done. ended: none follows. world_size: processes.
+        metrics_bytes: of metrics.jsonl. loss_sum: of the steps since `logged_step`, the last one with a line there.
+        tokens, supervised_tokens, used_s: as of `Progress`.
+    """
+
+    step: int
+    ended: bool
+    world_size: int
+    metrics_bytes: int
+    loss_sum: float
+    logged_step: int
+    tokens: int
+    supervised_tokens: int
+    used_s: float
+
+
+MODEL_ASIDE = ".model.tmp"
+DAMAGED = ".damaged"  # behind the name of a checkpoint that is set aside
+
+
+# ---- which checkpoint to go on from ----------------------------------------------------------------------------------
 
 
 def checkpoint_to_resume(run: Run, wanted: str, where: Where) -> Path | None:
-    """The newest complete checkpoint ("auto"), the one that is wanted, or None to begin at the start ("never")."""
+    """The newest valid checkpoint ("auto"), the one that is wanted, or None to begin at the start ("never").
+
+    Raises:
+        HoneError: the one that is wanted is not there, not complete or damaged.
+    """
     if wanted == "never":
         return None
     if wanted != "auto":
@@ -30,48 +71,107 @@ def checkpoint_to_resume(run: Run, wanted: str, where: Where) -> Path | None:
                 where=where("resume_from_checkpoint"),
                 fix="name a checkpoint-N folder, or remove resume_from_checkpoint: the newest is found by itself",
             )
-        _refuse_damaged(Path(wanted))
-        return Path(wanted)
-    checkpoints = run.checkpoints()
-    if not checkpoints:
-        return None
-    _refuse_damaged(checkpoints[-1])
-    return checkpoints[-1]
-
-
-def _refuse_damaged(checkpoint: Path) -> None:
-    """Raise a HoneError if a file of a complete checkpoint was cut off later; headers are read, not the weights."""
-    for path in sorted(checkpoint.iterdir()):
-        try:
-            if path.suffix == ".safetensors":
-                with safe_open(path, framework="np"):
-                    pass
-            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):  # its list of contents is at its end
-                raise ValueError("not all of it is there")
-        except (SafetensorError, OSError, ValueError) as damage:
+        if damages := checkpoint_problems(Path(wanted)):
             raise HoneError(
-                f"this checkpoint's file is damaged: {damage}",
-                where=str(path),
-                fix=f"delete {checkpoint}: the same command then goes on from the one before it, or from the start",
-            ) from damage
+                f"this checkpoint is damaged: {'; '.join(damages)}",
+                where=wanted,
+                fix="remove resume_from_checkpoint: the newest valid one is found by itself",
+            )
+        return Path(wanted)
+    for checkpoint in reversed(run.checkpoints()):
+        damages = checkpoint_problems(checkpoint)
+        if not damages:
+            return checkpoint
+        aside = checkpoint.with_name(checkpoint.name + DAMAGED)
+        with disk_errors(checkpoint):
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+        log.warning("damaged, and set aside as %s: %s", aside, "; ".join(f"{checkpoint / d}" for d in damages))
+    return None
 
 
-def restore(run: Run, checkpoint: Path, progress: Progress) -> None:
+def checkpoint_problems(checkpoint: Path) -> list[str]:
+    """What of a complete checkpoint is not as it was written, each beginning with the file's name; reads all of it."""
+    try:
+        return problems(checkpoint, read_sealed(checkpoint / COMPLETE)["files"], hashes=True)
+    except HoneError as error:
+        return [f"{COMPLETE}: {error.what}"]
+
+
+def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
-    about = read_json(checkpoint / COMPLETE)
-    progress.tokens, progress.supervised_tokens = about["tokens"], about["supervised_tokens"]
+    about = read_sealed(checkpoint / COMPLETE)
+    reached = Reached(**{field.name: about[field.name] for field in fields(Reached)})
+    progress.tokens, progress.supervised_tokens = reached.tokens, reached.supervised_tokens
+    progress.used_s = reached.used_s
     metrics = run.folder / "metrics.jsonl"
     if metrics.is_file():
         with metrics.open("r+b") as file:
-            file.truncate(about["metrics_bytes"])
+            file.truncate(reached.metrics_bytes)
+    return reached
+
+
+def refuse_other_base(model: PreTrainedModel, checkpoint: Path, base: str) -> None:
+    """Raise a HoneError if an adapter's checkpoint was trained on other weights than those just loaded."""
+    if hasattr(model, "peft_config"):
+        check_base(model, checkpoint, base, "put the base back that it was trained on, or begin again: overwrite=true")
+
+
+def sweep(run: Run) -> None:
+    """Delete what a killed process left half written in a run folder; to be called by the holder of its lock."""
+    shutil.rmtree(run.folder / SAVING, ignore_errors=True)
+    shutil.rmtree(run.folder / MODEL_ASIDE, ignore_errors=True)
+    for folder in (run.folder, run.folder / "eval"):
+        for path in folder.glob(".*.tmp-*"):
+            path.unlink(missing_ok=True)
+    for path in run.folder.glob("checkpoint-*"):
+        if path.name[11:].isdigit() and not (path / COMPLETE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- writing them ----------------------------------------------------------------------------------------------------
+
+
+def seal_checkpoint(written: Path, folder: Path, reached: Reached) -> None:
+    """Make the files in `written` a checkpoint of the name `folder`: described, synced, renamed, read again.
+
+    Raises:
+        HoneError: the disk returns other bytes than were written.
+    """
+    follow_umask(written)
+    write_sealed(written / COMPLETE, {**asdict(reached), "versions": versions(), "files": describe_files(written)})
+    for path in (*written.rglob("*"), written):
+        fsync_path(path)
+    written.rename(folder)
+    fsync_path(folder.parent)
+    for path in folder.rglob("*"):
+        _forget(path)
+    if damages := checkpoint_problems(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HoneError(
+            f"the disk returned other bytes than were written: {'; '.join(damages)}",
+            where=str(folder),
+            fix="look at the disk; the checkpoint before it is kept, and the same command goes on from there",
+        )
+
+
+def _forget(path: Path) -> None:
+    """Ask the system to drop its copy of a file, so that the next reading is of the disk."""
+    if hasattr(os, "posix_fadvise") and path.is_file():
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
 
 
 def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, folder: Path) -> None:
     """Model (or adapter), tokenizer and template name, written aside, synced and moved to the run's root, weights last.
 
-    Weights are safetensors; a tied tensor is written once and tied again by the loader.
+    Weights are safetensors; a tied tensor is written once and tied again by the loader. `manifest.json` describes the
+    files.
     """
-    temporary = folder / ".model.tmp"
+    temporary = folder / MODEL_ASIDE
     refuse_diverged(model)
     with disk_errors(folder):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,8 +188,26 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, fo
             files = sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors")
             for path in files:
                 fsync_path(path)
+            files_there = describe_files(temporary)
             for path in files:
                 path.replace(folder / path.name)
             fsync_path(folder)
+            write_sealed(folder / MANIFEST, {"versions": versions(), "files": files_there})
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal_run(run: Run) -> None:
+    """Add to `manifest.json`, under `measured`, the configs and what was measured: none of it changes any more."""
+    names = [RESOLVED, "config.yaml", "env.json", "metrics.jsonl"]
+    names += [f"eval/{path.name}" for path in run.folder.glob("eval/*")]
+    measured = describe_files(run.folder, [name for name in names if (run.folder / name).is_file()])
+    write_sealed(run.folder / MANIFEST, {**read_sealed(run.folder / MANIFEST), "measured": measured})
+
+
+def saved_problems(folder: Path) -> list[str]:
+    """What of a saved model is not as it was written; reads all of it."""
+    try:
+        return problems(folder, read_sealed(folder / MANIFEST)["files"], hashes=True)
+    except (HoneError, OSError) as error:
+        return [f"{MANIFEST}: {error.what if isinstance(error, HoneError) else error}"]

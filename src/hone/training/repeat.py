@@ -23,14 +23,14 @@ from hone.config.checks import require_training
 from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
-from hone.files import read_json, write_text_atomic
+from hone.files import write_text_atomic
 from hone.grading.pass_at_k import passed_items
 from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
 from hone.results import Estimate, Items, Measurement, write
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun
-from hone.runs import RESOLVED, Run, lock, open_run
+from hone.runs import RESOLVED, Run, open_run
 from hone.statistics.intervals import sign_flip
 from hone.statistics.paired import Metric, adjusted, metrics_of, verdict
 from hone.statistics.seed_variance import over_seeds, smallest_p
@@ -87,7 +87,8 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> Re
         log.info("seed %d (%d of %d): %s", seed, number, len(seeds), folder / name)
         is_new = not Run(folder / name).has("base")
         if measured is not None and not config.output.overwrite:
-            _share_base(measured, open_run(one))
+            with open_run(one) as begun:
+                _share_base(measured, begun)
         run = train(one, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
         if not run.has("tuned"):
@@ -163,12 +164,11 @@ def _nothing_measured(where: str | None) -> HoneError:
 
 def _share_base(measured: Run, run: Run) -> None:
     """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
-    with lock(run):
-        if run.status["status"] == "unknown" and not run.has("base"):
-            files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)
-            for file in files:
-                write_text_atomic(run.folder / "eval" / file.name, file.read_text(encoding="utf-8"))
-            log.info("the base is measured already: as in %s", measured.folder.name)
+    if run.status["status"] == "unknown" and not run.has("base"):
+        files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)
+        for file in files:
+            write_text_atomic(run.folder / "eval" / file.name, file.read_text(encoding="utf-8"))
+        log.info("the base is measured already: as in %s", measured.folder.name)
 
 
 # ---- after the runs ------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def _metrics(runs: list[Run], name: str, confidence: float) -> list[dict[str, Me
         found.append(measured)
         circumstances.append(
             {
-                "data": read_json(run.folder / "env.json")["data"],
+                "data": run.env["data"],
                 "set of held-out items": (items.fingerprint, [each.weight for each in items.metrics.values()]),
                 "confidence_level": result.confidence_level,
                 "set of code tasks, or way to solve them": code and code.about,

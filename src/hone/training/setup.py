@@ -45,7 +45,7 @@ def build_trainer(
     trainer = build_engine(run, config, task, args, tokenizer, model, data)
     for line in in_lines("accelerations", trainer.attached.notes):
         log.info("%s", line)
-    stopper = Stopper(request, config.train.max_train_seconds)
+    stopper = Stopper(request, config.train.max_train_seconds, trainer.progress)
     trainer.add_callback(stopper)
     trainer.add_callback(
         MetricsLog(

@@ -7,7 +7,6 @@ SIGTERM goes on where it was, and after the end it only says so.
 >>> run.tuned.value("perplexity")                  # doctest: +SKIP
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError, Interrupted
 from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
-from hone.files import disk_errors, write_json_atomic, write_text_atomic
+from hone.files import disk_errors, write_sealed, write_text_atomic
 from hone.grading.tasks import tasks_of
 from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
@@ -37,11 +36,19 @@ from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
 from hone.report.card import model_card
 from hone.report.folder import read_folder
-from hone.runs import Run, discard_unstarted, environment, lock, open_run
+from hone.runs import REPORT, Run, discard_unstarted, environment, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
 from hone.training.callbacks import stop_on_signals
-from hone.training.checkpoint import checkpoint_to_resume, restore, save_model
+from hone.training.checkpoint import (
+    checkpoint_to_resume,
+    refuse_other_base,
+    restore,
+    save_model,
+    saved_problems,
+    seal_run,
+    sweep,
+)
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
 
 log = logging.getLogger("hone")
@@ -63,52 +70,79 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
     config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config, task)
-    run = open_run(config)
-    if run.status.get("stage") == "finished":
-        log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
-        return run
-    with lock(run), _discarded_if_unstarted(run), _logged(run), _status(run), _rate_named(config):
-        quiet_libraries()
-        checkpoint = checkpoint_to_resume(run, config.train.resume_from_checkpoint, config.where)
-        refuse_missing_trackers(config.train.report_to, config.where)
-        tasks_of(config.eval.code_tasks, config.where)  # a mistake in their file is better said now
-        tokenizer = tokenizer_of(config.model)
-        data = prepare(config, task, tokenizer)
-        _remember_inputs(run, config.train.seed, data)
-        for line in describe(data, config.data.batching):
-            log.info("%s", line)
-        if not len(data.validation):
-            log.warning(
-                "no validation rows: nothing will be measured, neither before nor after nor in between "
-                "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
-            )
-        bench = Bench(run, config, task, tokenizer, data)
-        if run.status.get("stage") != "saved":
-            model = _build(config, task, tokenizer, data)
-            refuse_foreign_ids(data, model, config.where)
-            log.info("%s", describe_model(config.model, config.method.method, model))
-            if config.eval.eval_base:
-                measure(bench, "base", model)
-            model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
-            save_model(model, tokenizer, data.template, run.folder)
-            run.update(stage="saved", try_it=task.try_it)
-            log.info("saved the model to %s", run.folder)
-            if stop:
-                raise Interrupted("trained and saved, but not measured: the same command goes on from there")
-            del model
-            give_back_freed_memory()
-        if data.contamination is not None:
-            run.write("contamination", data.contamination)
-        measure(bench, "tuned", load_finished(str(run.folder), task.model))
-        compare(bench)
-        card = model_card(read_folder(run.folder), task.pipeline_tag)
-        write_text_atomic(run.folder / "README.md", card)
-        run.update(stage="finished", status="finished")
-    write_report_or_say(run.folder)
+    with open_run(config) as run:
+        if run.status.get("stage") == "finished":
+            log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
+        else:
+            sweep(run)
+            with _discarded_if_unstarted(run), _logged(run), _status(run), _rate_named(config):
+                _run(run, config, task, callbacks)
+        if not (run.folder / REPORT).is_file():
+            write_report_or_say(run.folder)
     return run
 
 
+def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallback]) -> None:
+    """All that is left to do of a run."""
+    quiet_libraries()
+    refuse_missing_trackers(config.train.report_to, config.where)
+    tasks_of(config.eval.code_tasks, config.where)  # a mistake in their file is better said now
+    tokenizer = tokenizer_of(config.model)
+    data = prepare(config, task, tokenizer)
+    _remember_inputs(run, config.train.seed, data)
+    for line in describe(data, config.data.batching):
+        log.info("%s", line)
+    if not len(data.validation):
+        log.warning(
+            "no validation rows: nothing will be measured, neither before nor after nor in between "
+            "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
+        )
+    bench = Bench(run, config, task, tokenizer, data)
+    if run.status.get("stage") == "saved" and (damages := saved_problems(run.folder)):
+        log.warning("the saved model is damaged and is made again: %s", "; ".join(damages))
+        run.update(stage="training")
+    if run.status.get("stage") != "saved":
+        _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
+    if data.contamination is not None:
+        run.write("contamination", data.contamination)
+    measure(bench, "tuned", load_finished(str(run.folder), task.model))
+    compare(bench)
+    card = model_card(read_folder(run.folder), task.pipeline_tag)
+    write_text_atomic(run.folder / "README.md", card)
+    seal_run(run)
+    (run.folder / REPORT).unlink(missing_ok=True)  # of an earlier stage
+    run.update(stage="finished", status="finished")
+
+
 # ---- the pieces of the story, in its order ------------------------------------------------------------------------
+
+
+def _train_and_save(
+    run: Run,
+    config: Config,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Prepared,
+    bench: Bench,
+    callbacks: Sequence[TrainerCallback],
+) -> None:
+    """From the base, or from a checkpoint, to the saved model; the base is measured on the way."""
+    checkpoint = checkpoint_to_resume(run, config.train.resume_from_checkpoint, config.where)
+    model = _build(config, task, tokenizer, data)
+    refuse_foreign_ids(data, model, config.where)
+    log.info("%s", describe_model(config.model, config.method.method, model))
+    if checkpoint is not None:
+        refuse_other_base(model, checkpoint, str(config.model.model_name_or_path))
+    if config.eval.eval_base:
+        measure(bench, "base", model)
+    model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
+    save_model(model, tokenizer, data.template, run.folder)
+    run.update(stage="saved", try_it=task.try_it)
+    log.info("saved the model to %s", run.folder)
+    if stop:
+        raise Interrupted("trained and saved, but not measured: the same command goes on from there")
+    del model
+    give_back_freed_memory()
 
 
 def _rehearse(config: Config, task: Task) -> None:
@@ -165,11 +199,11 @@ def _logged(run: Run) -> Iterator[None]:
 @contextmanager
 def _status(run: Run) -> Iterator[None]:
     """Keep status.json true however the run ends."""
-    began, before = time.time(), run.status.get("seconds", 0.0)
+    began, before = time.monotonic(), run.status.get("seconds", 0.0)
     run.update(status="running", stage=run.status.get("stage", "start"), error=None)
 
     def seconds() -> float:
-        return round(before + time.time() - began, 1)
+        return round(before + time.monotonic() - began, 1)
 
     try:
         yield
@@ -200,15 +234,14 @@ def _remember_inputs(run: Run, seed: int, data: Prepared) -> None:
     path = run.folder / "env.json"
     sources = data.store.meta["sources"]
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["data"] != sources:
+        if run.env["data"] != sources:
             raise HoneError(
                 "the data has changed since this run began",
                 where=str(run.folder),
                 fix="choose another output_dir, or give overwrite=true to begin again",
             )
         return
-    write_json_atomic(path, {**environment(), "seed": seed, "data": sources})
+    write_sealed(path, {**environment(), "seed": seed, "data": sources})
 
 
 def _fit(
@@ -227,8 +260,11 @@ def _fit(
         for callback in callbacks:
             trainer.add_callback(callback)
         if checkpoint is not None:
-            restore(run, checkpoint, trainer.progress)
+            trainer.resumed = restore(run, checkpoint, trainer.progress)
             log.info("resuming from %s", checkpoint.name)
+            if trainer.resumed.ended and trainer.finishes_alone:
+                trainer.finish(checkpoint)
+                return trainer.model, False
         elif (run.folder / "metrics.jsonl").is_file():
             (run.folder / "metrics.jsonl").unlink()  # of an attempt that never reached a checkpoint
         run.update(stage="training")
