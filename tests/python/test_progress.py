@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from conftest import pairs
 from hone import progress
-from hone.progress import STEP, Lines, lines_shown, shown
+from hone.cli import app
+from hone.progress import CLEAR, STEP, Lines, counted, lines_shown, shown, stage, stages_shown
 
 
 class Terminal(io.StringIO):
@@ -110,6 +112,52 @@ def test_a_notebook_has_them_in_its_cell(
     assert not progress.in_notebook()
     fake.get_ipython = lambda: None  # type: ignore[attr-defined]  (imported by a plain script)
     assert not progress.in_notebook()
+
+
+def test_stages_are_on_one_line_of_a_terminal_and_go_away(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(RuntimeError), stages_shown():
+        stage("looking")
+        assert list(counted("abc", "reading")) == ["a", "b", "c"]
+        log.warning("a word of warning, however long")
+        log.info("not this")
+        stage("a stage of many words")
+        raise RuntimeError
+    stage("not shown")
+    said = [f"{CLEAR}looking …", f"{CLEAR}reading: 1 …", f"{CLEAR}a word of warning, however long\n"]
+    assert terminal.getvalue() == "".join(said) + f"{CLEAR}a stage of many wor{CLEAR}"
+    assert log.handlers == [] and log.level == logging.NOTSET
+
+
+def test_a_pipe_and_a_dumb_terminal_have_no_stages(
+    log: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stages_shown():
+        stage("looking")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    with stages_shown():
+        stage("looking")
+    assert terminal.getvalue() == "" and list(counted(range(3), "reading")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("command", ["prepare", "plan"])
+def test_commands_say_on_a_terminal_what_they_do(
+    command: str, monkeypatch: pytest.MonkeyPatch, model_folder: Path, write_rows: Any, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress.Stages, "emit", lambda self, record: said.append(record.getMessage()))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.chdir(tmp_path)
+    app(
+        [command, str(write_rows("rows.jsonl", pairs(20))), f"model_name_or_path={model_folder}"], standalone_mode=False
+    )
+    words = {"prepare": "reading and tokenising rows: 1", "plan": "counting the memory"}[command]
+    assert said[0] == "loading the libraries …" and any(words in line for line in said)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import typer
 import hone
 from hone.commands.shared import AsJson, Settings, config_of, log_to_stderr
 from hone.errors import HoneError
+from hone.progress import stage, stages_shown
 
 
 def demo(
@@ -151,8 +152,10 @@ def prepare(
     from hone.models.fallback import with_fallback
     from hone.tables.data import colour_tokens
 
-    config = with_fallback(config)
-    data = hone.prepare(config)
+    with stages_shown():
+        stage("loading the libraries")
+        config = with_fallback(config)
+        data = hone.prepare(config)
     if save_bin is not None:
         copy_bins(data.store, save_bin)
     if as_json:
@@ -176,7 +179,9 @@ def plan(
     config = config_of(settings)
     from hone.tables.plan import plan_text
 
-    found = hone.plan(config, measure=measure)
+    with stages_shown():
+        stage("loading the libraries")
+        found = hone.plan(config, measure=measure)
     typer.echo(json.dumps(found.as_dict()) if as_json else plan_text(found))
     if not found.fits:
         raise typer.Exit(3)

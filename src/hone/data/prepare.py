@@ -40,6 +40,7 @@ from hone.data.tokenizer import tokenizer_fingerprint
 from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
+from hone.progress import counted, stage
 from hone.results.contamination import Contamination
 
 Examples = Iterable[tuple[Row, Example]]
@@ -111,6 +112,7 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
     train, validation = train.head(data.max_train_samples), validation.head(data.max_eval_samples)
     found = None
     if data.overlap != "off" and len(train) and len(validation):
+        stage("looking for validation items in the training rows")
         found = contamination.contamination_of(
             store,
             train,
@@ -264,7 +266,8 @@ def _encoded(
     """As `examples_of`, encoded."""
     form, template, found = examples_of(data, task, side, tokenizer, dropped, where)
     reading = Reading(data, tokenizer, template, dropped.add, names, names_are_fixed=side == "validation")
-    return form, template, task.encode(found, reading)
+    what = "reading and tokenising rows" if side == "train" else "reading and tokenising validation rows"
+    return form, template, task.encode(counted(found, what), reading)
 
 
 def _places(data: DataSection, task: TaskData, side: Side, texts: Sequence[str]) -> list[str | None]:

@@ -27,6 +27,7 @@ from hone.data.split import TRAIN, VAL, Dropped, SplitRule, assign_sides
 from hone.data.store import Split, Store, empty_split
 from hone.data.templates import render
 from hone.errors import HoneError
+from hone.progress import counted
 from hone.tasks.task import Task
 
 SAMPLE_ROWS = 1000
@@ -84,7 +85,7 @@ def _read(
     sample: list[tuple[Row, Example]] = []
     sampled: list[int] = []  # characters of each row of the sample
     n, complete = 0, True
-    for n, (row, example) in enumerate(found, 1):
+    for n, (row, example) in enumerate(counted(found, "reading rows"), 1):
         try:
             text = "".join(segment.text for segment in render(example, template, tokenizer))
         except BadRow:

@@ -40,6 +40,7 @@ from hone.models.inspect import flops_per_token
 from hone.models.load import quiet_libraries
 from hone.planning.lengths import estimated_data
 from hone.planning.memory import Footprint, engine_without_weights, footprint, fullest_batches
+from hone.progress import stage
 from hone.runs import Run
 from hone.tasks import chosen
 from hone.tasks.task import Task
@@ -149,8 +150,10 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
         data, how = prepare(config, task, tokenizer), "counted in the data"
     else:
         data, how = estimated_data(config, task, tokenizer)
+    stage("building the model without its weights")
     engine = engine_without_weights(config, task, tokenizer, data)
     table, attached, device = groups(engine.model), engine.attached, engine.args.device.type
+    stage("counting the memory of a step and an evaluation")
     memory = footprint(engine, config, task, data)
     del engine
     schedule = _schedule(config.train, attached, data, how, exact)
@@ -238,6 +241,7 @@ def _changes(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, dat
     for step in _lowering(config):
         settings = {**settings, **step}
         changed = config.changed(settings)
+        stage(f"it does not fit: trying {' '.join(f'{key}={value}' for key, value in settings.items())}")
         memory = footprint(engine_without_weights(changed, task, tokenizer, data), changed, task, data)
         found.append(Change(settings, memory.total, memory.fits))
         if memory.fits:
@@ -282,6 +286,7 @@ def _measured(
             "report_to": "none",
         },
     )
+    stage("timing two steps")
     before = peak_memory_bytes()
     model = build_model(quick, task.model, tokenizer, data.train.outputs)
     with tempfile.TemporaryDirectory() as folder, _silent():
