@@ -594,7 +594,8 @@ def test_a_data_set_out_of_reach_is_one_message_at_once(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "in_reach", lambda: asked.append("x") or False)
     began = time.process_time()
-    result = invoke("prepare", f"model_name_or_path={model_folder}", "dataset_name=owner/nothing", "max_length=64")
+    settings = ("dataset_name=owner/nothing", "max_length=64", "learning_rate=1e-3")
+    result = invoke("prepare", f"model_name_or_path={model_folder}", *settings)
     assert result.exit_code == 1, result.output
     assert "owner/nothing: cannot read the data set" in result.stderr
     assert "the hub cannot be reached" in result.stderr and "train_file=FILE" in result.stderr

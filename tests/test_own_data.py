@@ -222,3 +222,43 @@ def test_prepared_rows_are_shown_in_a_line(task: str) -> None:
     kind = "LabelledDataset" if task == "classification" else "TokenDataset"
     assert f"train={kind}({len(found.train)} examples, {found.train.n_tokens} tokens, " in repr(found)
     assert f"validation={kind}(" in str(found) and "template='plain'" in str(found)
+
+
+# ---- few rows to train on ------------------------------------------------------------------------------------------
+
+FEW = "to train on. A model learns the form of so few at most, and soon repeats them: 50 make a beginning, 400 are"
+
+
+@pytest.mark.parametrize(
+    ("settings", "n"),
+    [
+        (("validation_split_percentage=0",), 54),
+        ((), 49),  # a tenth is held out
+        (("max_train_samples=8",), 8),
+        (("validation_file=held.jsonl",), 54),
+    ],
+)
+def test_check_and_prepare_say_that_few_rows_are_trained_on(settings: tuple[str, ...], n: int) -> None:
+    write("some.jsonl", pairs(54))
+    write("held.jsonl", pairs(4))
+    noted = said("check", "train_file=some.jsonl", *settings, code=0)
+    assert noted.count(f"only {n} examples {FEW}") == (n < 50), noted
+    result = CliRunner().invoke(app, ["prepare", "train_file=some.jsonl", *settings])
+    counted = int(result.stdout.split(" training examples")[0].split()[-1].replace(",", ""))
+    assert result.stdout.count(f"only {counted} examples {FEW}") == (counted < 50), result.stdout
+
+
+def test_rows_that_contamination_leaves_are_counted() -> None:
+    texts = [
+        f"The answer to question {i} is {i * i}, as everybody can work out alone {i + 7} times." for i in range(60)
+    ]
+    write("all.jsonl", [{"text": text} for text in texts])
+    write("held.jsonl", [{"text": text} for text in texts[:59]])
+    result = CliRunner().invoke(app, ["prepare", "train_file=all.jsonl", "validation_file=held.jsonl", "overlap=drop"])
+    assert f"only 1 example {FEW}" in result.stdout, result.output
+
+
+def test_texts_that_are_cut_are_not_counted_by_check(here: Path) -> None:
+    Path("book.txt").write_text("It was the best of times. " * 600)
+    assert FEW not in said("check", "book.txt", code=0)
+    assert FEW in said("check", "book.txt", "on_long_row=truncate", code=0)

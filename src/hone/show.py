@@ -7,6 +7,7 @@ from hone.results import Comparison, Difference, Estimate, Measurement
 from hone.results.benchmarks import CodeMeasurement
 
 NO_INTERVAL = "[one item: no interval]"
+BEGINNING, RELIABLE = 50, 400  # training examples
 ENOUGH_TEXTS = 10  # fewer written texts are read, not counted
 
 
@@ -94,6 +95,20 @@ def plural(n: int, item: str) -> str:
     ('1 document', '2,811 documents')
     """
     return f"{n:,} {item}{'' if n == 1 else 's'}"
+
+
+def few_rows(n_examples: int) -> str:
+    """What so few training examples mean; nothing from BEGINNING on (docs/choosing.md, "How many rows").
+
+    >>> few_rows(8).split(".")[0], few_rows(50)
+    ('only 8 examples to train on', '')
+    """
+    if n_examples >= BEGINNING:
+        return ""
+    return (
+        f"only {plural(n_examples, 'example')} to train on. A model learns the form of so few at most, and soon "
+        f"repeats them: {BEGINNING} make a beginning, {RELIABLE} are the least to rely on"
+    )
 
 
 def measurement_line(found: Measurement) -> str:

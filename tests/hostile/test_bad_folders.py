@@ -177,8 +177,8 @@ def test_every_command_has_help(hone: Hone) -> None:
         ("compare", "PATH"),
         ("grade", "PATH", "x.jsonl"),
         ("generate", "PATH", "-p", "x"),
-        ("train", "cfg.yaml", "output_dir=PATH"),
-        ("train", "cfg.yaml", "train_file=PATH"),
+        ("train", "cfg.yaml", "learning_rate=1e-3", "output_dir=PATH"),
+        ("train", "cfg.yaml", "learning_rate=1e-3", "train_file=PATH"),
         ("train", "cfg.yaml", "model_name_or_path=./PATH"),
     ],
 )

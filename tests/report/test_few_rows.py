@@ -68,11 +68,20 @@ def steps(folder: Path) -> list[tuple[str, str]]:
 
 
 def test_too_few_texts_are_called_that_and_nothing_more(tmp_path: Path) -> None:
-    said = plain_words(small_run(tmp_path / "rows", 4))
+    said = plain_words(small_run(tmp_path / "rows", 4, rows=60))
     assert said == (
         "Measured on 4 texts, perplexity went from 21.4 to 3.12. Four texts are too few to call that more than luck."
     )
     assert "One text is too few" in plain_words(small_run(tmp_path / "one", 1))
+
+
+def test_few_rows_to_train_on_are_said_once_in_plain_words(tmp_path: Path) -> None:
+    few = small_run(tmp_path / "few", 40, rows=1)
+    assert plain_words(few).count("Only 1 example to train on. A model learns the form of so few at most") == 1
+    (few / "metrics.jsonl").write_text(lines([{"step": 1, "eval_loss": 2.9}, {"step": 2, "eval_loss": 2.5}]))
+    assert [text for text, _ in steps(few) if text.startswith("Add training rows: only 1 example")]
+    assert not [command for _, command in steps(few) if "longer" in command]
+    assert "to train on" not in plain_words(small_run(tmp_path / "enough", 40, rows=50))
 
 
 def test_enough_texts_that_do_not_tell(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ import hone
 from hone.commands.shared import AsJson, Settings, config_of, log_to_stderr
 from hone.errors import HoneError
 from hone.progress import stage, stages_shown
+
+if TYPE_CHECKING:
+    from hone.config.sections.data import DataSection
+    from hone.data.inputs import FirstLook
 
 
 def demo(
@@ -120,9 +124,21 @@ def _first_rows(config: Any) -> str:
         notes += [note for note in (look.notes if look else []) if note not in notes]
         if look and look.dropped.counts:
             notes.append(f"of the {side} rows, {look.dropped.summary()}")
+    notes += _few_rows(config.data, train) if train and train.complete else []
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     return f"{train or 'token files'}" + (f", {held} held out" if held else "")
+
+
+def _few_rows(data: "DataSection", train: "FirstLook") -> list[str]:
+    """Whether at most so few rows are left to train on; of texts only preparing them tells, which may cut them."""
+    from hone.show import few_rows
+
+    if train.form == "text" and (data.on_long_row == "split" or data.batching == "windows"):
+        return []
+    held = 0 if data.validation_file else round(train.n_rows * data.validation_split_percentage / 100)
+    few = few_rows(min(train.n_rows - held, data.max_train_samples or train.n_rows))
+    return [few] if few else []
 
 
 def explain(

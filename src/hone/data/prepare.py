@@ -42,6 +42,7 @@ from hone.errors import HoneError, placed
 from hone.files import disk_errors
 from hone.progress import counted, stage
 from hone.results.contamination import Contamination
+from hone.show import few_rows
 
 Examples = Iterable[tuple[Row, Example]]
 
@@ -339,7 +340,8 @@ def describe(data: Prepared, batching: str) -> list[str]:
     if data.contamination is not None:
         told = contamination.describe(data.contamination, contamination.DROPPED in train.left_out)
         lines += [f"data: {line}" for line in told]
-    return lines
+    few = few_rows(len(train))
+    return [*lines, f"data: {few}"] if few else lines
 
 
 def copy_bins(store: Store, folder: Path) -> None:

@@ -10,7 +10,7 @@ from hone.config.rates import lower_rate
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.paths import typed
-from hone.report.run_sections import data_lines
+from hone.report.run_sections import few_trained_on, n_trained_on
 from hone.report.takeaways import course_of, few_items, loss_rose, too_slow
 from hone.report.verdict import passing
 from hone.results import side_by_side
@@ -155,8 +155,8 @@ def least_items(folder: Folder) -> int:
 
 def _rows(folder: Folder, n: int) -> int:
     """About how many rows there are, training and held out together; 0 where nothing tells."""
-    said = re.match(r"([\d,]+) training examples", next(iter(data_lines(folder.log)), ""))
-    counted = int(said[1].replace(",", "")) + n if said else 0
+    trained = n_trained_on(folder.log)
+    counted = 0 if trained is None else trained + n
     share = folder.settings.data.validation_split_percentage
     if not (n and share):
         return counted
@@ -242,6 +242,8 @@ def _more(folder: Folder, verdict: str | None) -> list[Point]:
         or folder.settings.train.max_steps > 0
     ):
         return []
+    if few := few_trained_on(folder.log):
+        return [Point(f"Add training rows: {few}.")]
     if course is not None and course.falls:
         what = "The held-out loss was still falling: train longer."
     elif verdict == "not distinguishable":

@@ -1,5 +1,6 @@
 """The sections of the training itself: curves, data, cost, settings."""
 
+import re
 import statistics
 from typing import Any
 
@@ -13,7 +14,7 @@ from hone.report.folder import Folder
 from hone.report.paths import displayed, tidied
 from hone.report.text import number, shortened
 from hone.results.contamination import Contamination, leaked
-from hone.show import duration, plural
+from hone.show import duration, few_rows, plural
 
 INSTALL = "pip install 'hone-lm[report]'"
 SHOWN_LINES = 12  # of the log, in the table of curves
@@ -100,6 +101,18 @@ def data_lines(log: list[str]) -> list[str]:
     logged = [line.removeprefix("data: ") for line in log if line.startswith("data: ")]
     starts = [i for i, line in enumerate(logged) if " training examples" in line]
     return logged[starts[-1] :] if starts else logged
+
+
+def n_trained_on(log: list[str]) -> int | None:
+    """The training examples of the last start, of train.log's lines; None where it does not say."""
+    said = re.match(r"([\d,]+) training examples", next(iter(data_lines(log)), ""))
+    return int(said[1].replace(",", "")) if said else None
+
+
+def few_trained_on(log: list[str]) -> str:
+    """That there were only few of them, and what it means; else nothing."""
+    n = n_trained_on(log)
+    return "" if n is None else few_rows(n)
 
 
 def contamination(found: Contamination, dropped: bool) -> list[Block]:

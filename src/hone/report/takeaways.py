@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hone.config.rates import Suited, suited
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
+from hone.report.run_sections import few_trained_on
 from hone.report.verdict import passing
 from hone.results import Comparison, Difference
 from hone.results.contamination import leaked
@@ -36,7 +37,7 @@ def takeaways(folder: Folder) -> Section | None:
     if found is None:
         return None
     points = [*_programs(folder), *_classes(folder), *_loss(folder), *_luck(folder, found)]
-    points += [*lower_loss(folder), *_training(folder), *_leak(folder)]
+    points += [*lower_loss(folder), *_training(folder), *_few_rows(folder), *_leak(folder)]
     return Section("In plain words", [Points([Point(text) for text in points])])
 
 
@@ -208,6 +209,11 @@ def _training(folder: Folder) -> list[str]:
     if _hardly_moved(folder):
         return ["The held-out loss hardly moved: whether the training was long enough cannot be told from it."]
     return ["The held-out loss had stopped falling at the end, and did not rise: the training was about long enough."]
+
+
+def _few_rows(folder: Folder) -> list[str]:
+    few = few_trained_on(folder.log)
+    return [f"{few[0].upper()}{few[1:]}."] if few else []
 
 
 def _rate(folder: Folder, what: str, suits: Suited) -> str:
