@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from hone.grading.extract import STOP_STRINGS, continuation, cut, fenced, programs_of
+from hone.grading.extract import STOP_STRINGS, continuation, fenced, programs_of
+from hone.grading.statements import statements
 from hone.grading.tasks import Task, as_task
 
 PROMPT = 'from typing import List\n\n\ndef add(a: int, b: int) -> int:\n    """Add\n    >>> add(1, 2)\n    """\n'
@@ -109,9 +110,10 @@ def test_a_well_cut_completion_is_run_as_it_is() -> None:
         assert continuation(PROMPT, body)[0].rstrip() == (PROMPT + body).rstrip()
 
 
-def test_cut_keeps_strings_whole() -> None:
-    body, helpers = cut('    return """\ndef no():\n"""\n\ndef yes():\n    return 1\nprint(2)\n', inside=True)
-    assert body == '    return """\ndef no():\n"""\n' and helpers == "\ndef yes():\n    return 1\n"
+def test_strings_are_kept_whole() -> None:
+    answer = '    return """\ndef no():\n"""\n\ndef yes():\n    return 1\nprint(2)\n'
+    assert continuation("def no():\n", answer)[0] == 'def no():\n    return """\ndef no():\n"""\n'
+    assert [one.text[:8] for one in statements(answer)] == ["    retu", "def yes(", "print(2)"]
 
 
 def test_fences() -> None:

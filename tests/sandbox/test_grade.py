@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from conftest import SHARED
 from hone.cli import app
+from hone.data.sources import read_rows
 from hone.errors import HoneError
 from hone.grading import grade as grading
 from hone.grading.grade import Sample, as_sample, grade, read_samples, results_path, summary, write_results
@@ -81,6 +82,11 @@ def test_results_are_in_the_samples_order(any_sandbox: Sandbox) -> None:
         "pass", "wrong", "pass", "pass", "syntax", "pass", "pass", "wrong", "pass", "exception", "pass",
     ]  # fmt: skip
     assert [result.task_id for result in results] == [sample["task_id"] for sample in samples]
+    assert [result.index for result in results] == list(range(len(samples)))
+    assert results[0].program == ROWS[0]["prompt"] + RIGHT["completion"]
+    assert [results[i].program for i in (2, 4)] == [samples[i]["solution"] for i in (2, 4)], (
+        "whole programs as they are"
+    )
     apart = ["same-process" if i in (6, 7, 8, 9, 10) else "two-sandboxes" for i in range(11)]
     assert [result.trust for result in results] == apart
     assert {result.isolation for result in results} == {any_sandbox.isolation}
@@ -93,6 +99,23 @@ def test_results_are_in_the_samples_order(any_sandbox: Sandbox) -> None:
     assert found.pass_at_k_by_trust["two-sandboxes"][1].n_tasks == 2
     assert found.tasks_without_samples == ["x"]
     assert CodeMeasurement.model_validate_json(json_text(found)) == found
+
+
+def test_rows_say_which_program_was_run(any_sandbox: Sandbox) -> None:
+    """The one that was taken out of the answer, also where it does not end; a constant above it is part of it."""
+    program = "R = {}\n\n\ndef add(a, b):\n    while R:\n        pass\n    return a + b\n"
+    together = as_task({**ROWS[0], "task_id": "one", "prompt": "Add.", "reference": None, "same_process": True})
+    apart = as_task({**ROWS[0], "task_id": "two", "prompt": "Add.", "reference": None})
+    samples = [
+        {"task_id": task, "completion": f"Sure, it's\n\n{program.format(r)}\nHope it helps!\n{more}"}
+        for task in ("one", "two") for r, more in ((0, ""), (1, ""), (0, "def g(:"))
+    ] + [{"task_id": "two", "completion": "def add(a, b:"}, {"task_id": "two", "completion": ""}]  # fmt: skip
+    results = grade([together, apart], samples, sandbox=any_sandbox, timeout=0.5)
+    assert verdicts(results) == ["pass", "timeout", "pass"] * 2 + ["syntax", "exception"]
+    assert [result.trust for result in results[:3]] == ["same-process"] * 3
+    programs = [program.format(r).strip() for r in (0, 1, 0)] * 2
+    assert [result.program.strip() for result in results] == [*programs, "def add(a, b:", ""]
+    assert [result.index for result in results] == list(range(8))
 
 
 def test_one_flipped_expectation_fails_everything_honest(any_sandbox: Sandbox) -> None:
@@ -208,11 +231,11 @@ def test_files_of_results(tmp_path: Path) -> None:
         ("a.b.json", "a.b_results.jsonl"),
     ):
         assert results_path(tmp_path / name) == tmp_path / expected
-    result = grading.Result("add", False, "exception", "\ud800\x1b[2J é\n", "none", "two-sandboxes", 0.1)
+    result = grading.Result(0, "add", False, "exception", "\ud800\x1b[2J é\n", "none", "two-sandboxes", 0.1, "\ud800")
     write_results(tmp_path / "r.jsonl", [result, result], summary([result, result]))
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert len(lines) == 2 and list(json.loads(lines[0])) == [
-        "task_id", "passed", "verdict", "detail", "isolation", "trust", "seconds",
+        "index", "task_id", "passed", "verdict", "detail", "isolation", "trust", "seconds", "program",
     ]  # fmt: skip
     together = read(CodeMeasurement, tmp_path / "r.json")
     assert together and together.passed == {"add": [False, False]}
@@ -293,6 +316,37 @@ def test_published_solutions_pass(path: Path, n: int, strict_sandbox: Sandbox) -
     assert [result for result in results if not result.passed] == []
     assert len(results) == n
     assert sum(result.trust == "same-process" for result in results) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [HUMANEVAL, MBPP], ids=["HumanEval", "MBPP"])
+def test_published_solutions_pass_in_any_dress(path: Path, strict_sandbox: Sandbox, tmp_path: Path) -> None:
+    """With CRLF line ends, a constant above that they need, and prose around or a fence."""
+    if not path.is_file():
+        pytest.skip("the file is not here")
+    rows = [row.columns for row in read_rows([path], on_bad_row="error", on_skip=lambda *_: None)]
+    tasks = [as_task({name: windows(value) for name, value in row.items()}) for row in rows]
+    dresses = ["{}", "Sure, here's it:\n\n{}\nHope this helps!\n", "So:\n```python\n{}```\nThat's it.\n"]
+    samples = []
+    for i, task in enumerate(tasks):
+        assert task.reference
+        lines = task.reference.replace("\r\n", "\n").rstrip().split("\n")
+        returns = [number for number, line in enumerate(lines) if line.lstrip().startswith("return ")]
+        if returns:
+            margin = lines[returns[-1]][: -len(lines[returns[-1]].lstrip())]
+            lines.insert(returns[-1], f"{margin}assert RADIUS == 3")
+        answer = dresses[i % 3].replace("{}", "RADIUS = 3\n" + "\n".join(lines) + "\n")
+        samples.append({"task_id": task.task_id, "completion": windows(answer)})
+    results = grade(tasks, samples, sandbox=strict_sandbox)
+    assert [result for result in results if not result.passed] == []
+    assert sum("RADIUS = 3" in result.program for result in results) == len(tasks)
+
+
+def windows(value: Any) -> Any:
+    """Text, or a list of it, with the line ends of Windows."""
+    if isinstance(value, list):
+        return [windows(one) for one in value]
+    return value.replace("\n", "\r\n") if isinstance(value, str) else value
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import logging
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,13 +82,13 @@ def graded(
     n = settings.num_return_sequences
     asked = [Sample(task.task_id, text) for task in tasks for text in answers.get(task.task_id, ())]
     found = iter(grade(tasks, asked, sandbox=sandbox))
-    rows, graded_samples = [], []
+    rows: list[Row] = []
+    graded_samples = []
     for task in tasks:
-        unasked = Result(
-            task.task_id, False, "no-room", "the prompt fills the model's window", sandbox.isolation, "-", 0.0
-        )
+        why = ("no-room", "the prompt fills the model's window", sandbox.isolation, "-", 0.0, "")
+        unasked = Result(-1, task.task_id, False, *why)
         for i, text in enumerate(answers.get(task.task_id, [""] * n)):
-            result = next(found) if task.task_id in answers else unasked
+            result = replace(next(found) if task.task_id in answers else unasked, index=len(rows))
             graded_samples.append(result)
             rows.append({"task_id": task.task_id, "sample": i, "completion": text, **asdict(result)})
     limit = settings.max_new_tokens

@@ -1,19 +1,22 @@
 """The program in a model's answer: a continuation of the prompt, or a chat answer with or without fences.
 
-Text is cut line by line, once, by rules that need no parser: what a model wrote is never parsed in this process. Where
-the rules leave a choice, all of it is handed on in order of preference, and the sandbox runs the first that compiles.
+The rule: a program is kept as it came, with all of its statements. Only what stands around it is chosen from, by name:
+behind a continuation, in other fences and between lines of prose, what the function needs is kept (`statements.py`),
+and the rest is left. What a model wrote is never parsed in this process. Where the rules leave a choice, all of it is
+handed on in order of preference, and the sandbox runs the first that compiles.
 
->>> continuation("def f(x):\\n", "    return x\\n\\nprint(f(3))\\n")[0]
-'def f(x):\\n    return x\\n'
+>>> continuation("def f(x):\\n", "    return x + R\\n\\nR = 3\\nprint(f(3))\\n")[0]
+'def f(x):\\n    return x + R\\n\\nR = 3\\n'
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hone.grading.statements import WORD, Statement, needed, statements
 from hone.grading.tasks import Task, code_of_prompt
 
-# What ends a continuation while it is generated. Definitions do not: they may be helpers, and `cut` decides on them.
+# What ends a continuation while it is generated. Definitions do not: they may be helpers that the function needs.
 STOP_STRINGS = (
     "\nif __name__",
     "\nprint(",
@@ -26,13 +29,11 @@ STOP_STRINGS = (
     "</s>",
 )
 END_TOKENS = re.compile(r"<\|(?:endoftext|im_end|eot_id|end|EOT|file_sep|fim_\w+)\|?>|</s>|<(?:eos|end_of_turn)>")
-FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^`]*$")
+FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^`]*$")
 PYTHON_FENCES = frozenset({"", "python", "py", "python3", "py3", "python2", "pycon"})
-KEPT = re.compile(r"(?:async\s+def|def|class|import|from)\s|@|[A-Za-z_]\w*\s*(?::[^=]+)?=(?!=)|#|\"\"\"|'''|[)\]}]")
 DEFINITION = re.compile(r"(?:async\s+def|def|class)\s")
 STARTS_CODE = re.compile(r"(?:(?:async\s+)?def\s+\w+\s*\(|class\s+\w+\s*[:(]|import\s+\w|from\s+[\w.]+\s+import\s|@\w)")
-TOKENS = re.compile(r"\\.|\"\"\"|'''|[\"'#()\[\]{}]|\\$", re.DOTALL)
-MAX_LINE = 100_000  # a longer one is taken as it is: no program of a person's
+FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+\w[^\n]*\n?", re.MULTILINE)
 
 
 def programs_of(task: Task, answer: str) -> list[str]:
@@ -48,16 +49,26 @@ def programs_of(task: Task, answer: str) -> list[str]:
         return unique(_from_blocks(blocks, head, task.prompt, names))
     if head is not None and not defines(answer, names):
         return continuation(task.prompt, answer)
-    return unique(_from_text(answer, head))
+    return unique(_from_text(answer, head, names))
 
 
 def continuation(prompt: str, completion: str) -> list[str]:
-    """A prompt that is code, and what follows: cut at the first statement other than a definition; then as it came."""
-    if completion[:1] not in (" ", "\t", "\n", "") and not DEFINITION.match(completion):
+    """A prompt that is code and the body that follows, with the statements below that it needs; then as it came."""
+    if completion[:1] not in (" ", "\t", "\r", "\n", "") and not DEFINITION.match(completion):
         completion = f"    {completion}"  # whoever stripped the answer stripped the indentation of its first line
-    body, helpers = cut(completion, inside=True)
-    shorter = [body + helpers, body + without_last(helpers), body] if body else []
-    return unique([prompt + text for text in (*shorter, completion)])
+    found = statements(completion)
+    end = next((i for i, one in enumerate(found) if one.text[0] not in " \t\r\n\f#"), len(found))
+    if end == 0 and found and found[0].definition:
+        end = 1  # the prompt holds imports or helpers, and the function itself is written here
+    body = _joined(found[:end])
+    if not body:
+        return unique([prompt + completion])
+    above = statements(prompt)
+    known = {name for one in above for name in one.binds}
+    asked = next((one.binds for one in reversed(above) if one.definition), ())
+    below = [one for one in found[end:] if not one.binds & known]
+    below = needed(below, set(WORD.findall(prompt + body)) - known, asked=asked)
+    return unique([*(prompt + body + _below(some) for some in (below, _without_last(below), [])), prompt + completion])
 
 
 def without_end_tokens(text: str) -> str:
@@ -82,45 +93,46 @@ def fenced(answer: str) -> list[Block]:
     """The fenced pieces that may be Python, in order; one that is not closed goes to the end."""
     blocks: list[Block] = []
     lines: list[str] = []
-    mark = language = ""
+    margin = mark = language = ""
     for line in answer.split("\n"):
         found = FENCE.match(line) if len(line) < 200 else None
         if not mark:
             if found:
-                mark, language, lines = found[1], found[2].lower(), []
-        elif found and found[1].startswith(mark) and not found[2]:
-            blocks.append(Block(language, _dedented(lines), True))
+                margin, mark, language, lines = found[1], found[2], found[3].lower(), []
+        elif found and found[2].startswith(mark) and not found[3]:
+            blocks.append(Block(language, _dedented(lines, len(margin)), True))
             mark = ""
         else:
             lines.append(line)
     if mark:
-        blocks.append(Block(language, _dedented(lines), False))
+        blocks.append(Block(language, _dedented(lines, len(margin)), False))
     return [block for block in blocks if block.language in PYTHON_FENCES and block.text.strip()]
 
 
-def _dedented(lines: list[str]) -> str:
-    """Without the indentation of the fence (a list item), if a definition stands at it; a body keeps its own."""
+def _dedented(lines: list[str], of_fence: int) -> str:
+    """Without the indentation of the fence (a list item), or of a definition within it; a body keeps its own."""
     margins = [len(line) - len(line.lstrip(" ")) for line in lines if line.strip()]
     margin = min(margins, default=0)
-    if margin and any(STARTS_CODE.match(line[margin:]) for line in lines):
-        lines = [line[margin:] for line in lines]
-    return "\n".join(lines) + "\n"
+    if not any(STARTS_CODE.match(line[margin:]) for line in lines):
+        margin = min(margin, of_fence)
+    return "\n".join(line[margin:] if line.strip() else line for line in lines) + "\n"
 
 
 def defines(text: str, names: tuple[str, ...]) -> bool:
     """Does a line at the margin define one of the names?"""
     wanted = "|".join(map(re.escape, names))
-    return re.search(rf"^(?:(?:async\s+)?def|class)\s+(?:{wanted})\b|^(?:{wanted})\s*=", text, re.MULTILINE) is not None
+    pattern = rf"^(?:(?:async\s+)?def|class)\s+(?:{wanted})\b|^(?:{wanted})\s*(?::[^=\n]+)?="
+    return re.search(pattern, text, re.MULTILINE) is not None
 
 
 def _from_blocks(blocks: list[Block], head: str | None, prompt: str, names: tuple[str, ...]) -> Iterator[str]:
     whole = [index for index, block in enumerate(blocks) if defines(block.text, names)]
     for index in reversed(whole):  # a model that corrects itself does so at the end
         block = blocks[index]
-        before = "".join("".join(cut(earlier.text, inside=False)) for earlier in blocks[:index])
-        for text in [block.text] if block.closed else [block.text, *shortened(block.text)]:
-            yield _with_head(head, before + text)  # imports and helpers may have a piece of their own
-            yield _with_head(head, text)
+        for text in [block.text, *_needed_of(statements(block.text), names)]:
+            before, after = _of_others(blocks, index, text, names)
+            yield _program(head, before, text, after)  # imports and helpers may have a piece of their own
+            yield _program(head, text)
     if not whole and head is not None:
         for block in blocks:
             yield from continuation(prompt, block.text)
@@ -129,95 +141,64 @@ def _from_blocks(blocks: list[Block], head: str | None, prompt: str, names: tupl
         yield blocks[0].text
 
 
-def _from_text(answer: str, head: str | None) -> Iterator[str]:
-    """An answer without fences: from the first line that can only be code, to the first that can only be talk."""
+def _of_others(blocks: list[Block], index: int, text: str, names: tuple[str, ...]) -> tuple[str, str]:
+    """What the pieces before and after one bring that it needs and does not bring itself."""
+    own = {name for one in statements(text) for name in one.binds}
+    earlier, later = (
+        [one for block in some for one in statements(block.text) if not one.binds & own]
+        for some in (blocks[:index], blocks[index + 1 :])
+    )
+    kept = needed([*earlier, *later], set(WORD.findall(text)) - own, asked=names)
+    of_earlier = {id(one) for one in earlier}
+    return _joined([one for one in kept if id(one) in of_earlier]), _below(
+        [one for one in kept if id(one) not in of_earlier]
+    )
+
+
+def _from_text(answer: str, head: str | None, names: tuple[str, ...]) -> Iterator[str]:
+    """An answer without fences: as it is from the first line of code on, or what the function needs of it."""
+    found = statements(answer)
+    start = next((i for i, one in enumerate(found) if not one.talk and one.text.strip()), 0)
+    if not any(one.talk for one in found[start:]):
+        yield _program(head, _joined(found[start:]))
+    for text in _needed_of(found, names):
+        yield _program(head, text)
     lines = answer.split("\n")
-    start = next((index for index, line in enumerate(lines) if STARTS_CODE.match(line)), 0)
-    text = "\n".join(lines[start:])
-    yield _with_head(head, text)
-    for shorter in shortened(text):
-        yield _with_head(head, shorter)
+    start = next((i for i, line in enumerate(lines) if STARTS_CODE.match(line)), 0)
+    yield _program(head, "\n".join(lines[start:]))
     yield answer
 
 
-def _with_head(head: str | None, program: str) -> str:
-    """The prompt's imports and helpers before a program that may lean on them."""
-    return f"{head.rstrip()}\n\n\n{program}" if head else program
+def _needed_of(found: Sequence[Statement], names: tuple[str, ...]) -> Iterator[str]:
+    """What the functions need of these statements, then also without the last definition, which may be half of one."""
+    for some in (found, _without_last(found)):
+        if any(one.binds & {*names} for one in some):
+            yield _joined(needed(some, names, asked=names))
 
 
-# --- cutting --------------------------------------------------------------------------------------------------------
+def _program(head: str | None, *parts: str) -> str:
+    """Parts as one program, behind the prompt's imports and helpers, on which it may lean; `__future__` comes first."""
+    parts = (f"{head.rstrip()}\n\n\n", *parts) if head else parts
+    parts = tuple(part for part in parts if part)
+    if len(parts) < 2:
+        return "".join(parts)
+    futures = "".join(dict.fromkeys(found[0].strip() + "\n" for part in parts for found in FUTURE.finditer(part)))
+    return futures + "".join(FUTURE.sub("", part) if futures else part for part in parts)
 
 
-def cut(text: str, *, inside: bool) -> tuple[str, str]:
-    """(the first definition, further definitions, imports and assignments) up to the first other line at the margin.
-
-    Args:
-        inside: the text begins within a function, so all up to the first line at the margin belongs to it.
-    """
-    first: list[str] = []
-    rest: list[str] = []
-    kept = first
-    began = inside
-    for line, at_margin in margins(text):
-        if at_margin:
-            if not KEPT.match(line):
-                break
-            opens = DEFINITION.match(line) or line.startswith("@")
-            if began and kept is first and (opens or inside) and line[0] not in ")]}#":
-                kept = rest
-            began = began or DEFINITION.match(line) is not None
-        kept.append(line)
-    return _joined(first), ("\n" + _joined(rest) if rest else "")
+def _without_last(found: Sequence[Statement]) -> list[Statement]:
+    """Up to the last definition."""
+    last = max((i for i, one in enumerate(found) if one.definition), default=len(found))
+    return [*found[:last]]
 
 
-def shortened(text: str) -> list[str]:
-    """A program cut where its definitions end, then also without the last one, which may be half of one."""
-    program = "".join(cut(text, inside=False))
-    return [program, without_last(program)]
+def _joined(found: Sequence[Statement]) -> str:
+    text = "".join(one.text for one in found)
+    return text.rstrip() + "\n" if text.strip() else ""
 
 
-def without_last(program: str) -> str:
-    """Up to the last definition at the margin."""
-    lines = list(margins(program))
-    starts = [index for index, (line, at_margin) in enumerate(lines) if at_margin and DEFINITION.match(line)]
-    return "".join(line for line, _ in lines[: starts[-1]]) if starts else program
-
-
-def _joined(lines: list[str]) -> str:
-    return "".join(lines).rstrip() + "\n" if any(line.strip() for line in lines) else ""
-
-
-def margins(text: str) -> Iterator[tuple[str, bool]]:
-    """(line with its end, does a statement start there at the margin?), one pass; strings and brackets are seen."""
-    quote, depth, continued = "", 0, False
-    for line in text.splitlines(keepends=True):
-        blank = not line.strip()
-        yield line, not (quote or depth or continued or blank or line[0] in " \t\f")
-        if len(line) > MAX_LINE:
-            continue
-        quote, depth = _state_after(line, quote, depth)
-        continued = not quote and line.rstrip("\r\n").endswith("\\")
-
-
-def _state_after(line: str, quote: str, depth: int) -> tuple[str, int]:
-    """(the open triple quote, the open brackets) after a line."""
-    single = ""
-    for found in TOKENS.finditer(line):
-        token = found[0]
-        if quote or single:
-            if token == (quote or single):
-                quote = single = ""
-        elif token == "#":
-            break
-        elif len(token) == 3:
-            quote = token
-        elif token in "\"'":
-            single = token
-        elif token in "([{":
-            depth += 1
-        elif token in ")]}":
-            depth = max(depth - 1, 0)
-    return quote, depth
+def _below(found: Sequence[Statement]) -> str:
+    return f"\n{_joined(found)}" if found else ""
 
 
 def unique(programs: Iterator[str] | list[str]) -> list[str]:

@@ -37,6 +37,7 @@ TIMEOUT_S = 3.0
 REFERENCE_FACTOR = 4.0
 REFERENCE_S = 60.0  # the longest a reference may take
 SAMPLE = "a sample has task_id and completion (what the model wrote after the prompt) or solution (a whole program)"
+Job = tuple[str, tuple[str, ...]]  # a task's id, and the programs to try, best first
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """One graded sample. `detail` quotes the program: escape it where it is printed."""
+    """One graded sample. `detail` quotes the program: escape it where it is printed.
 
+    index: the sample's place among the samples, from 0. program: what was run, as it was taken out of the answer.
+    """
+
+    index: int
     task_id: str
     passed: bool
     verdict: str
@@ -60,6 +65,7 @@ class Result:
     isolation: str
     trust: str
     seconds: float
+    program: str
 
 
 def grade(
@@ -79,7 +85,7 @@ def grade(
         timeout: seconds a program may compute, for all tests of its task.
         workers: programs at a time; default: one more than the processors.
         sandbox: of `hone.grading.sandbox.selftest.ready`, to share its start-up check between calls.
-        on_result: called once for each distinct program with its result, time-outs last.
+        on_result: called once for each distinct program with the result of its first sample, time-outs last.
 
     Raises:
         HoneError: a sample that is none, or of no task; a sandbox that fails; broken tests.
@@ -88,34 +94,38 @@ def grade(
         raise HoneError(f"a time limit of {timeout} s", fix="give a positive number of seconds")
     by_id = {task.task_id: task for task in tasks}
     read = [_checked(sample if isinstance(sample, Sample) else as_sample(sample), by_id) for sample in samples]
-    jobs = [(by_id[s.task_id], (s.text,) if s.whole else tuple(programs_of(by_id[s.task_id], s.text))) for s in read]
+    jobs: list[Job] = [
+        (s.task_id, (s.text,) if s.whole else tuple(programs_of(by_id[s.task_id], s.text))) for s in read
+    ]
     with ExitStack() as stack:
         if sandbox is None:
             sandbox = stack.enter_context(ready(isolation))
         count = workers or default_workers()
         grader = Grader(sandbox, timeout)
         pool = stack.enter_context(closing_pool(count))
-        waiting: dict[Any, Future[Outcome]] = {}
-        for task, programs in jobs:
-            if (task.task_id, programs) not in waiting:
-                waiting[task.task_id, programs] = pool.submit(grader.first, task, programs)
+        waiting: dict[Job, Future[Outcome]] = {}
+        first: dict[Job, int] = {}
+        for index, job in enumerate(jobs):
+            if job not in waiting:
+                waiting[job], first[job] = pool.submit(grader.first, by_id[job[0]], job[1]), index
         outcomes = {}
-        for key, future in waiting.items():
-            outcomes[key] = future.result()
-            if on_result and outcomes[key].verdict != "timeout":
-                on_result(_result(key[0], outcomes[key], sandbox))
-        for key, outcome in outcomes.items():  # nothing else runs now
+        for job, future in waiting.items():
+            outcomes[job] = future.result()
+            if on_result and outcomes[job].verdict != "timeout":
+                on_result(_result(first[job], job, outcomes[job], sandbox))
+        for job, outcome in outcomes.items():  # nothing else runs now
             if outcome.verdict == "timeout":
-                outcomes[key] = grader.again(by_id[key[0]], key[1])
+                outcomes[job] = grader.again(by_id[job[0]], job[1])
                 if on_result:
-                    on_result(_result(key[0], outcomes[key], sandbox))
-        return [_result(task.task_id, outcomes[task.task_id, programs], sandbox) for task, programs in jobs]
+                    on_result(_result(first[job], job, outcomes[job], sandbox))
+        return [_result(index, job, outcomes[job], sandbox) for index, job in enumerate(jobs)]
 
 
-def _result(task_id: str, outcome: Outcome, sandbox: Sandbox) -> Result:
-    passed = outcome.verdict == "pass"
-    seconds = round(outcome.seconds, 4)
-    return Result(task_id, passed, outcome.verdict, outcome.detail, sandbox.isolation, outcome.trust, seconds)
+def _result(index: int, job: Job, outcome: Outcome, sandbox: Sandbox) -> Result:
+    task_id, programs = job
+    passed, seconds = outcome.verdict == "pass", round(outcome.seconds, 4)
+    how = (outcome.verdict, outcome.detail, sandbox.isolation, outcome.trust, seconds)
+    return Result(index, task_id, passed, *how, programs[outcome.chosen])
 
 
 def default_workers() -> int:

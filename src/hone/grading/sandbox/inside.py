@@ -40,12 +40,12 @@ def restrict(limits: list[tuple[str, int, int]]) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def compiled(programs: list[str]) -> Any:
-    """The code of the first program that compiles; the first one's error if none does."""
+def compiled(programs: list[str]) -> tuple[int, Any]:
+    """(number, code) of the first program that compiles; the first one's error if none does."""
     first: Exception | None = None
-    for source in programs:
+    for number, source in enumerate(programs):
         try:
-            return compile(source, "<program>", "exec", dont_inherit=True)
+            return number, compile(source, "<program>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
             first = first or error
     assert first is not None
@@ -60,16 +60,21 @@ def module_named(name: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def run_program(programs: list[str]) -> tuple[dict[str, Any], list[Any] | None]:
-    """(namespace, None) after the program's top level ran, or (…, ["failed", verdict, detail])."""
+def run_program(programs: list[str], chosen: Callable[[int], object]) -> tuple[dict[str, Any], list[Any] | None]:
+    """(namespace, None) after the program's top level ran, or (…, ["failed", verdict, detail]).
+
+    Args:
+        chosen: told the number of the program before anything of it runs, so that this is believed.
+    """
     space = module_named("program")
     try:
-        code = compiled(programs)
+        number, code = compiled(programs)
     except MemoryError as error:
         # the parser also calls its own full stack a lack of memory
         return space, ["failed", "syntax" if "stack" in str(error) else "memory", described(error)]
     except Exception as error:
         return space, ["failed", "syntax", described(error)]
+    chosen(number)
     try:
         exec(code, space)
     except BaseException as error:
@@ -81,7 +86,7 @@ def serve(job: dict[str, Any]) -> None:
     """Sandbox of the candidate: run its program, then answer calls until the tests' sandbox closes its end."""
     calls, replies = job["calls"], job["replies"]
     send(replies, ["started"])
-    space, failed = run_program(job["programs"])
+    space, failed = run_program(job["programs"], lambda number: send(replies, ["chosen", number]))
     send(replies, failed or ["ready"])
     while failed is None:
         try:
@@ -187,7 +192,7 @@ class Remote:
             raise self.end("unsupported-type", "the answer is not in the agreed form")
         return message
 
-    def await_ready(self) -> None:
+    def await_ready(self, chosen: Callable[[int], object]) -> None:
         try:
             started = self.hear() == ["started"]
         except Verdict:
@@ -195,6 +200,9 @@ class Remote:
         if not started:
             raise self.end("not-started", "the candidate's sandbox did not start")
         message = self.hear()
+        if message[0] == "chosen" and len(message) == 2 and type(message[1]) is int:
+            chosen(message[1])
+            message = self.hear()
         if message[0] == "failed" and len(message) == 3:
             raise self.end(*checked(message[1], message[2]))
         if message != ["ready"]:
@@ -286,7 +294,7 @@ def test(job: dict[str, Any]) -> None:
     remote = Remote(job["calls"], job["replies"])
     verdict, detail = "pass", ""
     try:
-        remote.await_ready()
+        remote.await_ready(lambda number: report_choice(job["verdict"], job["nonce"], number))
         space = module_named("tests")
         run_tests(job, space, {name: remote.function(name) for name in job["names"]})
     except Verdict as end:
@@ -300,7 +308,7 @@ def test(job: dict[str, Any]) -> None:
 
 def single(job: dict[str, Any]) -> None:
     """Program and tests in one process: for tests that need the program's own objects. The program could lie."""
-    space, failed = run_program(job["programs"])
+    space, failed = run_program(job["programs"], lambda number: report_choice(job["verdict"], job["nonce"], number))
     verdict, detail = (failed[1], failed[2]) if failed else ("pass", "")
     if not failed:
         try:
@@ -353,6 +361,11 @@ def failed_line(error: BaseException, tests: list[str]) -> str:
         if line:
             return source.split("\n")[line - 1].strip()[: DETAIL // 2]
     return "the tests"
+
+
+def report_choice(verdict: int, nonce: str, number: int) -> None:
+    """Say which program is run; a message of its own, as there may never be a verdict."""
+    send(verdict, [nonce, "chosen", number])
 
 
 def report(job: dict[str, Any], verdict: str, detail: str, n_calls: int) -> None:

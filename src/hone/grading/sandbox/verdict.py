@@ -38,12 +38,16 @@ class Exam:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One of VERDICTS, with a line for people: untrusted text, to be escaped where it is printed."""
+    """One of VERDICTS, with a line for people: untrusted text, to be escaped where it is printed.
+
+    chosen: which of the programs was run; the first if none compiles.
+    """
 
     verdict: str
     detail: str
     trust: Trust
     seconds: float
+    chosen: int = 0
 
 
 class ForeignArgument(Exception):
@@ -78,7 +82,7 @@ def judge(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: float)
         early = _early(seen, seconds)
         found, detail = early or _of_pair(_said(seen, job["nonce"], tests), candidate, tests, seen, seconds)
         returncode(candidate, GRACE_S)  # it ends by itself when the tests' sandbox does
-    return Outcome(found, detail, "two-sandboxes", seen.seconds)
+    return Outcome(found, detail, "two-sandboxes", seen.seconds, _chosen(seen, job["nonce"], len(programs)))
 
 
 def together(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: float) -> Outcome:
@@ -98,7 +102,7 @@ def together(sandbox: Sandbox, exam: Exam, programs: Sequence[str], seconds: flo
         early = _early(seen, seconds)
         said = None if early else _said(seen, job["nonce"], program)
         found, detail = early or (_known(said[0], said[1]) if said else _of_ended(program, seen, seconds))
-    return Outcome(found, detail, "same-process", seen.seconds)
+    return Outcome(found, detail, "same-process", seen.seconds, _chosen(seen, job["nonce"], len(programs)))
 
 
 def run_own(sandbox: Sandbox, source: str, seconds: float) -> Any:
@@ -200,18 +204,32 @@ def _said(seen: Watched, nonce: str, program: Running) -> list[Any] | None:
     Raises:
         HarnessError: the program's sandbox did not even start.
     """
+    found = _messages(seen)
+    if not found and seen.ended == "closed":
+        raise HarnessError(f"a sandbox did not start (code {returncode(program)}): {_text(program)}")
+    return next((message[1:] for message in found if _ours(message, nonce) and len(message) == 4), None)
+
+
+def _chosen(seen: Watched, nonce: str, n_programs: int) -> int:
+    """Which program was run, as far as that was said."""
+    for message in _messages(seen):
+        if _ours(message, nonce) and len(message) == 3 and message[2] in range(n_programs):
+            return int(message[2])
+    return 0
+
+
+def _messages(seen: Watched) -> list[Any]:
     found, at = [], 0
     with suppress(ValueError, Malformed):
         while at < len(seen.message):
             size = int(seen.message[at : at + 8], 16)
             found.append(load(seen.message[at + 8 : at + 8 + size].decode("ascii")))
             at += 8 + size
-    if not found and seen.ended == "closed":
-        raise HarnessError(f"a sandbox did not start (code {returncode(program)}): {_text(program)}")
-    for message in found:
-        if type(message) is list and len(message) == 4 and hmac.compare_digest(str(message[0]), nonce):
-            return message[1:]
-    return None
+    return found
+
+
+def _ours(message: Any, nonce: str) -> bool:
+    return type(message) is list and len(message) > 1 and hmac.compare_digest(str(message[0]), nonce)
 
 
 def _text(program: Running) -> str:
