@@ -18,6 +18,7 @@ from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.files import read_json, write_text_atomic
 from hone.inference.generate import generate_texts, ready_model
+from hone.manifest import describe_model
 from hone.runs import Run
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "hone" / "assets" / "base"
@@ -59,6 +60,7 @@ def save(run: Run, folder: Path) -> None:
     save_tokenizer(load_tokenizer(run.folder), folder)
     for path in folder.iterdir():
         path.chmod(0o644)
+    describe_model(folder, {})
 
 
 # ---- continuations --------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_its_name_is_its_folder_unless_one_has_a_folder_so_called(
 def test_the_package_stays_small() -> None:
     sizes = {path.name: path.stat().st_size for path in bundled.folder().iterdir()}
     assert set(sizes) == {
-        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
     }  # fmt: skip
     assert sum(sizes.values()) <= 24e6

@@ -12,13 +12,25 @@ SOURCE = Path(__file__).parents[1] / "src" / "hone"
 ORDER = [
     *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
     *("config", "runs", "data", "loss", "statistics", "models", "accelerations", "convert", "inference", "grading"),
-    *("metrics", "tasks", "evaluation", "report", "training", "planning", "doctor", "demo", "tables", "notebook"),
+    *(
+        "metrics",
+        "tasks",
+        "evaluation",
+        "report",
+        "training",
+        "planning",
+        "doctor",
+        "verify",
+        "demo",
+        "tables",
+        "notebook",
+    ),
     *("__init__", "commands", "cli"),
     "__main__",
 ]
 LIGHT = [
     *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
-    *("config", "runs", "report", "doctor", "tables", "notebook", "commands", "cli", "__init__", "__main__"),
+    *("config", "runs", "report", "doctor", "verify", "tables", "notebook", "commands", "cli", "__init__", "__main__"),
 ]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "scipy", "sklearn", "pyarrow", "pandas"}
 

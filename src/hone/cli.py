@@ -31,7 +31,10 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     ),
     ("What it is worth", [evaluate.evaluate, evaluate.grade, evaluate.compare, evaluate.report, evaluate.runs]),
     ("Let it answer", [generate.generate, generate.chat, generate.predict]),
-    ("Files and the machine", [tokenizer.tokenizer, tools.convert, tools.merge, tools.doctor, tools.cache]),
+    (
+        "Files and the machine",
+        [tokenizer.tokenizer, tools.convert, tools.merge, tools.verify, tools.doctor, tools.cache],
+    ),
 ]
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
 # A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.

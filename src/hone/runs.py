@@ -41,7 +41,6 @@ STATUS = "status.json"
 RESOLVED = "config.resolved.yaml"
 BEFORE_THE_START = ("config.yaml", STATUS, "env.json", "train.log", RESOLVED)  # written before anything is done
 COMPLETE = "complete.json"  # of a checkpoint: its files and where training was
-MANIFEST = "manifest.json"  # of a run or a model: its files, each with size and SHA-256
 REPORT = "report.html"
 SAVING = ".saving"  # a checkpoint that is being written or deleted
 PACKAGES = ("hone-lm", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "datasets", "numpy")

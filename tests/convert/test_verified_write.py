@@ -30,7 +30,7 @@ def test_what_reads_back_right_gets_its_name(tmp_path: Path, prepared: bool) -> 
         save_file({"logits": REFERENCE + 0.05}, written.path / "a.safetensors")
     assert written.difference == pytest.approx(0.05, abs=1e-6)
     assert (target / "README.md").read_text() == "off by 0.05"
-    assert sorted(path.name for path in target.iterdir()) == ["README.md", "a.safetensors"]
+    assert sorted(path.name for path in target.iterdir()) == ["README.md", "a.safetensors", "manifest.json"]
     assert len({path.stat().st_mode for path in target.iterdir()}) == 1, "weights are as readable as the card"
     assert [path.name for path in target.parent.iterdir()] == ["out"]
     with pytest.raises(HoneError, match="exists already"):

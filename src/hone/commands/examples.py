@@ -74,6 +74,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
     "merge": [("hone merge runs/lora merged", "one model folder that loads without PEFT")],
+    "verify": [
+        ("hone verify runs/my", "the model, its checkpoints and what was measured"),
+        ("hone verify merged", "a model that hone wrote"),
+    ],
     "doctor": [("hone doctor", "processor, precision, memory, GPU, sandbox, packages")],
     "cache": [
         ("hone cache", "what is kept, and how large it is"),

@@ -1,4 +1,4 @@
-"""Commands for what lies on the disk and for the machine: convert, merge, doctor, cache."""
+"""Commands for what lies on the disk and for the machine: convert, merge, verify, doctor, cache."""
 
 import json
 from pathlib import Path
@@ -52,6 +52,27 @@ def merge(
     )
     if not result.base_checked:
         typer.echo("note: the adapter does not say which weights it was trained on; the base is unchecked", err=True)
+
+
+def verify(
+    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A run, checkpoint, model, or folder of the cache.")],
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte of a run, a model or a cache: is it still what was written? Exit code 3 if not."""
+    from dataclasses import asdict
+
+    from hone.show import plural, size
+    from hone.verify import verify as verify_folder
+
+    found = verify_folder(name)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), default=str))
+    else:
+        what = f"{found.folder} ({found.kind}, {plural(found.n_files, 'file')}, {size(found.n_bytes)})"
+        said = [f"{what}: {plural(len(found.problems), 'problem')}", *(f"  {problem}" for problem in found.problems)]
+        typer.echo("\n".join(said) if found.problems else f"{what}: all as it was written")
+    if found.problems:
+        raise typer.Exit(3)
 
 
 def doctor(as_json: AsJson = False) -> None:

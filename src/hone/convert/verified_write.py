@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hone.errors import HoneError
 from hone.files import disk_errors, follow_umask, fsync_path, write_text_atomic
+from hone.manifest import describe_model
 
 SETTING = "OUT"  # what the user changes to write elsewhere
 DEFECT = "this is a defect of hone or of an installed package: `hone doctor` lists the versions"
@@ -80,6 +81,7 @@ def verified_write(
             if card is not None:
                 write_text_atomic(written.path / "README.md", card(written.difference), SETTING)
             follow_umask(written.path)
+            describe_model(written.path, {})
             for path in (*written.path.iterdir(), written.path):
                 fsync_path(path)
             if target.is_dir():

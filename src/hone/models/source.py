@@ -1,6 +1,6 @@
 """What lies behind a model's name: a folder with weights, an adapter and the base it names, or a hub name.
 
-Only names and small files are looked at, no weights; nothing heavy is imported.
+Nothing heavy is imported. Weights are not loaded; those that hone wrote are compared with their manifest.
 
 >>> check_source("runs/light-lab")                            # doctest: +SKIP
 >>> base_of(Path("runs/lora"))                                # doctest: +SKIP
@@ -13,6 +13,7 @@ from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.hub import WEIGHTS, file_in_cache
+from hone.manifest import refuse_damaged
 from hone.runs import find_runs, no_such_folder
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -24,7 +25,7 @@ BASE_FIX = (
 
 
 def check_source(name: str, *, weights: bool = True) -> None:
-    """Refuse a name that is not a model folder and cannot be a hub name either; reads no weights.
+    """Refuse a name that is not a model folder and cannot be a hub name either, and a model that has been damaged.
 
     Args:
         weights: False where the shapes alone are wanted, and config.json is enough.
@@ -35,6 +36,8 @@ def check_source(name: str, *, weights: bool = True) -> None:
     folder = Path(bundled.resolve(name))
     if folder.is_dir():
         _check_folder(folder, weights)
+        if weights:
+            refuse_damaged(folder)
     elif folder.is_file():
         raise HoneError("a model is named by its folder, not by a file", where=name, fix=f"use {folder.parent}")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or _among_runs(folder):

@@ -19,10 +19,10 @@ from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, follow_umask, fsync_path, read_sealed, write_json_atomic, write_sealed
 from hone.loss import refuse_diverged
-from hone.manifest import describe_files, problems
+from hone.manifest import MANIFEST, describe_files, model_problems, problems
 from hone.models.adapter import BASE, base_identity, check_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
-from hone.runs import COMPLETE, MANIFEST, RESOLVED, SAVING, Run, versions
+from hone.runs import COMPLETE, RESOLVED, SAVING, Run, versions
 from hone.training.callbacks import Progress
 
 log = logging.getLogger("hone")
@@ -188,11 +188,12 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, fo
             files = sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors")
             for path in files:
                 fsync_path(path)
-            files_there = describe_files(temporary)
+            # not the card: another is written when all is measured
+            described = describe_files(temporary, [path.name for path in files if path.name != "README.md"])
             for path in files:
                 path.replace(folder / path.name)
             fsync_path(folder)
-            write_sealed(folder / MANIFEST, {"versions": versions(), "files": files_there})
+            write_sealed(folder / MANIFEST, {"versions": versions(), "files": described})
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -207,7 +208,4 @@ def seal_run(run: Run) -> None:
 
 def saved_problems(folder: Path) -> list[str]:
     """What of a saved model is not as it was written; reads all of it."""
-    try:
-        return problems(folder, read_sealed(folder / MANIFEST)["files"], hashes=True)
-    except (HoneError, OSError) as error:
-        return [f"{MANIFEST}: {error.what if isinstance(error, HoneError) else error}"]
+    return model_problems(folder, whole=True) if (folder / MANIFEST).is_file() else [f"{MANIFEST}: missing"]
