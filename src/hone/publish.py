@@ -87,7 +87,8 @@ def seal(folder: Path, about: Mapping[str, Any], files: Mapping[str, FileAbout] 
     Args:
         files: those that were described while they were written; None to read all that there are.
     """
-    whole = {**about, "files": describe_files(folder) if files is None else files}
+    names = sorted(path.name for path in folder.iterdir() if path.name != META)
+    whole = {**about, "files": describe_files(folder, names) if files is None else files}
     whole = json.loads(json.dumps(whole))  # as it will be read back: tuples are lists, keys are strings
     text = json.dumps({**whole, "sha256": _digest(whole)}, indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(folder / META, text + "\n", SETTING)

@@ -1,6 +1,8 @@
 """The token store: what is written is read back, splits do not leak, interruptions leave nothing."""
 
 import json
+import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hone
+from hone import manifest
+from hone.cache import cache_entries, remove
 from hone.data.encode import Encoded
 from hone.data.split import Dropped, SplitRule, choose_validation, split_bin
-from hone.data.store import open_bin, open_store
+from hone.data.store import open_bin, open_store, verify_store
 from hone.data.store_writer import write_store
 from hone.errors import HoneError
+from hone.manifest import describe_files
+from hone.publish import seal
 
 
 def documents(*ids: list[int], masked: int = 0) -> list[Encoded]:
@@ -108,19 +114,56 @@ def test_an_interrupted_prepare_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    leftover = tmp_path / "other.tmp-999999999"
+    leftover = tmp_path / "other.tmp-0123abcd-999999999"
     leftover.mkdir()
     (leftover / "all.bin").write_bytes(b"half")
     write(tmp_path / "s", documents([1, 2]))
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-def test_damage_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train.bin", "train.mask", "train.docs.npy", "val.bin", "val.docs.npy", "meta.json"])
+@pytest.mark.parametrize("damage", ["bit", "zeros", "cut", "longer", "gone"])
+def test_damage_is_seen_and_named(name: str, damage: str, tmp_path: Path) -> None:
+    store, _ = write(tmp_path / "s", documents([1, 2, 3], list(range(1, 900)), masked=1), documents([4, 5]))
+    assert verify_store(store.folder) == []
+    path = store.folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "bit":
+        content[len(content) // 2] ^= 1
+    elif damage == "zeros":
+        content[-8:] = bytes(min(8, len(content)))
+    path.write_bytes({"cut": content[:-2], "longer": content + b"0"}.get(damage, content))
+    if damage == "gone":
+        path.unlink()
+    [problem] = verify_store(store.folder)
+    assert problem.startswith(f"{name}: ")
+    with pytest.raises(HoneError, match=f"damaged.*{name}") as caught:
+        open_store(store.folder)
+    assert caught.value.fix == f"delete {store.folder} (it is only a cache) and run again"
+
+
+def test_a_large_store_is_read_whole_when_it_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, _ = write(tmp_path / "s", documents([1, 2, 3]))
-    path = store.folder / "train.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(HoneError, match="damaged"):
-        open_store(tmp_path / "s")
+    monkeypatch.setattr(manifest, "READ_WHOLE_BYTES", 0)
+    (store.folder / "train.bin").write_bytes(bytes(6))
+    assert open_store(store.folder).train.n_documents == 1, "its sizes are those of the manifest"
+    assert verify_store(store.folder) == ["train.bin: the content is not what was written"]
+
+
+def test_an_index_that_does_not_fit_is_a_problem_whatever_the_manifest_says(tmp_path: Path) -> None:
+    store, _ = write(tmp_path / "s", documents([1, 2, 3]))
+    np.save(store.folder / "train.docs.npy", np.array([0, 2]))
+    meta = json.loads((store.folder / "meta.json").read_text())
+    seal(store.folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")})
+    [problem] = verify_store(store.folder)
+    assert problem.startswith("train.docs.npy: ") and "does not fit" in problem
+
+
+def test_the_manifest_written_on_the_way_is_that_of_the_files(tmp_path: Path) -> None:
+    store, _ = write(tmp_path / "s", documents([1, 2, 3], [4], [5, 6], masked=1), documents([7, 8]))
+    found = describe_files(store.folder)
+    del found["meta.json"]
+    assert store.meta["files"] == found
 
 
 def test_bin_documents_end_at_the_end_token(tmp_path: Path) -> None:
@@ -148,3 +191,49 @@ def test_second_prepare_opens_the_store_and_any_change_makes_another(
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"prompt": "new", "completion": "row"}) + "\n")
     assert not hone.prepare(hone.load_config(settings)).cached
+
+
+def test_a_damaged_store_is_named_and_written_again(
+    model_folder: Path, write_rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_rows("rows.jsonl", [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(20)])
+    config = hone.load_config({"model_name_or_path": str(model_folder), "train_file": str(path)})
+    first = hone.prepare(config)
+    want = contents(first.store.train)
+    tokens = first.store.folder / "train.bin"
+    tokens.write_bytes(bytes(len(tokens.read_bytes())))
+    again = hone.prepare(config)
+    assert not again.cached and contents(again.store.train) == want and verify_store(again.store.folder) == []
+    [warning] = [record.getMessage() for record in caplog.records if record.module == "prepare"]
+    assert str(again.store.folder) in warning and "train.bin" in warning and "written again" in warning
+    assert hone.prepare(config).cached
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks processes")
+def test_many_cold_starts_at_once_make_one_store(model_folder: Path, write_rows: Any, tmp_path: Path) -> None:
+    path = write_rows("rows.jsonl", [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(20)])
+    keys = {"model_name_or_path": str(model_folder), "train_file": str(path), "token_cache_dir": str(tmp_path / "t")}
+    hone.prepare(hone.load_config({**keys, "token_cache_dir": str(tmp_path / "other")}))  # imports what it needs
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        assert hone.prepare(hone.load_config(keys)).store.train.n_documents
+
+    processes = [context.Process(target=start) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    [store] = (tmp_path / "t").iterdir()
+    assert verify_store(store) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows deletes no file that is open")
+def test_removing_the_cache_does_not_disturb_who_reads_it(tmp_path: Path) -> None:
+    store, _ = write(tmp_path / "tokens" / "s", documents([1, 2, 3], masked=1))
+    [entry] = cache_entries(tmp_path)
+    remove([entry])
+    assert list((tmp_path / "tokens").iterdir()) == [] and contents(store.train) == [[1, 2, 3]]

@@ -290,7 +290,8 @@ def contamination_of(
         seconds=round(time.perf_counter() - began, 2),
     )
     with suppress(HoneError, OSError):  # a full or read-only cache: the result is here all the same
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if store.folder is None:  # a store that was removed meanwhile does not come back as a folder without tokens
+            cache.mkdir(parents=True, exist_ok=True)
         write(path, result)
     return result
 

@@ -11,6 +11,7 @@ import gc
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import time
@@ -41,8 +42,11 @@ from hone.data.truncate import TokenDataset
 from hone.errors import HoneError, placed
 from hone.files import disk_errors
 from hone.progress import counted, stage
+from hone.publish import META
 from hone.results.contamination import Contamination
 from hone.show import few_rows
+
+log = logging.getLogger("hone")
 
 Examples = Iterable[tuple[Row, Example]]
 
@@ -164,8 +168,11 @@ def _from_rows(
 ) -> tuple[Store, bool]:
     """The token store of the rows, and whether it was there already."""
     folder, sources, settings = store_place(data, task, tokenizer)
-    if (folder / "meta.json").is_file():
-        return open_store(folder), True
+    if (folder / META).is_file():
+        try:
+            return open_store(folder), True
+        except HoneError as error:
+            log.warning("%s: %s: it is written again", folder, error.what)
 
     dropped = Dropped()
     names: list[str] = []  # of classes: filled while the rows are consumed, as the counts of `dropped` are
@@ -210,7 +217,7 @@ def store_place(
 
 def is_prepared(data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether `prepare` would find the tokens on the disk, and need not tokenise."""
-    return is_bin(files_of(data, "train")) or (store_place(data, task, tokenizer)[0] / "meta.json").is_file()
+    return is_bin(files_of(data, "train")) or (store_place(data, task, tokenizer)[0] / META).is_file()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ the encode rule, the split). It holds two splits, `train` and `val`, each as
     train.mask      one byte a token, 1 = supervised; absent when every token is
     train.docs.npy  (documents + 1,) int64, where each document starts, and where the last one ends
     train.labels.npy  (documents,) int32, the number of each document's class; only where rows are labelled
-    meta.json       format, dtype, counts of everything read, dropped and why
+    meta.json       format, dtype, counts of everything read, dropped and why; the manifest of the files above
 
 Writing it: `store_writer.py`. Which documents go where: `split.py`. Cutting to a length: `truncate.py`.
 """
@@ -20,8 +20,9 @@ import numpy as np
 
 from hone.errors import HoneError
 from hone.files import read_json
+from hone.publish import META, seal_problems
 
-FORMAT = 1  # raise when the meaning of the files changes: old stores are then written anew
+FORMAT = 2  # raise when the meaning of the files changes: old stores are then written anew
 SEARCHED_AT_ONCE = 1 << 20  # tokens: bounds memory
 
 
@@ -59,13 +60,15 @@ def empty_split() -> Split:
 
 
 def open_store(folder: Path) -> Store:
-    """Memory-map a finished store.
+    """Memory-map a finished store. A small one is compared with its manifest wholly, a large one by its sizes.
 
     Raises:
-        HoneError: a file is missing, truncated or of another format.
+        HoneError: a file is missing, damaged or of another format.
     """
     try:
-        meta = read_json(folder / "meta.json")
+        if found := seal_problems(folder):
+            raise _damaged(folder, "; ".join(found))
+        meta = read_json(folder / META)
         if meta["format"] != FORMAT:
             raise HoneError(f"token store of format {meta['format']}, expected {FORMAT}", where=str(folder))
         dtype = np.dtype(meta["dtype"])
@@ -75,6 +78,17 @@ def open_store(folder: Path) -> Store:
         raise HoneError(error.what, where=error.where, fix=fix) from error
     except (OSError, ValueError, KeyError, TypeError) as error:  # cut off, deleted, or not what we write
         raise _damaged(folder, str(error)) from error
+
+
+def verify_store(folder: Path) -> list[str]:
+    """What is damaged in a store, each problem beginning with its file's name; every byte is read."""
+    found = seal_problems(folder, whole=True)
+    if not found:
+        try:
+            open_store(folder)
+        except HoneError as error:
+            return [f"{Path(error.where or folder).name}: {error.what}"]
+    return found
 
 
 def _damaged(path: Path, reason: str) -> HoneError:

@@ -1,24 +1,25 @@
 """Writing a token store (`store.py` says what it holds), in memory that does not grow with the tokens.
 
-It is written under a temporary name and renamed when complete: an interrupted run leaves nothing that looks finished.
+It is written aside and renamed when complete (`publish.py`): an interrupted run leaves nothing that looks finished, and
+of runs that write the same store at once the first one publishes.
 """
 
 import hashlib
 import os
-import shutil
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import psutil
 
 from hone.data.encode import Encoded
 from hone.data.split import TRAIN, VAL, Dropped, SplitRule, assign_sides
 from hone.data.store import FORMAT, Store, open_store
 from hone.errors import HoneError
-from hone.files import disk_errors, fsync_path, write_json_atomic
+from hone.files import disk_errors, fsync_path
+from hone.manifest import FileAbout, describe_file
+from hone.publish import SETTING, begin, discard, publish, seal
 
 WAITING_TOKENS = 1 << 16  # tokens that are written at once
 COPY_TOKENS = 1 << 20  # tokens copied at once when a store is split: bounds memory
@@ -34,7 +35,7 @@ def write_store(
     dropped: Dropped,
     meta: dict[str, Any],
 ) -> Store:
-    """Write a whole store under a temporary name, then rename it to `folder`.
+    """Write a whole store aside, then rename it to `folder`; one that another process has published by then stays.
 
     Args:
         validation_rows: held-out documents given by the user; None to hold some of `rows` out.
@@ -43,28 +44,23 @@ def write_store(
     Raises:
         HoneError: no document is left for training, or the disk is full.
     """
-    with disk_errors(folder, "token_cache_dir=… (or HONE_CACHE)"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder.parent)
-        temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-        temporary.mkdir()
+    with disk_errors(folder, SETTING):
+        aside = begin(folder)
         try:
-            counts = _write_splits(temporary, rows, validation_rows, rule, token_dtype(vocab_size), dropped)
+            dtype = token_dtype(vocab_size)
+            counts, files = _write_splits(aside.path, rows, validation_rows, rule, dtype, dropped)
             meta = {
                 "format": FORMAT,
-                "dtype": token_dtype(vocab_size).name,
+                "dtype": dtype.name,
                 "vocab_size": vocab_size,
                 **meta,
                 "splits": counts,
                 "dropped": [{"reason": r, "count": n, "first": dropped.first[r]} for r, n in dropped.counts.items()],
             }
-            write_json_atomic(temporary / "meta.json", meta)
-            fsync_path(temporary)
-            shutil.rmtree(folder, ignore_errors=True)  # only ever an older format or a damaged one
-            temporary.rename(folder)
-            fsync_path(folder.parent)
+            seal(aside.path, meta, files)
+            publish(aside, folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(aside)
     return open_store(folder)
 
 
@@ -75,8 +71,9 @@ def _write_splits(
     rule: SplitRule,
     dtype: np.dtype[Any],
     dropped: Dropped,
-) -> dict[str, Any]:
-    everything, train, val = (TokenWriter(folder, name, dtype) for name in ("all", "train", "val"))
+) -> tuple[dict[str, dict[str, int]], dict[str, FileAbout]]:
+    """What each split holds, and the manifest of the files."""
+    everything, train, val = (TokenWriter(folder, name, dtype, name != "all") for name in ("all", "train", "val"))
     for row in rows:
         everything.add(row)
     everything.flush()
@@ -90,12 +87,11 @@ def _write_splits(
     starts, sides = assign_sides(starts, digests, held, rule, dropped)
     _copy(everything, starts, sides, train, val)
     everything.discard()
-    for writer in (train, val):
-        writer.finish()
-    return {
-        name: {"documents": len(w.starts) - 1, "tokens": w.n_tokens, "supervised_tokens": w.n_supervised}
-        for name, w in (("train", train), ("val", val))
+    counts = {
+        w.name: {"documents": len(w.starts) - 1, "tokens": w.n_tokens, "supervised_tokens": w.n_supervised}
+        for w in (train, val)
     }
+    return counts, train.finish() | val.finish()
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -104,15 +100,20 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 class TokenWriter:
-    """Appends documents to `<name>.bin` and `.mask`; only the index (16 bytes a document) stays in memory."""
+    """Appends documents to `<name>.bin` and `.mask`; only the index (16 bytes a document) stays in memory.
 
-    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any]) -> None:
+    Args:
+        stays: False for files that are discarded: they need no digests.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], stays: bool) -> None:
         self.folder, self.name, self.dtype = folder, name, dtype
         self.starts, self.digests, self.labels = array("q", [0]), array("Q"), array("i")
         self.n_tokens = self.n_supervised = 0
         self._bin: BinaryIO = (folder / f"{name}.bin").open("wb")
         self._mask: BinaryIO = (folder / f"{name}.mask").open("wb")
         self._hash = hashlib.blake2b(digest_size=8)
+        self._stays, self._sums = stays, {"bin": hashlib.sha256(), "mask": hashlib.sha256()}  # for the manifest
         self._waiting: list[Encoded] = []
         self._waiting_tokens = 0
 
@@ -148,25 +149,35 @@ class TokenWriter:
 
     def append(self, ids: np.ndarray, mask: np.ndarray) -> None:
         """Write tokens (n,) of the store's dtype and their mask (n,) uint8, without ending a document."""
-        self._bin.write(ids.tobytes())
-        self._mask.write(mask.tobytes())
+        for name, file, content in (("bin", self._bin, ids.tobytes()), ("mask", self._mask, mask.tobytes())):
+            file.write(content)
+            if self._stays:
+                self._sums[name].update(content)
         self.n_tokens += len(ids)
         self.n_supervised += int(np.count_nonzero(mask))
 
-    def finish(self) -> None:
-        """Write the index and bring everything to the disk; a mask that masks nothing is left out."""
+    def finish(self) -> dict[str, FileAbout]:
+        """Write the index and bring everything to the disk; a mask that masks nothing is left out. The manifest."""
         self.flush()
+        sizes = {"bin": self.n_tokens * self.dtype.itemsize, "mask": self.n_tokens}
         for file in (self._bin, self._mask):
             os.fsync(file.fileno())
             file.close()
         if self.n_supervised == self.n_tokens:
             self.path("mask").unlink()
+            del sizes["mask"]
+        files: dict[str, FileAbout] = {
+            self.path(suffix).name: {"bytes": size, "sha256": self._sums[suffix].hexdigest()}
+            for suffix, size in sizes.items()
+        }
         indices = {"docs.npy": np.frombuffer(self.starts, dtype=np.int64)}
         if self.labels:
             indices["labels.npy"] = np.frombuffer(self.labels, dtype=np.int32)
         for suffix, values in indices.items():
             np.save(self.path(suffix), values)
             fsync_path(self.path(suffix))
+            files[self.path(suffix).name] = describe_file(self.path(suffix))
+        return files
 
     def flush(self) -> None:
         self._write_waiting()
@@ -201,11 +212,3 @@ def _copy(everything: TokenWriter, starts: np.ndarray, sides: np.ndarray, train:
             for side, writer in writers.items():
                 keep = np.repeat(sides[first:last] == side, sizes)
                 writer.append(ids[keep], mask[keep])
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Delete what a killed process left half written; a live process's temporary folder is left alone."""
-    for path in parent.glob("*.tmp-*"):
-        pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and int(pid) != os.getpid() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
