@@ -11,7 +11,7 @@ import hone
 from conftest import pairs
 from hone.data.tokenizer import tokenizer_of
 from hone.models.build import build_model
-from hone.planning.memory import LiveBytes, engine_without_weights, fullest_batches, pass_memory, step_memory
+from hone.planning.memory import LiveBytes, engine_without_weights, fullest_batches, pass_memory, step_memory, within
 from hone.runs import Run
 from hone.tasks import task_of
 from hone.training.arguments import training_arguments
@@ -117,3 +117,17 @@ def test_accumulation_keeps_gradients_and_evaluation_holds_less(engines: Any) ->
         ids = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
         assert pass_memory(counted, planned.model, lambda model, ids=ids: model(**ids, use_cache=False)) < step.peak
     assert peaks[2] > peaks[1]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_micro_batch_within_the_other_need_not_be_followed(accumulation: int, engines: Any) -> None:
+    found = []
+    for first_counts in (True, False):
+        _, planned = engines("gpt2", gradient_accumulation_steps=accumulation)
+        rows = sorted(range(len(planned.attached.dataset)), key=lambda i: int(planned.attached.dataset.lengths[i]))
+        assert within(planned.attached, rows[:2], rows[-2:]) and not within(planned.attached, rows[-2:], rows[:2])
+        given = [planned.attached.collate([planned.attached.dataset[i] for i in two]) for two in (rows[:2], rows[-2:])]
+        step = step_memory(LiveBytes(planned.model), planned, given, first_counts=first_counts)
+        found.append([getattr(step, name) for name in ("gradients", "optimizer", "activations", "logits", "peak")])
+    assert found[0][:4] == found[1][:4]
+    assert found[0][4] == pytest.approx(found[1][4], rel=1e-2)

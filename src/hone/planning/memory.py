@@ -117,7 +117,12 @@ def footprint(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -
             evaluation = counted.now + pass_memory(counted, model, measure)
         attached, train = engine.attached, config.train
         batches = fullest_batches(attached, train.per_device_train_batch_size, train.seed, train.num_train_epochs)
-        step = step_memory(counted, engine, [attached.collate([attached.dataset[i] for i in rows]) for rows in batches])
+        step = step_memory(
+            counted,
+            engine,
+            [attached.collate([attached.dataset[i] for i in rows]) for rows in batches],
+            first_counts=not within(attached, *batches) if task.token_rows else True,
+        )
         if measure is not None:  # with the optimizer, as in the middle of a training
             evaluation = weights + step.optimizer + pass_memory(counted, model, measure)
     except Exception as error:  # data decides the shapes of some architectures (experts): they cannot be followed
@@ -164,6 +169,20 @@ def fullest_batches(attached: Attached, size: int, seed: int, epochs: float) -> 
         batches.set_epoch(epoch)
         fullest = max([fullest, *batches], key=attached.n_tokens)
     return [first, fullest]
+
+
+def within(attached: Attached, one: list[int], other: list[int]) -> bool:
+    """Whether each tensor of a step on the rows `one` is at most as large as on the rows `other`.
+
+    Each example of the one is matched with a longer one of the other; there are no more labels to score, either.
+    """
+    if attached.layout == "packed" or attached.cache is not None or len(one) > len(other):
+        return False
+    if attached.micro_batch_tokens is not None and attached.n_tokens(other) > attached.micro_batch_tokens:
+        return False
+    lengths = [sorted((int(attached.dataset.lengths[i]) for i in rows), reverse=True) for rows in (one, other)]
+    scored = [sum(int((attached.dataset[i]["labels"] >= 0).sum()) for i in rows) for rows in (one, other)]
+    return all(a <= b for a, b in zip(*lengths)) and scored[0] <= scored[1]
 
 
 def _evaluation(engine: HoneTrainer, config: Config, task: Task, data: Prepared) -> Callable[[Any], Any]:
@@ -221,7 +240,9 @@ def without_memory(model: torch.nn.Module, device: str) -> None:
                     store[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
-def step_memory(counted: "LiveBytes", engine: HoneTrainer, batches: list[dict[str, Any]]) -> StepMemory:
+def step_memory(
+    counted: "LiveBytes", engine: HoneTrainer, batches: list[dict[str, Any]], *, first_counts: bool = True
+) -> StepMemory:
     """Train on micro-batches one after another, as the engine does, and step the optimizer after each.
 
     Of a micro-batch that goes forward in pieces, the largest is looked at; where gradients are accumulated, it meets
@@ -229,6 +250,8 @@ def step_memory(counted: "LiveBytes", engine: HoneTrainer, batches: list[dict[st
 
     Args:
         counted: of the engine's model (`without_memory`). batches: as collated.
+        first_counts: False where a later batch needs more of everything, and the gradients that the first one leaves
+            are all that is needed of it.
     """
     model: Any = engine.accelerator.prepare_model(engine.model, device_placement=False)  # mixed precision
     if engine.args.gradient_checkpointing:
@@ -255,7 +278,11 @@ def step_memory(counted: "LiveBytes", engine: HoneTrainer, batches: list[dict[st
         optimizer = engine.create_optimizer() if per_number is None else None
         for number, parts in enumerate(pieces):
             start = counted.now
-            engine.training_step(model, max(parts, key=lambda part: int(part["input_ids"].numel())), 1)
+            if number > 0 or first_counts:
+                engine.training_step(model, max(parts, key=lambda part: int(part["input_ids"].numel())), 1)
+            else:
+                for p in trained:
+                    p.grad = torch.zeros_like(p)
             gradients = sum(p.grad.untyped_storage().nbytes() for p in trained if p.grad is not None)
             if engine.args.max_grad_norm > 0:
                 engine.accelerator.clip_grad_norm_(model.parameters(), engine.args.max_grad_norm)
