@@ -83,10 +83,12 @@ def classification_loss(
     return nll.sum() / (len(labels) if num_items is None else num_items)
 
 
-def refuse_bad_loss(loss: float, step: int) -> None:
-    """Raise a HoneError if a loss is infinite or no number: whatever follows would be too."""
+def refuse_bad_loss(loss: float, step: int, what: str = "loss", examples: Sequence[int] = ()) -> None:
+    """Raise `Diverged` if a loss, or the norm of a gradient, is infinite or no number: what follows would be too."""
     if not math.isfinite(loss):
-        raise _diverged(f"the loss is {loss} at step {step}")
+        error = _diverged(f"the {what} is {loss} at step {step}")
+        error.examples = examples
+        raise error
 
 
 def refuse_diverged(model: nn.Module) -> None:
@@ -100,7 +102,9 @@ def refuse_diverged(model: nn.Module) -> None:
 
 
 class Diverged(HoneError):
-    """Numbers of the training are not finite any more."""
+    """Numbers of the training are not finite any more. examples: of the step in which it was seen, by their numbers."""
+
+    examples: Sequence[int] = ()
 
 
 def _diverged(what: str) -> Diverged:

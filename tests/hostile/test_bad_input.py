@@ -302,14 +302,14 @@ SMALL_RATE = "takes about 0.001 with method: full): learning_rate=0.001 "
 
 def test_a_loss_that_is_no_number(project: Path, hone: Hone, refused: Refused) -> None:
     settings = ("learning_rate=1e6", "max_steps=8", "validation_split_percentage=0")
-    refused(hone("train", "cfg.yaml", *settings), "the loss is nan at step", SMALL_RATE, "overwrite=true")
+    refused(hone("train", "cfg.yaml", *settings), "the loss is nan at step", "with the rows train.jsonl:", SMALL_RATE)
     assert not (project / "out/model.safetensors").exists()
     assert json.loads((project / "out/status.json").read_text())["status"] == "failed"
     # the same when no step in between is logged, and no checkpoint of it is kept
     quiet = ("logging_steps=100", "output_dir=quiet")
     refused(hone("train", "cfg.yaml", *settings, *quiet), "training diverged", SMALL_RATE)
     saving = ("logging_steps=100", "save_strategy=steps", "save_steps=1", "output_dir=saving")
-    refused(hone("train", "cfg.yaml", *settings, *saving), "no longer finite", "training diverged")
+    refused(hone("train", "cfg.yaml", *settings, *saving), "checkpoint-", "has the last weights", "training diverged")
     assert len(list((project / "saving").glob("checkpoint-*"))) < 8
     assert not list(project.glob("*/model.safetensors"))[1:]  # but the base's
 

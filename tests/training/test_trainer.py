@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
+import hone
+from conftest import pairs
 from hone.data.batches import EpochBatches
 from hone.runs import Run
 from hone.training.trainer import RunTrainer
@@ -50,3 +52,35 @@ def test_another_trainer_can_have_them(tiny_model: Any, tmp_path: Path) -> None:
     assert seen == expected + [i for batch in batches for i in batch]
     assert [path.name for path in Run(tmp_path).checkpoints()] == ["checkpoint-8"], "the older ones went"
     assert [line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line] == [0.5, 0.5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batching", ["flat", "packed", "padded"])
+def test_the_examples_of_a_step_are_known(
+    batching: str, tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the step at hand have as many tokens as the step counts: the message of a bad step names their rows."""
+    config = hone.load_config(
+        {"model_name_or_path": str(model_folder), "train_file": str(write_rows("rows.jsonl", pairs(22))), "bf16": False,
+         "batching": batching, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2, "use_cpu": True,
+         "num_train_epochs": 2, "eval_base": False, "sample_prompts": 0, "output_dir": str(tmp_path / "run"),
+         "max_length": 48, "validation_split_percentage": 10, "logging_steps": 1}
+    )  # fmt: skip
+    lengths = hone.prepare(config).train.lengths
+    seen: list[tuple[int, int]] = []
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append((trainers[0].progress.tokens, int(lengths[trainers[0].examples_of_step()].sum())))
+
+    trainers: list[Any] = []
+    entered = RunTrainer.enter
+
+    def enter(self: Any, *args: Any, **kwargs: Any) -> None:
+        trainers.append(self)
+        entered(self, *args, **kwargs)
+
+    monkeypatch.setattr(RunTrainer, "enter", enter)
+    hone.train(config, callbacks=[Look()])
+    counted = [after - before for (before, _), (after, _) in zip([(0, 0), *seen], seen)]
+    assert len(seen) > 4 and counted == [tokens for _, tokens in seen]

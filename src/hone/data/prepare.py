@@ -124,7 +124,7 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
             validation,
             tokenizer,
             cache=token_cache(data.token_cache_dir),
-            places=functools.partial(_places, data, task),
+            places=functools.partial(places, data, task),
             however_long=data.overlap == "drop",
         )
         train = contamination.without_contaminated_rows(train, found) if data.overlap == "drop" else train
@@ -278,7 +278,7 @@ def _encoded(
     return form, template, task.encode(counted(found, what), reading)
 
 
-def _places(data: DataSection, task: TaskData, side: Side, texts: Sequence[str]) -> list[str | None]:
+def places(data: DataSection, task: TaskData, side: Side, texts: Sequence[str]) -> list[str | None]:
     """File and line of the rows that texts of one side were formatted from; not looked for on the hub."""
     paths = files_of(data, side) or files_of(data, "train")
     if data.dataset_name or is_bin(paths):

@@ -21,7 +21,9 @@ from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.rates import lower_rate
 from hone.config.schema import Config
-from hone.data.prepare import Prepared, describe, prepare
+from hone.config.sections.data import DataSection
+from hone.data.dataset import Dataset
+from hone.data.prepare import Prepared, describe, places, prepare
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError, Interrupted
@@ -52,6 +54,8 @@ from hone.training.checkpoint import (
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
 
 log = logging.getLogger("hone")
+
+ROWS_NAMED = 8  # of a step that went wrong
 
 
 def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerCallback] = ()) -> Run:
@@ -135,7 +139,8 @@ def _train_and_save(
         refuse_other_base(model, checkpoint, str(config.model.model_name_or_path))
     if config.eval.eval_base:
         measure(bench, "base", model)
-    model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
+    with _rows_named(run, config.data, task, tokenizer, data.train):
+        model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
     save_model(model, tokenizer, data.template, run.folder)
     run.update(stage="saved", try_it=task.try_it)
     log.info("saved the model to %s", run.folder)
@@ -216,6 +221,23 @@ def _status(run: Run) -> Iterator[None]:
             run.update(status="failed", error=str(exception), seconds=seconds())
         raise
     run.update(status="finished", error=None, seconds=seconds())
+
+
+@contextmanager
+def _rows_named(
+    run: Run, section: DataSection, task: Task, tokenizer: PreTrainedTokenizerBase, train: Dataset
+) -> Iterator[None]:
+    """A training that diverged names the rows of the step, and the last checkpoint of finite weights."""
+    try:
+        yield
+    except Diverged as error:
+        some = error.examples[:ROWS_NAMED]
+        texts = [tokenizer.decode(train.preview(i).ids.tolist()) for i in some]
+        found = dict.fromkeys(place for place in places(section, task, "train", texts) if place)
+        more = f" and {len(error.examples) - len(some):,} more" if len(error.examples) > len(some) else ""
+        rows = f", with the rows {', '.join(found)}{more}" if found else ""
+        kept = f"; {run.checkpoints()[-1]} has the last weights that are saved" if run.checkpoints() else ""
+        raise Diverged(f"{error.what}{rows}{kept}") from error
 
 
 @contextmanager

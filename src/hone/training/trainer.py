@@ -11,6 +11,7 @@ first three do not ask what is learned: `class Mine(RunTrainer, DPOTrainer)` giv
 
 import functools
 import logging
+import math
 import os
 import shutil
 import time
@@ -35,11 +36,11 @@ from transformers.trainer_callback import DefaultFlowCallback, TrainerState
 from hone.accelerations.attach import Attached
 from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
-from hone.data.batches import EpochBatches
+from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError, first_line
 from hone.files import disk_errors, write_json_atomic
-from hone.loss import Loss, refuse_diverged
+from hone.loss import Loss, refuse_bad_loss, refuse_diverged
 from hone.models.adapter import BASE, base_identity
 from hone.runs import SAVING, Run
 from hone.training.callbacks import Progress
@@ -91,6 +92,7 @@ class RunTrainer(Trainer):
         )
         if not len(batches):
             raise HoneError(f"{len(self.train_dataset)} examples are too few for {self.args.world_size} processes")
+        self._batches = batches
         self.add_callback(_SetEpoch(batches))
         return DataLoader(
             self.train_dataset,
@@ -272,6 +274,8 @@ class HoneTrainer(RunTrainer):
         )
         self.enter(run, measure=measure, keep_checkpoints=keep_checkpoints)
         self.attached, self.inputs = attached, inputs
+        self.step_loss: Any = 0.0  # of the step at hand, on its device
+        self.add_callback(_FiniteLoss(self))
         if attached.cache:
             self.add_callback(_CloseCache(attached.cache))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
@@ -294,12 +298,47 @@ class HoneTrainer(RunTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
         step = super().training_step
-        return torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
+        loss = torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
+        self.step_loss += loss.detach()
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        self.refuse_bad_step()
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and self.accelerator.scaler is None:  # fp16 skips such a step and lowers its scale
+            refuse_bad_loss(float(norm), self.state.global_step + 1, "norm of the gradient", self.examples_of_step())
+        return norm
+
+    def refuse_bad_step(self) -> None:
+        """Raise `Diverged` if the loss of the step at hand is no number: its gradient must not reach the weights."""
+        if not math.isfinite(loss := float(self.step_loss)):
+            refuse_bad_loss(loss, self.state.global_step + 1, examples=self.examples_of_step())
+
+    def examples_of_step(self) -> list[int]:
+        """The numbers of the training examples in the step at hand, as far as this process has them."""
+        micro_batches, each = list(self._batches), self.args.gradient_accumulation_steps
+        first = self.state.global_step % -(-len(micro_batches) // each) * each
+        rows = [row for batch in micro_batches[first : first + each] for row in batch]
+        dataset = self.attached.dataset
+        return [i for row in rows for i in dataset.rows[row]] if isinstance(dataset, PackedDataset) else rows
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the task's inputs and the attached accelerations."""
         with self.attached.forward(inputs) as given:
             return super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
+
+
+class _FiniteLoss(TrainerCallback):
+    """Each step's loss is looked at before the weights take the step, also where gradients are not clipped."""
+
+    def __init__(self, trainer: HoneTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_loss = 0.0
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.refuse_bad_step()
 
 
 class _CloseCache(TrainerCallback):
