@@ -124,6 +124,13 @@ def test_parts_of_a_run(name: str, run: Path, tmp_path: Path) -> None:
     assert [Path(p.split(":")[0]).name for p in verify(str(folder)).problems] == ["model.safetensors"]
 
 
+def test_the_folders_of_the_cache(finished: Path, tmp_path: Path) -> None:
+    tokens = Path(shutil.copytree(finished / "tokens", tmp_path / "tokens"))
+    assert verify(str(tokens)).problems == []
+    flip(next(tokens.glob("*/train.bin")))
+    assert "train.bin: the content is not what was written" in verify(str(tokens)).problems[0]
+
+
 def test_the_bundled_model_is_as_it_was_shipped(tmp_path: Path) -> None:
     assert verify("hone-base").problems == []
     assert set(read_sealed(bundled() / "manifest.json")["files"]) >= {
