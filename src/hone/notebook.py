@@ -135,8 +135,8 @@ class Runs(list[Run]):
 
     def _repr_html_(self) -> str:
         rows = [run_row(run) for run in self]
-        head = ["run", "status", "base", "data", "base_loss", "tuned_loss", "seconds"]
-        return _table(Table(head, [[_cell(row[name]) for name in head] for row in rows], "llllrrr"))
+        head = ["run", "status", "base", "data", "metric", "before", "after", "seconds"]
+        return _table(Table(head, [[_cell(row[name]) for name in head] for row in rows], "lllllrrr"))
 
 
 def find_runs(folder: str | Path = ".") -> Runs:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hone.results import Comparison, Difference, Estimate, Measurement
+from hone.results import ClassReport, ClassScores, Comparison, Difference, Estimate, Measurement
 from hone.results.benchmarks import CodeMeasurement
 
 NO_INTERVAL = "[one item: no interval]"
@@ -165,6 +165,21 @@ def shows(found: Difference, item: str, confidence: float) -> str:
         return f"{these} {'is' if found.n_items == 1 else 'are'} too few to show any change"
     effect = found.minimum_detectable_effect
     return "" if effect is None else f"{these} show a change of {effect:.2g} or more"
+
+
+def class_scores(found: ClassScores, missing: str = "-") -> list[str]:
+    """Precision, recall and F1 as cells; a dash each for a class without held-out rows, of which they do not exist.
+
+    >>> class_scores(ClassScores(precision=0, recall=0, f1=0, rows=0))
+    ['-', '-', '-']
+    """
+    scores = (found.precision, found.recall, found.f1)
+    return [f"{score:.3f}" if found.rows else missing for score in scores]
+
+
+def unmeasured_classes(found: ClassReport) -> list[str]:
+    """The classes without held-out rows."""
+    return [name for name, one in found.classes.items() if not one.rows]
 
 
 def code_line(found: CodeMeasurement) -> str:

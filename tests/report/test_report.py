@@ -16,8 +16,11 @@ from hone.config.load import load_config
 from hone.errors import HoneError
 from hone.report.blocks import Code, Figures, Points, Report, Table, Text
 from hone.report.build import build_report, write_report, write_report_or_say
+from hone.report.card import model_card
 from hone.report.folder import read_folder
 from hone.results import ClassReport, ClassScores, Estimate, Kind, Measurement, Sample, Verdict, write
+from hone.runs import Run
+from hone.tables.run import before_after, run_row, runs_table
 from written_run import compared, level, of, write_run
 
 FILES = [
@@ -293,6 +296,35 @@ def test_classes_have_a_matrix_or_their_most_frequent_confusions(run_folder: Pat
         assert matrix.rows[0] == ["class 0", *map(str, confusion[0])] and matrix.shade(0, 1) == 0.8
     else:
         assert len(matrix.rows) == 20 and matrix.head == ["true", "answered", "rows"]
+
+
+def test_a_class_without_held_out_rows_has_no_scores(run_folder: Path) -> None:
+    found = classified(0.5, [[8, 2], [0, 0]])
+    assert found.classes is not None
+    zero = ClassScores(precision=0.0, recall=0.0, f1=0.0, rows=0)
+    classes = found.classes.model_copy(update={"classes": {**found.classes.classes, "class 1": zero}})
+    for name in ("base", "tuned"):
+        write(run_folder / "eval" / f"{name}.json", found.model_copy(update={"classes": classes}))
+    scores = tables(build_report(read_folder(run_folder)), "Classes")[-1]
+    assert scores.rows[1] == ["class 1", "–", "–", "–", "0"] and scores.rows[0][1] == "0.500"
+    assert scores.caption == "tuned, class by class; –: no held-out rows of this class"
+    shown = before_after(Run(run_folder))
+    line = next(line for line in shown.splitlines() if line.startswith("class 1"))
+    assert line.split() == ["class", "1", "0", "0", "-", "-", "-"]
+    assert "-: no held-out rows of this class" in shown
+    card = model_card(read_folder(run_folder), "text-classification")
+    assert "How well it finds these was not measured, for want of held-out rows: class 1." in card
+
+
+def test_runs_are_listed_by_what_counts_for_their_task(run_folder: Path, tmp_path: Path) -> None:
+    assert "5.500 -> 4.250" in runs_table([Run(run_folder)])
+    for name, accuracy in (("base", 0.5), ("tuned", 0.75)):
+        write(run_folder / "eval" / f"{name}.json", classified(accuracy, [[8, 2], [1, 9]]))
+    assert "accuracy 0.500 -> 0.750" in runs_table([Run(run_folder)])
+    row = run_row(Run(run_folder))
+    assert (row["metric"], row["before"], row["after"]) == ("accuracy", 0.5, 0.75)
+    (run_folder / "eval/base.json").unlink()
+    assert "accuracy - -> 0.750" in runs_table([Run(run_folder)])
 
 
 def test_the_log_is_a_table_where_there_are_no_drawings(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

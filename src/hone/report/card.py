@@ -21,7 +21,7 @@ from hone.report.samples import sample_marks
 from hone.report.verdict import passing, verdict_of
 from hone.results import Measurement, SideBySide, side_by_side
 from hone.results.contamination import Contamination, leaked
-from hone.show import estimate, plural
+from hone.show import estimate, plural, unmeasured_classes
 
 CLASSIFIES = "text-classification"
 LOADERS = {tag: loader for loader, tag in TAGS.items()}
@@ -203,12 +203,16 @@ def _prompt(folder: Folder, tag: str, example: SideBySide | None) -> list[str]:
 def _classes(folder: Folder, example: SideBySide | None) -> list[str]:
     """What a classifier answers with, and a held-out text with its answer."""
     measured = list(folder.measured.values())
-    names = list(measured[-1].classes.classes) if measured and measured[-1].classes else []
+    report = measured[-1].classes if measured else None
+    names = list(report.classes) if report else []
     parts = []
     if names:
         more = f" and {len(names) - SHOWN_CLASSES:,} more" if len(names) > SHOWN_CLASSES else ""
         listed = ", ".join(inline(name) for name in names[:SHOWN_CLASSES])
         parts = ["## Classes", f"It answers with one of {len(names):,} classes: {listed}{more}."]
+        if report and (without := unmeasured_classes(report)):
+            listed = ", ".join(inline(name) for name in without[:SHOWN_CLASSES])
+            parts.append(f"How well it finds these was not measured, for want of held-out rows: {listed}.")
     if example is not None:
         truth = f"; the row says “{inline(example.reference)}”" if example.reference else ""
         parts += ["## Example", "A held-out text:", fenced(example.prompt)]

@@ -7,7 +7,7 @@ from hone.report.folder import Folder
 from hone.report.text import estimate, number, p_cell, p_text
 from hone.results import ClassReport, Comparison, Level, Measurement
 from hone.results.contamination import Memorization
-from hone.show import ENOUGH_TEXTS, plural
+from hone.show import ENOUGH_TEXTS, class_scores, plural, unmeasured_classes
 
 SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent confusions
 
@@ -111,11 +111,10 @@ def confusion(folder: Folder) -> Section | None:
         _matrix(f"{name}: rows of each class (down) by the answer (across)", found) for name, found in reports.items()
     ]
     which, last = list(reports.items())[-1]
-    rows = [
-        [label, *(f"{number:.3f}" for number in (one.precision, one.recall, one.f1)), f"{one.rows:,}"]
-        for label, one in last.classes.items()
-    ]
-    blocks.append(Table(["class", "precision", "recall", "F1", "rows"], rows, caption=f"{which}, class by class"))
+    rows = [[label, *class_scores(one, "–"), f"{one.rows:,}"] for label, one in last.classes.items()]
+    missing = "; –: no held-out rows of this class" if unmeasured_classes(last) else ""
+    caption = f"{which}, class by class{missing}"
+    blocks.append(Table(["class", "precision", "recall", "F1", "rows"], rows, caption=caption))
     return Section("Classes", blocks)
 
 

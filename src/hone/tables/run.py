@@ -15,9 +15,20 @@ from hone.report.takeaways import lower_loss
 from hone.report.verdict import verdict_of
 from hone.results import ClassReport, Level, Measurement, SideBySide, side_by_side
 from hone.runs import RESOLVED, Run, living_status
-from hone.show import ENOUGH_TEXTS, NO_INTERVAL, change_line, code_lines, estimate, plural, printable, table
+from hone.show import (
+    ENOUGH_TEXTS,
+    NO_INTERVAL,
+    change_line,
+    class_scores,
+    code_lines,
+    estimate,
+    plural,
+    printable,
+    table,
+    unmeasured_classes,
+)
 
-ROW_KEYS = ("run", "status", "base", "data", "last_loss", "base_loss", "tuned_loss", "seconds")
+ROW_KEYS = ("run", "status", "base", "data", "last_loss", "metric", "before", "after", "seconds")
 SHOWN_CLASSES = 12  # of a confusion matrix
 SAMPLE_LINES = 8  # of each generation that is shown
 SHOWN_SAMPLES = 2
@@ -102,10 +113,11 @@ def _confusion(found: ClassReport) -> str:
     """Rows of each class (down) by what was answered (across), with precision, recall and F1."""
     names = [printable(name) for name in found.classes]
     lines = [
-        [name, *map(str, counts), *(f"{number:.3f}" for number in (one.precision, one.recall, one.f1))]
+        [name, *map(str, counts), *class_scores(one)]
         for name, counts, one in zip(names, found.confusion, found.classes.values())
     ]
-    return table(["true \\ answered", *names, "precision", "recall", "F1"], lines)
+    shown = table(["true \\ answered", *names, "precision", "recall", "F1"], lines)
+    return f"{shown}\n-: no held-out rows of this class" if unmeasured_classes(found) else shown
 
 
 def _samples(folder: Folder) -> list[str]:
@@ -166,19 +178,24 @@ def _run_row(run: Run) -> dict[str, Any]:
         row["base"] = config.model.model_name_or_path or f"{config.model.model_type} (scratch)"
         row["data"] = str(files[0] if isinstance(files, list) else files) if files else config.data.dataset_name
     row["last_loss"] = metrics[-1]["loss"] if metrics else None
-    for name, found in (("base_loss", run.base), ("tuned_loss", run.tuned)):
-        row[name] = found.value("loss") if found and "loss" in found.metrics else None
+    before, after = run.base, run.tuned
+    last = after or before
+    row["metric"] = next(iter(last.metrics)) if last else None
+    for name, found in (("before", before), ("after", after)):
+        row[name] = found.value(row["metric"]) if found and row["metric"] in found.metrics else None
     row["seconds"] = status.get("seconds")
     return row
 
 
 def runs_table(found: list[Run]) -> str:
+    """A line for each; before and after by the headline of its task, named where that is not the loss."""
     if not found:
         return "no runs here"
     rows, damaged = [], []
     for row in map(run_row, found):
         damaged += [row["error"]] if "error" in row else []
-        change = f"{_number(row['base_loss'])} -> {_number(row['tuned_loss'])}"
+        metric = f"{row['metric']} " if row["metric"] not in (None, "loss") else ""
+        change = f"{metric}{_number(row['before'])} -> {_number(row['after'])}"
         base, data = (Path(str(row[key] or "-")).name for key in ("base", "data"))
         seconds = "-" if row["seconds"] is None else f"{row['seconds']:.0f} s"
         rows.append([row["run"], row["status"], base, data, _number(row["last_loss"]), change, seconds])
