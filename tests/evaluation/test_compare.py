@@ -11,11 +11,15 @@ from typer.testing import CliRunner
 
 import hone
 from hone.cli import app
+from hone.config.dump import resolved_yaml
+from hone.config.load import load_config
 from hone.errors import HoneError
 from hone.evaluation.compare import compare_code
 from hone.evaluation.held_out import fingerprint
+from hone.files import SEAL, _seal, read_sealed
 from hone.metrics.losses import ItemLosses, measurement_of
 from hone.results import Comparison, Estimate, Items, Kind, json_text, write
+from hone.results.contamination import Contamination
 from hone.show import measurement_line
 from hone.statistics.paired import Metric, compare_items, compare_metrics, estimate, items_of, paired, verdict
 from hone.tables.results import sentence
@@ -164,9 +168,9 @@ def test_damaged_measurements(tmp_path: Path, loss: dict[str, Any] | None, messa
     a = run_of(tmp_path / "a", tuned=losses(2))
     b = run_of(tmp_path / "b", tuned=losses(2))
     path = b / "eval" / "tuned.items.json"
-    content = json.loads(path.read_text())
+    content = read_sealed(path)
     content["metrics"] = {} if loss is None else {"loss": {**content["metrics"]["loss"], **loss}}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content | {SEAL: _seal(content)}))
     with pytest.raises(HoneError, match=message) as caught:
         hone.compare(a, b)
     assert caught.value.where == str(path)
@@ -357,3 +361,84 @@ def test_programs_of_other_tasks_are_left_out(tmp_path: Path) -> None:
     write(folder / "eval/tuned.code.json", programs(True, names=["y"]))
     assert compare_code(folder) is None
     assert "pass rate" not in CliRunner().invoke(app, ["compare", str(folder)]).stdout
+
+
+# ---- two runs that differ in more than their models ------------------------------------------------------------------
+
+
+def configured(folder: Path, held_out: str = "eval.jsonl", sha: str = "1", **keys: Any) -> Path:
+    """The files of a run that say what it was trained and measured on."""
+    given = {"train_file": "train.jsonl", "validation_file": held_out}
+    config = load_config({**given, **keys})
+    (folder / "config.resolved.yaml").write_text(resolved_yaml(config))
+    (folder / "env.json").write_text(json.dumps({"data": {"validation": [{"file": held_out, "sha256": sha}]}}))
+    return folder
+
+
+def contaminated(folder: Path, exact: int, near: int = 0, **keys: Any) -> Path:
+    found = {"n_items": 40, "n_contaminated": exact + near, "by_kind": {"exact": exact, "near": near}}
+    found_rows = Contamination.model_validate({**found, "rows": list(range(exact + near))})
+    write(folder / "eval/contamination.json", found_rows)
+    return configured(folder, **keys)
+
+
+def test_runs_that_differ_in_contamination_say_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("leaky", "clean", "none", "x")):
+        run_of(Path(name), tuned=losses(40, seed=seed))
+    contaminated(Path("leaky"), 36, 2)
+    contaminated(Path("clean"), 36, 2, overlap="drop")
+    contaminated(Path("none"), 0)
+    printed = CliRunner().invoke(app, ["compare", "leaky", "clean"]).stdout
+    assert printed.count("contamination differs") == 1
+    said = "of the 40 held-out documents of leaky, 36 are in the training rows and 2 nearly match one"
+    dropped = "clean was trained without the 38 rows that held one (overlap=drop)"
+    assert f"contamination differs: {said}; {dropped}. The numbers of leaky are" in printed
+    assert "The numbers of leaky are better than they would be on new rows\n" in printed
+    (note,) = hone.compare("none", "leaky").notes
+    assert note.startswith("contamination differs: none of the 40 held-out documents of none is in its training rows;")
+    (note,) = hone.compare("x", "leaky").notes
+    assert "for x it was not looked for" in note
+    for a, b in (("clean", "none"), ("x", "clean"), ("leaky", "leaky")):
+        assert hone.compare(a, b).notes == []
+    absolute = CliRunner().invoke(app, ["compare", str(tmp_path / "leaky"), str(tmp_path / "clean")]).stdout
+    assert f"differs: {said}; clean was" in absolute
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "says", "fix"),
+    [
+        ({"template": "instruction"}, {"template": "plain"},
+         "the rows are the same, their form is not: template is plain, and instruction in a", "the same template"),
+        ({"max_length": 64}, {"max_length": 128},
+         "the rows are the same, their form is not: max_length is 128, and 64 in a", "the same max_length"),
+        ({"max_eval_samples": 20}, {"max_eval_samples": 30},
+         "other rows are held out: max_eval_samples is 30, and 20 in a", "the same max_eval_samples"),
+        ({"template": "plain"}, {"template": "instruction", "held_out": "other.jsonl", "sha": "2"}, "", "measure both"),
+        ({}, {}, "", "measure both on the same rows"),
+    ],
+)  # fmt: skip
+def test_what_really_differs_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a: dict[str, Any], b: dict[str, Any], says: str, fix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configured(run_of(Path("a"), tuned=losses(30)), **a)
+    configured(run_of(Path("b"), tuned=losses(30).model_copy(update={"fingerprint": "other"})), **b)
+    with pytest.raises(HoneError) as found:
+        hone.compare("a", "b")
+    assert found.value.what == "measured on other documents than a" + (f": {says}" if says else "")
+    assert fix in str(found.value.fix)
+
+
+def test_the_template_that_was_chosen_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both configs say auto; what came of it is in template.json. And a share of the rows held out anew."""
+    monkeypatch.chdir(tmp_path)
+    for name, template, texts in (("a", "plain", "x"), ("b", "chat", "y")):
+        configured(run_of(Path(name), tuned=losses(30).model_copy(update={"fingerprint": texts})))
+        Path(name, "template.json").write_text(json.dumps({"template": template}))
+    with pytest.raises(HoneError, match="template is chat, and plain in a"):
+        hone.compare("a", "b")
+    for name, share in (("a", 10.0), ("b", 20.0)):
+        configured(Path(name), held_out="", validation_file=None, validation_split_percentage=share)
+    with pytest.raises(HoneError, match=r"rows are held out: validation_split_percentage is 20\.0, and 10\.0 in a"):
+        hone.compare("a", "b")

@@ -11,6 +11,7 @@ import numpy as np
 
 from hone.data.sources import read_rows
 from hone.errors import HoneError
+from hone.evaluation.differences import contamination_note, other_items
 from hone.grading.pass_at_k import passed_items
 from hone.models.source import check_source
 from hone.results import Comparison, Items
@@ -25,13 +26,14 @@ SAME_ITEMS = "measure both on the same rows: the same validation_file, template,
 class Measured:
     """One model: its name, its metrics, what an item is, and what tells whether the items are another model's too.
 
-    fingerprint: of the items' texts, None where it is not known. ids: of graded tasks.
+    fingerprint: of the items' texts, None where it is not known. folder: of a run. ids: of graded tasks.
     """
 
     name: str
     metrics: dict[str, Metric]
     item: str
     fingerprint: str | None = None
+    folder: Path | None = None
     ids: list[str] = field(default_factory=list)
 
 
@@ -61,7 +63,13 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
         metrics=metrics,
         only_in_a=only_a,
         only_in_b=only_b,
+        notes=[note] if (note := _contamination(left, right)) else [],
     )
+
+
+def _contamination(a: Measured, b: Measured) -> str:
+    """What differs between two runs that were measured on the same items; nothing of base and tuned of one."""
+    return contamination_note(a.folder, b.folder) if a.folder and b.folder and a.folder != b.folder else ""
 
 
 def compare_code(
@@ -116,7 +124,7 @@ def of_run(folder: Path, name: str) -> Measured:
             f"holds no measurement of its {name} model (eval/{name}.items.json)", where=str(folder), fix=fix
         )
     called = str(folder) if name == "tuned" else f"{folder} ({name})"
-    return Measured(called, metrics_of(items), items.item, items.fingerprint)
+    return Measured(called, metrics_of(items), items.item, items.fingerprint, folder)
 
 
 def of_results(path: Path) -> Measured:
@@ -150,15 +158,21 @@ def same_items(a: Measured, b: Measured) -> tuple[Measured, Measured]:
         return _chosen(a, both), _chosen(b, both)
     n = [len(next(iter(side.metrics.values())).numerator) for side in (a, b)]
     if a.item != b.item or n[0] != n[1]:
-        what = f"measured on {n[1]:,} {b.item}s, and {a.name} on {n[0]:,} {a.item}s"
-        raise HoneError(what, where=b.name, fix=SAME_ITEMS)
+        raise _other_items(f"measured on {n[1]:,} {b.item}s, and {a.name} on {n[0]:,} {a.item}s", a, b)
     common = [name for name in a.metrics if name in b.metrics]
     alike = [name for name in common if np.array_equal(a.metrics[name].weights, b.metrics[name].weights)]
     known = a.fingerprint is not None and b.fingerprint is not None
     if (a.fingerprint != b.fingerprint) if known else alike != common:
-        raise HoneError(f"measured on other {b.item}s than {a.name}", where=b.name, fix=SAME_ITEMS)
+        raise _other_items(f"measured on other {b.item}s than {a.name}", a, b)
     kept = [name for name in common if name in alike or _comparable(a.metrics[name], b.metrics[name])]
     return _with_metrics(a, kept), _with_metrics(b, kept)
+
+
+def _other_items(what: str, a: Measured, b: Measured) -> HoneError:
+    """The refusal, with what is known of why."""
+    known = other_items(a.folder, b.folder) if a.folder and b.folder else None
+    why, fix = known or ("", SAME_ITEMS)
+    return HoneError(f"{what}: {why}" if why else what, where=b.name, fix=fix)
 
 
 def _comparable(a: Metric, b: Metric) -> bool:

@@ -238,7 +238,7 @@ class Difference(Result):
 class Comparison(File):
     """Two models on the same items. a, b: their names. metrics: the headline first; its verdict is the verdict.
 
-    only_in_a, only_in_b: items that only one of them has, which are left out.
+    only_in_a, only_in_b: items that only one of them has, which are left out. notes: in what else the two differ.
     """
 
     a: str
@@ -249,6 +249,7 @@ class Comparison(File):
     metrics: dict[str, Difference] = Field(min_length=1)
     only_in_a: list[str] = Field(default_factory=list)
     only_in_b: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
 
     @property
     def headline(self) -> str:

@@ -90,6 +90,10 @@ def _notes(found: Comparison, code: Comparison | None) -> list[str]:
     for side, left_out in ((a, found.only_in_a), (b, found.only_in_b)):
         if left_out:
             notes.append(f"left out: {len(left_out):,} {item}s that only {side} has, as {left_out[0]}")
+    for note in found.notes:
+        for full, short in sorted([(found.a, a), (found.b, b)], key=lambda pair: -len(pair[0])):
+            note = note.replace(full, short)
+        notes.append(note)
     if 2.0 ** (1 - found.n_items) >= 1 - level:
         notes.append("so few items cannot show any difference: hold more out, or grade more tasks")
     return notes
