@@ -203,7 +203,7 @@ def test_rows_of_ones_own_stay(here: Path, refused: Refused) -> None:
 
 
 ASK_A_MODEL = ["generate NAME x", "chat NAME", "predict NAME --text x", "eval NAME", "merge NAME out", "compare NAME"]
-ASK_A_MODEL += ["report NAME", "eval NAME --text x", "compare NAME NAME"]
+ASK_A_MODEL += ["report NAME", "eval NAME --text x", "compare NAME NAME", "predict NAME qa.csv"]
 
 
 @pytest.mark.parametrize("line", ASK_A_MODEL)

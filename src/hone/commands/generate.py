@@ -167,6 +167,9 @@ def predict(
     if text and file is not None:
         raise HoneError("both --text and a file are given", fix="give one of them")
 
+    from hone.models.source import check_source
+
+    check_source(model)  # before the file is read as its training rows were
     texts = list(text) if text else _texts_of(file, Path(model))
     for row in hone.predict(model, texts):
         typer.echo(json.dumps(row, ensure_ascii=False) if as_json else f"{row['label']}\t{row['probability']:.4f}")
