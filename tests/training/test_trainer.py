@@ -84,3 +84,55 @@ def test_the_examples_of_a_step_are_known(
     hone.train(config, callbacks=[Look()])
     counted = [after - before for (before, _), (after, _) in zip([(0, 0), *seen], seen)]
     assert len(seen) > 4 and counted == [tokens for _, tokens in seen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batching", ["flat", "padded"])
+def test_out_of_memory_halves_the_pieces_and_not_the_step(
+    batching: str,
+    tmp_path: Path,
+    model_folder: Path,
+    write_rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As if more than 60 tokens at once were too many, which shows after their gradients are there: the step is done
+    again, with its earlier micro-batches. Weights as without it to 1e-6 (plain SGD, float32, sums in another order)."""
+    from safetensors.torch import load_file
+
+    settings = {
+        "model_name_or_path": str(model_folder), "train_file": str(write_rows("rows.jsonl", pairs(24))), "bf16": False,
+        "batching": batching, "per_device_train_batch_size": 6, "gradient_accumulation_steps": 2, "use_cpu": True,
+        "num_train_epochs": 2, "eval_base": False, "sample_prompts": 0, "validation_split_percentage": 0,
+        "optim": "sgd", "learning_rate": 0.05, "logging_steps": 1,
+    }  # fmt: skip
+    plain = hone.train(hone.load_config({**settings, "output_dir": str(tmp_path / "plain")}))
+    step = Trainer.training_step
+
+    def small(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = step(self, model, inputs, *args, **kwargs)
+        if inputs["input_ids"].numel() > 60:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return loss
+
+    monkeypatch.setattr(Trainer, "training_step", small)
+    tight = hone.train(hone.load_config({**settings, "output_dir": str(tmp_path / "tight")}))
+    assert "out of memory at step 1 (CUDA out of memory" in caplog.text and "micro_batch_tokens=" in caplog.text
+    for a, b in zip(plain.metric_lines(), tight.metric_lines(), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5) and a["tokens"] == b["tokens"]
+    one, other = (load_file(run.folder / "model.safetensors") for run in (plain, tight))
+    for name, tensor in one.items():
+        assert float((tensor - other[name]).abs().max()) <= 1e-6, name
+
+
+@pytest.mark.slow
+def test_single_examples_that_do_not_fit_are_out_of_memory(
+    tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr(Trainer, "training_step", full)
+    config = {"model_name_or_path": str(model_folder), "train_file": str(write_rows("rows.jsonl", pairs(8)))}
+    with pytest.raises(MemoryError, match="can't allocate memory"):
+        hone.train(hone.load_config({**config, "use_cpu": True, "output_dir": str(tmp_path / "run")}))

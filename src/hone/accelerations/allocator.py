@@ -11,6 +11,8 @@ import ctypes
 import gc
 import platform
 
+import torch
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 TOP_PAD = 64 << 20  # bytes that the heap grows by at a time
 
@@ -37,3 +39,9 @@ def give_back_freed_memory() -> None:
     gc.collect()  # an engine and its callbacks refer to each other
     if allocator_can_keep():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Hand what an accelerator's allocator keeps back to the device; no-op on a CPU."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()

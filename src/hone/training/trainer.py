@@ -9,6 +9,7 @@ Everything else (optimizers, schedules, clipping, mixed precision, accelerate, F
 first three do not ask what is learned: `class Mine(RunTrainer, DPOTrainer)` gives them to another trainer.
 """
 
+import dataclasses
 import functools
 import logging
 import math
@@ -33,12 +34,13 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import DefaultFlowCallback, TrainerState
 
+from hone.accelerations.allocator import empty_cache, give_back_freed_memory
 from hone.accelerations.attach import Attached
 from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
-from hone.errors import HoneError, first_line
+from hone.errors import HoneError, first_line, is_out_of_memory
 from hone.files import disk_errors, write_json_atomic
 from hone.loss import Loss, refuse_bad_loss, refuse_diverged
 from hone.models.adapter import BASE, base_identity
@@ -274,7 +276,8 @@ class HoneTrainer(RunTrainer):
         )
         self.enter(run, measure=measure, keep_checkpoints=keep_checkpoints)
         self.attached, self.inputs = attached, inputs
-        self.step_loss: Any = 0.0  # of the step at hand, on its device
+        self.step_batches: list[Any] = []  # the micro-batches of the step at hand
+        self.step_loss: Any = 0.0  # of those that are done, on its device
         self.add_callback(_FiniteLoss(self))
         if attached.cache:
             self.add_callback(_CloseCache(attached.cache))
@@ -293,14 +296,58 @@ class HoneTrainer(RunTrainer):
         for batch in batches:
             self.progress.tokens += batch.pop("num_tokens")
             self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
+        self.step_batches, self.step_loss = batches, 0.0
         return batches, num_items
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once."""
+        """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once.
+
+        Where that does not fit, the step begins again in smaller pieces, and so do all that follow.
+        """
+        try:
+            return self._in_pieces(model, inputs, num_items_in_batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.args.world_size > 1:  # others wait for this process's gradients
+                raise
+            reason = first_line(error)
+        done = next(i for i, batch in enumerate(self.step_batches) if batch is inputs)
+        while True:
+            self._halve_pieces(reason)
+            model.zero_grad()  # what reached the gradients before the memory ran out
+            give_back_freed_memory()
+            empty_cache(self.args.device)
+            self.step_loss = 0.0
+            try:
+                return [self._in_pieces(model, batch, num_items_in_batch) for batch in self.step_batches[: done + 1]][
+                    -1
+                ]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+
+    def _in_pieces(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
         step = super().training_step
         loss = torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
         self.step_loss += loss.detach()
         return loss
+
+    def _halve_pieces(self, reason: str) -> None:
+        """Take pieces of half the tokens from now on.
+
+        Raises:
+            MemoryError: they are single examples already.
+        """
+        before = max(piece["input_ids"].numel() for batch in self.step_batches for piece in self.attached.pieces(batch))
+        self.attached = dataclasses.replace(self.attached, micro_batch_tokens=max(1, before // 2))
+        after = max(piece["input_ids"].numel() for batch in self.step_batches for piece in self.attached.pieces(batch))
+        if after == before:
+            raise MemoryError(reason)
+        log.warning(
+            "out of memory at step %d (%s): it begins again in pieces of at most %d tokens, and so do all that follow; "
+            "micro_batch_tokens=%d begins so. What is learned stays the same",
+            *(self.state.global_step + 1, reason, before // 2, before // 2),
+        )
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self.refuse_bad_step()
@@ -333,9 +380,6 @@ class _FiniteLoss(TrainerCallback):
 
     def __init__(self, trainer: HoneTrainer) -> None:
         self.trainer = trainer
-
-    def on_step_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.step_loss = 0.0
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.refuse_bad_step()
