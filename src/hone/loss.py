@@ -83,12 +83,16 @@ def classification_loss(
     return nll.sum() / (len(labels) if num_items is None else num_items)
 
 
-def refuse_bad_loss(loss: float, step: int, what: str = "loss", examples: Sequence[int] = ()) -> None:
-    """Raise `Diverged` if a loss, or the norm of a gradient, is infinite or no number: what follows would be too."""
+def refuse_bad_loss(loss: float, step: int, examples: Sequence[int] = ()) -> None:
+    """Raise `Diverged` if a loss is infinite or no number: whatever follows would be too."""
     if not math.isfinite(loss):
-        error = _diverged(f"the {what} is {loss} at step {step}")
-        error.examples = examples
-        raise error
+        raise _diverged(f"the loss is {loss} at step {step}", examples)
+
+
+def refuse_bad_gradient(norm: float, step: int, examples: Sequence[int] = ()) -> None:
+    """Raise `Diverged` if the norm of a gradient is infinite or no number: the weights would be after the step."""
+    if not math.isfinite(norm):
+        raise _diverged(f"the norm of the gradient is {norm} at step {step}", examples)
 
 
 def refuse_diverged(model: nn.Module) -> None:
@@ -107,9 +111,11 @@ class Diverged(HoneError):
     examples: Sequence[int] = ()
 
 
-def _diverged(what: str) -> Diverged:
-    return Diverged(
+def _diverged(what: str, examples: Sequence[int] = ()) -> Diverged:
+    error = Diverged(
         f"{what}: training diverged",
         fix="lower learning_rate (try a tenth) or add warmup_steps; then begin again with overwrite=true, or in "
         "another output_dir",
     )
+    error.examples = examples
+    return error

@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError, first_line, is_out_of_memory
 from hone.files import disk_errors, write_json_atomic
-from hone.loss import Loss, refuse_bad_loss, refuse_diverged
+from hone.loss import Loss, refuse_bad_gradient, refuse_bad_loss, refuse_diverged
 from hone.models.adapter import BASE, base_identity
 from hone.runs import SAVING, Run
 from hone.training.callbacks import Progress
@@ -353,13 +353,16 @@ class HoneTrainer(RunTrainer):
         self.refuse_bad_step()
         norm = super()._clip_grad_norm(model)
         if norm is not None and self.accelerator.scaler is None:  # fp16 skips such a step and lowers its scale
-            refuse_bad_loss(float(norm), self.state.global_step + 1, "norm of the gradient", self.examples_of_step())
+            self._refuse(refuse_bad_gradient, norm)
         return norm
 
     def refuse_bad_step(self) -> None:
         """Raise `Diverged` if the loss of the step at hand is no number: its gradient must not reach the weights."""
-        if not math.isfinite(loss := float(self.step_loss)):
-            refuse_bad_loss(loss, self.state.global_step + 1, examples=self.examples_of_step())
+        self._refuse(refuse_bad_loss, self.step_loss)
+
+    def _refuse(self, refuse: Callable[[float, int, Sequence[int]], None], value: Any) -> None:
+        if not math.isfinite(number := float(value)):
+            refuse(number, self.state.global_step + 1, self.examples_of_step())
 
     def examples_of_step(self) -> list[int]:
         """The numbers of the training examples in the step at hand, as far as this process has them."""
