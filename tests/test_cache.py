@@ -1,6 +1,7 @@
 """`hone cache`: everything that is kept is listed with its size, and goes when told; nothing else does."""
 
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import hone
 from hone.cache import cache_entries, cache_root
 from hone.cli import app
+from hone.grading.ask import Kept
 
 
 @pytest.fixture
@@ -90,3 +92,29 @@ def test_links_lead_out_of_the_cache_and_are_left_alone(root: Path, trained: dic
 def test_a_kind_that_there_is_not(root: Path) -> None:
     result = invoke("--remove", "weights")
     assert result.exit_code == 1 and "tokens, prefix, answers or all" in result.output
+
+
+def test_an_answer_that_changed_on_the_disk_is_asked_for_again(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "answers" / "key.jsonl")
+    for number in range(3):
+        kept.add(f"prompt {number}", [f"return {number}"])
+    assert Kept(kept.path).answers == kept.answers
+    kept.path.write_text(kept.path.read_text().replace("return 1", "return 7"))
+    assert list(Kept(kept.path).answers) == ["prompt 0", "prompt 2"]
+
+
+def add_many(path: Path, number: int) -> None:
+    kept = Kept(path)
+    for i in range(50):
+        kept.add(f"{number} {i}", ["x" * 5000 * number])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks processes")
+def test_two_runs_at_once_keep_all_their_answers(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add_many, args=(tmp_path / "key.jsonl", number)) for number in (1, 2, 3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(Kept(tmp_path / "key.jsonl").answers) == 150

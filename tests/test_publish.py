@@ -63,7 +63,7 @@ def test_any_flipped_bit_is_found_and_a_damaged_folder_is_replaced(tmp_path: Pat
     assert write(folder, b"again") and names(tmp_path) == ["key"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"files": 1, "sha256": 2}', '{"sha256": "x"}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"files": 1, "seal": 2}', '{"seal": "x"}'])
 def test_whatever_the_manifest_is_it_is_a_problem_and_not_an_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(text)
     [problem] = seal_problems(tmp_path, whole=True)

@@ -90,9 +90,9 @@ def write_text_atomic(path: Path, text: str, setting: str = "output_dir=…") ->
             temporary.unlink(missing_ok=True)
 
 
-def write_json_atomic(path: Path, value: Any) -> None:
+def write_json_atomic(path: Path, value: Any, setting: str = "output_dir=…") -> None:
     """`write_text_atomic` of indented JSON; NaN is refused because JSON has none."""
-    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", setting)
 
 
 def read_json(path: Path, fix: str | None = None) -> Any:
@@ -112,9 +112,9 @@ def read_json(path: Path, fix: str | None = None) -> Any:
 SEAL = "seal"  # the key with the hash of all other keys
 
 
-def write_sealed(path: Path, value: Mapping[str, object]) -> None:
+def write_sealed(path: Path, value: Mapping[str, object], setting: str = "output_dir=…") -> None:
     """`write_json_atomic` of an object and its seal: a digit that changes later is noticed by whoever reads it."""
-    write_json_atomic(path, {**value, SEAL: _seal(value)})
+    write_json_atomic(path, {**value, SEAL: _seal(value)}, setting)
 
 
 def read_sealed(path: Path, fix: str | None = None, *, required: bool = True) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Folders of the cache: written aside by one process, published whole by a rename, never changed afterwards.
 
 Two processes that make the same folder at once each write their own; the first to be done publishes. `meta.json` says
-what a folder is and holds the manifest of its files and a digest of itself: any change of any of them is found.
+what a folder is and holds the manifest of its files, under a seal: any change of any of them is found.
 
 >>> aside = begin(folder)                                                           # doctest: +SKIP
 >>> (aside.path / "rows.bin").write_bytes(b"...")                                   # doctest: +SKIP
@@ -10,7 +10,6 @@ what a folder is and holds the manifest of its files and a digest of itself: any
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from hone.errors import HoneError
-from hone.files import fsync_path, read_json, write_text_atomic
+from hone.files import fsync_path, read_sealed, write_sealed
 from hone.manifest import FileAbout, damaged, describe_files, problems
 
 if sys.platform != "win32":
@@ -82,16 +81,14 @@ def allocate(file: Path, n_bytes: int) -> None:
 
 
 def seal(folder: Path, about: Mapping[str, Any], files: Mapping[str, FileAbout] | None = None) -> None:
-    """Write meta.json: what the folder is, the manifest of its files, and a digest of both.
+    """Write meta.json: what the folder is, and the manifest of its files.
 
     Args:
         files: those that were described while they were written; None to read all that there are.
     """
     names = sorted(path.name for path in folder.iterdir() if path.name != META)
     whole = {**about, "files": describe_files(folder, names) if files is None else files}
-    whole = json.loads(json.dumps(whole))  # as it will be read back: tuples are lists, keys are strings
-    text = json.dumps({**whole, "sha256": _digest(whole)}, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_atomic(folder / META, text + "\n", SETTING)
+    write_sealed(folder / META, json.loads(json.dumps(whole)), SETTING)  # as it will be read back: keys are strings
     fsync_path(folder)
 
 
@@ -123,16 +120,13 @@ def seal_problems(folder: Path, *, whole: bool = False) -> list[str]:
         whole: read every file, however large; else the contents of a small folder and the sizes of a large one.
     """
     try:
-        about = read_json(folder / META)
-        files = about["files"]
-        if about.pop("sha256") != _digest(about):
-            return [f"{META}: the content is not what was written"]
+        files = read_sealed(folder / META)["files"]
     except HoneError as error:
         return [f"{META}: {error.what}"]
     except OSError as error:
         return [f"{META}: {'missing' if isinstance(error, FileNotFoundError) else error.strerror}"]
-    except (KeyError, TypeError, AttributeError):
-        return [f"{META}: it holds no manifest"]
+    except KeyError:
+        return [f"{META}: it describes no files"]
     return problems(folder, files, hashes=True) if whole else damaged(folder, files)
 
 
@@ -184,7 +178,3 @@ def _is_abandoned(path: Path) -> bool:
     if lock is not None:
         os.close(lock)
     return lock is not None
-
-
-def _digest(about: Any) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -16,11 +16,11 @@ from hone import manifest
 from hone.cache import cache_entries, remove
 from hone.data.encode import Encoded
 from hone.data.split import Dropped, SplitRule, choose_validation, split_bin
-from hone.data.store import open_bin, open_store, verify_store
+from hone.data.store import open_bin, open_store
 from hone.data.store_writer import write_store
 from hone.errors import HoneError
 from hone.manifest import describe_files
-from hone.publish import seal
+from hone.publish import seal, seal_problems
 
 
 def documents(*ids: list[int], masked: int = 0) -> list[Encoded]:
@@ -125,7 +125,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["bit", "zeros", "cut", "longer", "gone"])
 def test_damage_is_seen_and_named(name: str, damage: str, tmp_path: Path) -> None:
     store, _ = write(tmp_path / "s", documents([1, 2, 3], list(range(1, 900)), masked=1), documents([4, 5]))
-    assert verify_store(store.folder) == []
+    assert seal_problems(store.folder, whole=True) == []
     path = store.folder / name
     content = bytearray(path.read_bytes())
     if damage == "bit":
@@ -135,7 +135,7 @@ def test_damage_is_seen_and_named(name: str, damage: str, tmp_path: Path) -> Non
     path.write_bytes({"cut": content[:-2], "longer": content + b"0"}.get(damage, content))
     if damage == "gone":
         path.unlink()
-    [problem] = verify_store(store.folder)
+    [problem] = seal_problems(store.folder, whole=True)
     assert problem.startswith(f"{name}: ")
     with pytest.raises(HoneError, match=f"damaged.*{name}") as caught:
         open_store(store.folder)
@@ -147,16 +147,17 @@ def test_a_large_store_is_read_whole_when_it_is_verified(tmp_path: Path, monkeyp
     monkeypatch.setattr(manifest, "READ_WHOLE_BYTES", 0)
     (store.folder / "train.bin").write_bytes(bytes(6))
     assert open_store(store.folder).train.n_documents == 1, "its sizes are those of the manifest"
-    assert verify_store(store.folder) == ["train.bin: the content is not what was written"]
+    assert seal_problems(store.folder, whole=True) == ["train.bin: the content is not what was written"]
 
 
 def test_an_index_that_does_not_fit_is_a_problem_whatever_the_manifest_says(tmp_path: Path) -> None:
     store, _ = write(tmp_path / "s", documents([1, 2, 3]))
     np.save(store.folder / "train.docs.npy", np.array([0, 2]))
     meta = json.loads((store.folder / "meta.json").read_text())
-    seal(store.folder, {key: value for key, value in meta.items() if key not in ("files", "sha256")})
-    [problem] = verify_store(store.folder)
-    assert problem.startswith("train.docs.npy: ") and "does not fit" in problem
+    seal(store.folder, {key: value for key, value in meta.items() if key not in ("files", "seal")})
+    with pytest.raises(HoneError, match="does not fit") as caught:
+        open_store(store.folder)
+    assert caught.value.where == str(store.folder / "train.docs.npy")
 
 
 def test_the_manifest_written_on_the_way_is_that_of_the_files(tmp_path: Path) -> None:
@@ -203,7 +204,9 @@ def test_a_damaged_store_is_named_and_written_again(
     tokens = first.store.folder / "train.bin"
     tokens.write_bytes(bytes(len(tokens.read_bytes())))
     again = hone.prepare(config)
-    assert not again.cached and contents(again.store.train) == want and verify_store(again.store.folder) == []
+    assert (
+        not again.cached and contents(again.store.train) == want and seal_problems(again.store.folder, whole=True) == []
+    )
     [warning] = [record.getMessage() for record in caplog.records if record.module == "prepare"]
     assert str(again.store.folder) in warning and "train.bin" in warning and "written again" in warning
     assert hone.prepare(config).cached
@@ -228,7 +231,7 @@ def test_many_cold_starts_at_once_make_one_store(model_folder: Path, write_rows:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 8
     [store] = (tmp_path / "t").iterdir()
-    assert verify_store(store) == []
+    assert seal_problems(store, whole=True) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows deletes no file that is open")

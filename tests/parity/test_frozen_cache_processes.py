@@ -17,10 +17,11 @@ from test_frozen_cache import Examples
 from conftest import SIGNALS
 from hone.accelerations import frozen_cache
 from hone.accelerations.attach import Options, attach
-from hone.accelerations.frozen_cache import FrozenCache, cache_place, numbered, verify_cache
+from hone.accelerations.frozen_cache import FrozenCache, cache_place, numbered
 from hone.config.sections.speed import SpeedKeys
 from hone.data.batches import flat
 from hone.models.freeze import freeze
+from hone.publish import seal_problems
 
 LENGTHS = [5, 9, 3, 7]
 
@@ -94,7 +95,9 @@ def test_two_runs_at_once_share_no_rows(made: Callable[[], FrozenCache], tmp_pat
     assert pipe.recv() == "done"
     other.join()
     assert other.exitcode == 0 and names(tmp_path / "prefix") == [key], "the first to be done publishes, once"
-    assert (tmp_path / "prefix" / key / "rows.bin").read_bytes() == first and verify_cache(cache.place.folder) == []
+    assert (tmp_path / "prefix" / key / "rows.bin").read_bytes() == first and seal_problems(
+        cache.place.folder, whole=True
+    ) == []
     third = made()
     assert third.known.all() and third.aside is None
     assert_right(third)
@@ -135,7 +138,7 @@ def test_readers_never_write(made: Callable[[], FrozenCache]) -> None:
     reader = made()
     assert reader.aside is None and rows.read_bytes() == before
     reader.rows[:] = 0
-    assert rows.read_bytes() == before and verify_cache(cache.place.folder) == []
+    assert rows.read_bytes() == before and seal_problems(cache.place.folder, whole=True) == []
 
 
 @SIGNALS
@@ -175,12 +178,12 @@ def test_a_damaged_cache_is_named_and_written_anew(
     elif spoil == "manifest":
         meta.write_text(meta.read_text().replace('"blocks": 1', '"blocks": 0'))
     named = "meta.json" if spoil == "manifest" else "rows.bin"
-    assert [problem.split(":")[0] for problem in verify_cache(cache.place.folder)] == [named]
+    assert [problem.split(":")[0] for problem in seal_problems(cache.place.folder, whole=True)] == [named]
     again = made()
     assert named in caplog.text and "written anew" in caplog.text and not again.known.any()
     assert_right(again)
     again.close()
-    assert verify_cache(cache.place.folder) == [] and made().known.all()
+    assert seal_problems(cache.place.folder, whole=True) == [] and made().known.all()
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_run(

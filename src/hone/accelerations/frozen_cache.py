@@ -221,11 +221,6 @@ def no_room(n_bytes: int, folder: Path, limit_bytes: float) -> str | None:
     return "it would nearly fill the disk" if n_bytes > shutil.disk_usage(folder).free * 0.9 else None
 
 
-def verify_cache(folder: Path) -> list[str]:
-    """What is damaged in a published cache, each problem beginning with its file's name; every byte is read."""
-    return seal_problems(folder, whole=True)
-
-
 def _discard(aside: Aside, pid: int) -> None:
     if os.getpid() == pid:  # a process that was forked has a copy of the cache
         discard(aside)
@@ -290,7 +285,7 @@ def cache_place(model: PreTrainedModel, dataset: TokenDataset, folder: Path, dty
 
 def _is_whole(folder: Path) -> bool:
     """Whether an earlier run has left all rows there, as it wrote them; the file is read whole, as it soon will be."""
-    found = verify_cache(folder) if folder.exists() else []
+    found = seal_problems(folder, whole=True) if folder.exists() else []
     if found:
         log.warning("the frozen cache %s is damaged (%s): it is not used, and written anew", folder, "; ".join(found))
     return folder.exists() and not found

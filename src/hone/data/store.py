@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from hone.errors import HoneError
-from hone.files import read_json
+from hone.files import read_sealed
 from hone.publish import META, seal_problems
 
 FORMAT = 2  # raise when the meaning of the files changes: old stores are then written anew
@@ -68,7 +68,7 @@ def open_store(folder: Path) -> Store:
     try:
         if found := seal_problems(folder):
             raise _damaged(folder, "; ".join(found))
-        meta = read_json(folder / META)
+        meta = read_sealed(folder / META)
         if meta["format"] != FORMAT:
             raise HoneError(f"token store of format {meta['format']}, expected {FORMAT}", where=str(folder))
         dtype = np.dtype(meta["dtype"])
@@ -78,17 +78,6 @@ def open_store(folder: Path) -> Store:
         raise HoneError(error.what, where=error.where, fix=fix) from error
     except (OSError, ValueError, KeyError, TypeError) as error:  # cut off, deleted, or not what we write
         raise _damaged(folder, str(error)) from error
-
-
-def verify_store(folder: Path) -> list[str]:
-    """What is damaged in a store, each problem beginning with its file's name; every byte is read."""
-    found = seal_problems(folder, whole=True)
-    if not found:
-        try:
-            open_store(folder)
-        except HoneError as error:
-            return [f"{Path(error.where or folder).name}: {error.what}"]
-    return found
 
 
 def _damaged(path: Path, reason: str) -> HoneError:

@@ -134,7 +134,7 @@ def _generate(
 
 
 class Kept:
-    """Answers by prompt in a file of JSON lines, read once and appended to."""
+    """Answers by prompt in a file of JSON lines, read once and appended to; several processes may, at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,12 +143,13 @@ class Kept:
             for line in path.read_bytes().split(b"\n"):
                 try:
                     one = json.loads(line)
-                    self.answers[one["prompt"]] = one["answers"]
-                except (ValueError, KeyError, TypeError):  # the last line before a crash: generated once more
-                    continue
+                    if one["hash"] == _hash([one["prompt"], one["answers"]]):
+                        self.answers[one["prompt"]] = one["answers"]
+                except (ValueError, KeyError, TypeError):  # the last line before a crash, or a damaged one
+                    continue  # generated once more
 
     def add(self, key: str, answers: list[str]) -> None:
-        line = json.dumps({"prompt": key, "answers": answers})
+        line = json.dumps({"prompt": key, "answers": answers, "hash": _hash([key, answers])})
         with disk_errors(self.path, "HONE_CACHE=…"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
