@@ -63,7 +63,8 @@ def _trained_on(leaks: Leaks | None, folder: Path) -> str:
     if leaks.kept:
         return f"of the {items}, {leaked(leaks.found)}"
     if leaks.dropped:
-        return f"{folder} was trained without the {plural(leaks.dropped, 'row')} that held one (overlap=drop)"
+        held = "held or nearly matched one" if leaks.found.by_kind.get("near") else "held one"
+        return f"{folder} was trained without the {plural(leaks.dropped, 'row')} that {held} (overlap=drop)"
     return f"none of the {items} is in its training rows"
 
 
@@ -81,7 +82,7 @@ def other_items(a: Path, b: Path) -> tuple[str, str] | None:
     if not form or _held_out_files(a) != _held_out_files(b) or _held_out_files(a) is None:
         return None
     what = f"the rows are the same, their form is not: {_listed(form, a)}"
-    return what, f"a loss is of the text as it is formed: train both with the same {' and '.join(form)}"
+    return what, f"losses of texts in another form cannot be compared: train both with the same {' and '.join(form)}"
 
 
 def _config(folder: Path) -> Config | None:
