@@ -16,6 +16,8 @@ from test_runs import settings, weights
 from transformers import TrainerCallback
 
 import hone
+import hone.training.checkpoint as checkpoint
+import hone.training.saving as saving
 import hone.training.train as story
 from hone.errors import HoneError
 from hone.files import read_sealed
@@ -175,13 +177,13 @@ def resumable(interrupted: tuple[Path, Config], tmp_path: Path) -> tuple[Run, Co
 
 
 def test_a_checkpoint_has_no_pickle_and_all_of_it_is_described(resumable: tuple[Run, Config]) -> None:
-    checkpoint = resumable[0].checkpoints()[-1]
-    names = {path.name for path in checkpoint.iterdir()}
+    newest = resumable[0].checkpoints()[-1]
+    names = {path.name for path in newest.iterdir()}
     assert not [name for name in names if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
-    about = read_sealed(checkpoint / COMPLETE)
+    about = read_sealed(newest / COMPLETE)
     assert set(about["files"]) == names - {COMPLETE}
     assert about["step"] == 4 and not about["ended"] and about["versions"]["torch"] and about["world_size"] == 1
-    assert checkpoint_problems(checkpoint) == []
+    assert checkpoint_problems(newest) == []
 
 
 def flip(path: Path) -> None:
@@ -209,17 +211,17 @@ STATES = ["model.safetensors", "optimizer.safetensors", "optimizer.json", "rando
 def test_a_damaged_checkpoint_is_named(
     name: str, damage: Callable[[Path], None], resumable: tuple[Run, Config]
 ) -> None:
-    checkpoint = resumable[0].checkpoints()[-1]
-    before = (checkpoint / name).read_bytes()
-    damage(checkpoint / name)
-    if (checkpoint / name).is_file() and (checkpoint / name).read_bytes() == before:
+    newest = resumable[0].checkpoints()[-1]
+    before = (newest / name).read_bytes()
+    damage(newest / name)
+    if (newest / name).is_file() and (newest / name).read_bytes() == before:
         pytest.skip("the same at every step")
     if name == COMPLETE and damage is Path.unlink:
         assert resumable[0].checkpoints()[-1].name == "checkpoint-2"
     elif name != COMPLETE or damage is not swap:  # another's description is whole, and fits no file
-        assert checkpoint_problems(checkpoint)[0].startswith(name)
+        assert checkpoint_problems(newest)[0].startswith(name)
     else:
-        assert checkpoint_problems(checkpoint)
+        assert checkpoint_problems(newest)
 
 
 @pytest.mark.slow
@@ -270,8 +272,6 @@ def test_a_disk_that_returns_other_bytes_is_named(
     resumable: tuple[Run, Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The older checkpoint is still there then."""
-    import hone.training.checkpoint as checkpoint
-
     run, config = resumable
 
     def rot(path: Path) -> None:
@@ -335,3 +335,44 @@ def test_a_report_that_was_not_written_is(resumable: tuple[Run, Config], monkeyp
     assert run.status["stage"] == "finished" and not (run.folder / "report.html").exists()
     hone.train(hone.load_config(config))
     assert (run.folder / "report.html").is_file() and (run.folder / "report.md").is_file()
+
+
+# ---- the rehearsal ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_rehearsal_changes_nothing(
+    resumable: tuple[Run, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {**resumable[1], "save_strategy": "no"}
+    plain = hone.train(hone.load_config({**config, "output_dir": str(tmp_path / "plain")}))
+    monkeypatch.setattr(saving, "REHEARSED_FROM_S", 0.0)
+    monkeypatch.setattr(saving, "SLOW_DISK", 1e12)
+    with caplog.at_level(logging.INFO, "hone"):
+        run = hone.train(hone.load_config({**config, "output_dir": str(tmp_path / "rehearsed")}))
+    assert "saving was rehearsed" in caplog.text and not (run.folder / ".saving").exists()
+    assert weights(run.folder) == weights(plain.folder) and lines(run) == lines(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breaks", ["write", "read"])
+def test_what_cannot_be_saved_is_known_after_the_first_step(
+    breaks: str, resumable: tuple[Run, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def rot(path: Path) -> None:
+        if path.name == "model.safetensors":
+            flip(path)
+
+    monkeypatch.setattr(saving, "REHEARSED_FROM_S", 0.0)
+    monkeypatch.setattr(saving, "SLOW_DISK", 1e12)
+    if breaks == "write":
+        monkeypatch.setattr(saving, "write_state", full)
+    else:
+        monkeypatch.setattr(checkpoint, "_forget", rot)
+    run = Run(tmp_path / "new")
+    with pytest.raises(HoneError, match="the disk is full" if breaks == "write" else "other bytes than were written"):
+        hone.train(hone.load_config({**resumable[1], "output_dir": str(run.folder)}))
+    assert len(run.metric_lines()) <= 1 and not (run.folder / ".saving").exists()

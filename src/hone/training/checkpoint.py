@@ -8,10 +8,12 @@ those; the others are named and set aside.
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Where
@@ -19,7 +21,7 @@ from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
 from hone.files import disk_errors, follow_umask, fsync_path, read_sealed, write_json_atomic, write_sealed
 from hone.loss import refuse_diverged
-from hone.manifest import MANIFEST, describe_files, model_problems, problems
+from hone.manifest import MANIFEST, FileAbout, describe_files, model_problems, problems
 from hone.models.adapter import BASE, base_identity, check_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
 from hone.runs import COMPLETE, RESOLVED, SAVING, Run, versions
@@ -144,15 +146,37 @@ def seal_checkpoint(written: Path, folder: Path, reached: Reached) -> None:
         fsync_path(path)
     written.rename(folder)
     fsync_path(folder.parent)
-    for path in folder.rglob("*"):
-        _forget(path)
-    if damages := checkpoint_problems(folder):
+    try:
+        refuse_unlike(folder, read_sealed(folder / COMPLETE)["files"])
+    except HoneError:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def refuse_unlike(folder: Path, files: Mapping[str, FileAbout]) -> None:
+    """Read files again, from the disk and not from the memory of the system.
+
+    Raises:
+        HoneError: it returns other bytes than were written.
+    """
+    for name in files:
+        fsync_path(folder / name)
+        _forget(folder / name)
+    if damages := problems(folder, files, hashes=True):
         raise HoneError(
             f"the disk returned other bytes than were written: {'; '.join(damages)}",
             where=str(folder),
-            fix="look at the disk; the checkpoint before it is kept, and the same command goes on from there",
+            fix="look at the disk; older checkpoints are kept, and the same command goes on from the last one",
         )
+
+
+def saved_bytes(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
+    """About what a checkpoint takes: weights (of an adapter, those that train) and the optimizer's state."""
+    weights = [p for p in model.parameters() if p.requires_grad or not hasattr(model, "peft_config")]
+    states = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*weights, *states])
 
 
 def _forget(path: Path) -> None:

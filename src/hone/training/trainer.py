@@ -2,7 +2,7 @@
 
     data        micro-batches are a pure function of (seed, epoch, index)       get_train_dataloader
     evaluation  exact loss over documents, not a mean of batch means            evaluate
-    saving      written aside, verified, renamed; the oldest go last            _save_checkpoint
+    saving      written aside, verified, renamed; the oldest go last            `saving.py`
     loss        sum over supervised tokens / their number in the whole step     `loss.py`, `accelerations/attach.py`
 
 Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's. The
@@ -14,25 +14,19 @@ import functools
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
-    TrainerControl,
     TrainingArguments,
 )
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import DefaultFlowCallback, TrainerState
+from transformers.trainer_callback import DefaultFlowCallback
 
 from hone.accelerations.allocator import empty_cache, give_back_freed_memory
 from hone.accelerations.attach import Attached
@@ -41,13 +35,10 @@ from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError, first_line, is_out_of_memory
-from hone.files import disk_errors, write_json_atomic
-from hone.loss import Loss, refuse_bad_gradient, refuse_bad_loss, refuse_diverged
-from hone.models.adapter import BASE, base_identity
-from hone.runs import SAVING, Run
+from hone.loss import Loss, refuse_bad_gradient, refuse_bad_loss
+from hone.runs import Run
 from hone.training.callbacks import Progress
-from hone.training.checkpoint import Reached, seal_checkpoint
-from hone.training.state import OPTIMIZER, SCALER, SCHEDULER, generators, read_state, set_generators, write_state
+from hone.training.saving import Rehearsal, Resumed, SavingTrainer
 
 log = logging.getLogger("hone")
 
@@ -55,22 +46,14 @@ Measure = Callable[[PreTrainedModel], dict[str, float]]
 Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
-class RunTrainer(Trainer):
+class RunTrainer(SavingTrainer):
     """A Trainer within a run folder, or what makes any other Trainer one: call `enter` at the end of its constructor.
 
     Attributes:
         measure: model -> {"loss": …, "perplexity": …} on the validation documents; None for no evaluation.
-        keep_checkpoints: how many to keep, None for all; the best one is kept besides.
-        progress: what was trained on so far.
     """
 
-    run: Run
     measure: Measure | None
-    keep_checkpoints: int | None
-    progress: Progress
-    control: TrainerControl
-    resumed: Reached | None = None  # by the checkpoint that training goes on from
-    _written_to: Path | None = None  # while a checkpoint is being saved
 
     def enter(self, run: Run, *, measure: Measure | None, keep_checkpoints: int | None) -> None:
         """Work in `run` from now on.
@@ -81,7 +64,7 @@ class RunTrainer(Trainer):
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, Progress()
         flow = [c for c in self.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
-        self.callback_handler.callbacks = [*flow, *trackers, _Resumed(self)]
+        self.callback_handler.callbacks = [*flow, *trackers, Resumed(self), Rehearsal(self)]
 
     def get_train_dataloader(self) -> DataLoader:
         """Unprepared by accelerate on purpose: the sampler shares micro-batches between processes itself."""
@@ -115,134 +98,6 @@ class RunTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    @property
-    def finishes_alone(self) -> bool:
-        """Whether `finish` can load the weights by itself; a sharded model is put together by the loop."""
-        return not self._is_sharded()
-
-    def finish(self, checkpoint: Path) -> None:
-        """Take the weights of a training whose end this checkpoint is, without a step: its last ones, or the best."""
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        self._load_from_checkpoint(str(checkpoint))
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            self._load_best_model()
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written aside, synced, described in `complete.json`, renamed, read again; then the rotation.
-
-        There is always a good one, and a folder named checkpoint-N is always a whole one.
-        """
-        began = time.perf_counter()
-        folder = self.run.folder / f"checkpoint-{self.state.global_step}"
-        if folder.is_dir():
-            return  # the end of an epoch may also be a save step
-        refuse_diverged(model)
-        aside = self.run.folder / SAVING
-        with disk_errors(folder):
-            try:
-                self._written_to = aside
-                super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()  # each process has written its random state
-                if self.args.should_save:
-                    self._complete(aside / folder.name, folder)
-            finally:
-                self._written_to = None
-                if self.args.should_save:
-                    shutil.rmtree(aside, ignore_errors=True)  # half a checkpoint is worth nothing, its space is needed
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                self._rotate()
-        self.progress.paused_s += time.perf_counter() - began
-
-    def _get_output_dir(self, trial: Any) -> str:
-        """Where the Trainer writes `checkpoint-N`."""
-        return str(self._written_to or self.run.folder)
-
-    def _complete(self, written: Path, folder: Path) -> None:
-        (written / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
-        best = self.state.best_model_checkpoint
-        if best and Path(best) == written:
-            self.state.best_model_checkpoint = str(folder)
-            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-        if hasattr(self.model, "peft_config"):
-            write_json_atomic(written / BASE, base_identity(self.model))
-        reached = Reached(
-            step=self.state.global_step,
-            ended=self._ended(),
-            world_size=self.args.world_size,
-            metrics_bytes=_size(self.run.folder / "metrics.jsonl"),
-            loss_sum=float(self._tr_loss),
-            logged_step=self._globalstep_last_logged,
-            tokens=self.progress.tokens,
-            supervised_tokens=self.progress.supervised_tokens,
-            used_s=self.progress.used_s,
-        )
-        seal_checkpoint(written, folder, reached)
-
-    def _ended(self) -> bool:
-        """Whether no step follows: whoever resumes there has only to take the weights."""
-        patience = self._patience()
-        spent = patience and patience.early_stopping_patience_counter >= patience.early_stopping_patience
-        stops = self.control.should_training_stop and not self.progress.interrupted
-        return bool(stops or spent or self.state.global_step >= self.state.max_steps)
-
-    # ---- state without pickles: `state.py` -----------------------------------------------------------------------
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self._is_sharded():
-            super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
-            write_state(Path(output_dir), OPTIMIZER, self.optimizer.state_dict())
-            write_state(Path(output_dir), SCHEDULER, self.lr_scheduler.state_dict())
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self._is_sharded():
-            super()._load_optimizer_and_scheduler(checkpoint)
-        elif checkpoint is not None:
-            self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
-            self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), SCHEDULER))
-
-    def _save_scaler(self, output_dir: str) -> None:
-        if self.accelerator.scaler is not None and self.args.should_save:
-            write_state(Path(output_dir), SCALER, self.accelerator.scaler.state_dict())
-
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        if self.accelerator.scaler is not None and checkpoint is not None:
-            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), SCALER))
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)  # this process may be here before the first one
-        write_state(Path(output_dir), self._generators_name(), generators(self.args.device))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            set_generators(read_state(Path(checkpoint), self._generators_name()), self.args.device)
-
-    def _generators_name(self) -> str:
-        return f"random-{self.args.process_index}"
-
-    def _is_sharded(self) -> bool:
-        """Engines with checkpoints of their own kind."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-
-    def _load_callback_state(self) -> None:
-        """How often in a row the loss has not fallen; the Trainer would count from 0 again."""
-        patience, saved = self._patience(), self.state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
-        if patience and saved:
-            patience.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
-
-    def _patience(self) -> EarlyStoppingCallback | None:
-        found = (c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback))
-        return next(found, None)
-
-    def _rotate(self) -> None:
-        if self.keep_checkpoints is None:
-            return
-        best = Path(self.state.best_model_checkpoint).name if self.state.best_model_checkpoint else None
-        for path in self.run.checkpoints()[: -self.keep_checkpoints]:
-            if path.name != best:
-                shutil.rmtree(path.rename(self.run.folder / SAVING))  # what a crash leaves does not look whole
 
 
 class HoneTrainer(RunTrainer):
@@ -408,18 +263,6 @@ class _CloseCache(TrainerCallback):
             log.warning("the frozen cache is not kept: %s", first_line(error))
 
 
-class _Resumed(TrainerCallback):
-    """The loss since the last line of metrics.jsonl, which the loop would begin again at 0."""
-
-    def __init__(self, trainer: RunTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.resumed is not None:
-            self.trainer._tr_loss += self.trainer.resumed.loss_sum
-            self.trainer._globalstep_last_logged = self.trainer.resumed.logged_step
-
-
 class _SetEpoch(TrainerCallback):
     """Tell the sampler which epoch begins: the data loader is not one of accelerate's, which would."""
 
@@ -436,7 +279,3 @@ def _loss_of_outputs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any
 
 def _prints(callback: TrainerCallback) -> bool:
     return type(callback).__name__ in {"PrinterCallback", "ProgressCallback", "NotebookProgressCallback"}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,238 @@
+"""Saving and resuming of any Trainer within a run folder; what a checkpoint's files are: `checkpoint.py`, `state.py`.
+
+`trainer.RunTrainer` is built on it.
+"""
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+
+from hone.files import disk_errors, write_json_atomic
+from hone.loss import refuse_diverged
+from hone.manifest import describe_files
+from hone.models.adapter import BASE, base_identity
+from hone.runs import SAVING, Run
+from hone.show import size
+from hone.training.callbacks import Progress
+from hone.training.checkpoint import Reached, refuse_unlike, saved_bytes, seal_checkpoint
+from hone.training.state import OPTIMIZER, SCALER, SCHEDULER, generators, read_state, set_generators, write_state
+
+log = logging.getLogger("hone")
+
+REHEARSED_FROM_S = 600.0  # a training of less has little to lose
+REHEARSAL_SHARE, SLOW_DISK = 0.01, 100e6  # of the training; bytes a second
+
+
+class SavingTrainer(Trainer):
+    """Checkpoints are written aside, verified and renamed, hold no pickle, and say all that a resume needs.
+
+    Attributes:
+        keep_checkpoints: how many to keep, None for all; the best one is kept besides.
+        progress: what was trained on so far. resumed: by the checkpoint that training goes on from.
+    """
+
+    run: Run
+    keep_checkpoints: int | None
+    progress: Progress
+    control: TrainerControl
+    resumed: Reached | None = None
+    _written_to: Path | None = None  # while a checkpoint is being saved
+
+    @property
+    def finishes_alone(self) -> bool:
+        """Whether `finish` can load the weights by itself; a sharded model is put together by the loop."""
+        return not self._is_sharded()
+
+    def finish(self, checkpoint: Path) -> None:
+        """Take the weights of a training whose end this checkpoint is, without a step: its last ones, or the best."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(str(checkpoint))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Written aside, synced, described in `complete.json`, renamed, read again; then the rotation.
+
+        There is always a good one, and a folder named checkpoint-N is always a whole one.
+        """
+        began = time.perf_counter()
+        folder = self.run.folder / f"checkpoint-{self.state.global_step}"
+        if folder.is_dir():
+            return  # the end of an epoch may also be a save step
+        refuse_diverged(model)
+        with disk_errors(folder), self._aside() as aside:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process has written its random state
+            if self.args.should_save:
+                self._complete(aside / folder.name, folder)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            with disk_errors(folder):
+                self._rotate()
+        self.progress.paused_s += time.perf_counter() - began
+
+    def rehearse(self, left_s: float) -> None:
+        """Save once and read it back, so that a training of hours does not find at its end that it cannot be saved.
+
+        Args:
+            left_s: what the training will take. A short one is not rehearsed; nor one whose saving could take more than
+                `REHEARSAL_SHARE` of it, on a disk of `SLOW_DISK` bytes a second.
+        """
+        if left_s < REHEARSED_FROM_S or self.args.world_size > 1:
+            return
+        n_bytes = saved_bytes(self.model, self.optimizer)
+        if n_bytes / SLOW_DISK > REHEARSAL_SHARE * left_s:
+            share = f"{REHEARSAL_SHARE:.0%} of the training"
+            log.info("saving was not rehearsed: %s may take more than %s", size(n_bytes), share)
+            return
+        began = time.perf_counter()
+        with disk_errors(self.run.folder), self._aside() as aside:
+            super()._save_checkpoint(self.model, None)
+            refuse_unlike(aside, describe_files(aside))
+        free, seconds = shutil.disk_usage(self.run.folder).free, time.perf_counter() - began
+        self.progress.paused_s += seconds
+        log.info("saving was rehearsed: %s in %.1f s, read back as it was written", size(n_bytes), seconds)
+        if free < 2 * n_bytes:
+            fix = f"each checkpoint takes {size(n_bytes)}, and the next is written before the last goes: free some now"
+            log.warning("the disk has %s left; %s", size(free), fix)
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """Within it the Trainer writes into a folder that is gone afterwards."""
+        self._written_to = self.run.folder / SAVING
+        try:
+            yield self._written_to
+        finally:
+            self._written_to = None
+            if self.args.should_save:
+                shutil.rmtree(self.run.folder / SAVING, ignore_errors=True)  # its space is needed
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where the Trainer writes `checkpoint-N`."""
+        return str(self._written_to or self.run.folder)
+
+    def _complete(self, written: Path, folder: Path) -> None:
+        (written / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
+        best = self.state.best_model_checkpoint
+        if best and Path(best) == written:
+            self.state.best_model_checkpoint = str(folder)
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        if hasattr(self.model, "peft_config"):
+            write_json_atomic(written / BASE, base_identity(self.model))
+        reached = Reached(
+            step=self.state.global_step,
+            ended=self._ended(),
+            world_size=self.args.world_size,
+            metrics_bytes=_size(self.run.folder / "metrics.jsonl"),
+            loss_sum=float(self._tr_loss),
+            logged_step=self._globalstep_last_logged,
+            tokens=self.progress.tokens,
+            supervised_tokens=self.progress.supervised_tokens,
+            used_s=self.progress.used_s,
+        )
+        seal_checkpoint(written, folder, reached)
+
+    def _ended(self) -> bool:
+        """Whether no step follows: whoever resumes there has only to take the weights."""
+        patience = self._patience()
+        spent = patience and patience.early_stopping_patience_counter >= patience.early_stopping_patience
+        stops = self.control.should_training_stop and not self.progress.interrupted
+        return bool(stops or spent or self.state.global_step >= self.state.max_steps)
+
+    # ---- state without pickles: `state.py` -----------------------------------------------------------------------
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._is_sharded():
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            write_state(Path(output_dir), OPTIMIZER, self.optimizer.state_dict())
+            write_state(Path(output_dir), SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._is_sharded():
+            super()._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
+            self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), SCHEDULER))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.accelerator.scaler is not None and self.args.should_save:
+            write_state(Path(output_dir), SCALER, self.accelerator.scaler.state_dict())
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if self.accelerator.scaler is not None and checkpoint is not None:
+            self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), SCALER))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # this process may be here before the first one
+        write_state(Path(output_dir), self._generators_name(), generators(self.args.device))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            set_generators(read_state(Path(checkpoint), self._generators_name()), self.args.device)
+
+    def _generators_name(self) -> str:
+        return f"random-{self.args.process_index}"
+
+    def _is_sharded(self) -> bool:
+        """Engines with checkpoints of their own kind."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _load_callback_state(self) -> None:
+        """How often in a row the loss has not fallen; the Trainer would count from 0 again."""
+        patience, saved = self._patience(), self.state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+        if patience and saved:
+            patience.early_stopping_patience_counter = saved["attributes"]["early_stopping_patience_counter"]
+
+    def _patience(self) -> EarlyStoppingCallback | None:
+        found = (c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback))
+        return next(found, None)
+
+    def _rotate(self) -> None:
+        if self.keep_checkpoints is None:
+            return
+        best = Path(self.state.best_model_checkpoint).name if self.state.best_model_checkpoint else None
+        for path in self.run.checkpoints()[: -self.keep_checkpoints]:
+            if path.name != best:
+                shutil.rmtree(path.rename(self.run.folder / SAVING))  # what a crash leaves does not look whole
+
+
+class Resumed(TrainerCallback):
+    """The loss since the last line of metrics.jsonl, which the loop would begin again at 0."""
+
+    def __init__(self, trainer: SavingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.resumed is not None:
+            self.trainer._tr_loss += self.trainer.resumed.loss_sum
+            self.trainer._globalstep_last_logged = self.trainer.resumed.logged_step
+
+
+class Rehearsal(TrainerCallback):
+    """After the first step of this process: how long will it all take, and can it be saved?"""
+
+    def __init__(self, trainer: SavingTrainer) -> None:
+        self.trainer = trainer
+        self.began: float | None = None
+        self.is_done = False
+
+    def on_step_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = self.began or time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.is_done and self.began is not None:
+            self.is_done = True
+            self.trainer.rehearse((time.perf_counter() - self.began) * (state.max_steps - state.global_step))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
