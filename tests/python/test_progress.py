@@ -149,6 +149,7 @@ def test_commands_say_on_a_terminal_what_they_do(
     command: str, monkeypatch: pytest.MonkeyPatch, model_folder: Path, write_rows: Any, tmp_path: Path
 ) -> None:
     said: list[str] = []
+    monkeypatch.setattr(progress.log, "handlers", [])  # commands that train leave theirs behind
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(progress.Stages, "emit", lambda self, record: said.append(record.getMessage()))
     monkeypatch.setenv("TERM", "xterm")
