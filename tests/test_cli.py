@@ -113,7 +113,7 @@ def test_train_eval_generate_runs(tmp_path: Path, model_folder: Path, write_rows
 
     listed = json.loads(invoke("runs", str(tmp_path), "--json").stdout)
     assert [row["status"] for row in listed] == ["finished"]
-    assert listed[0]["tuned_loss"] == pytest.approx(tuned.value("loss"))
+    assert (listed[0]["metric"], listed[0]["after"]) == ("loss", pytest.approx(tuned.value("loss")))
     assert "finished" in invoke("runs", str(tmp_path)).stdout
 
 

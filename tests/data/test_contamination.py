@@ -193,7 +193,7 @@ def test_prepare_says_and_caches(planted: dict[str, Any], monkeypatch: pytest.Mo
         "of 4 validation documents, 1 is in the training rows and 1 nearly matches one",
         "val.jsonl:2 is train.jsonl:32 (the same code): " + repr(MEDIAN[:32]),
         "val.jsonl:3 nearly matches train.jsonl:33 (100% of its 13-word runs): " + repr(words(50, 20)[:32]),
-        "1 has fewer than 13 words: only looked for as a whole",
+        "1 item has fewer than 13 words: only looked for as a whole",
     ]
 
     monkeypatch.setattr(contamination, "_find", None)  # not needed a second time

@@ -345,7 +345,7 @@ def describe(found: Contamination, dropped: bool = False) -> list[str]:
         lines = [f"contamination: of {items}, {leaked(found)}"]
     lines += [f"contamination: {_told(one, found.item)}" for one in found.items[:SHOWN]]
     if found.n_short:
-        few = f"{found.n_short:,} {'has' if found.n_short == 1 else 'have'} fewer than {N} words"
+        few = f"{found.n_short:,} {'item has' if found.n_short == 1 else 'items have'} fewer than {N} words"
         lines.append(f"contamination: {few}: only looked for as a whole")
     return lines
 
