@@ -1,5 +1,6 @@
 """Writing whole files: links stay, pipes are written into, and a crash leaves one or the other."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors.numpy import save_file
 
 from hone.cache import cache_root, token_cache
 from hone.errors import HoneError
-from hone.files import follow_umask, read_json, write_text_atomic
+from hone.files import disk_errors, follow_umask, read_json, write_text_atomic
 from hone.grading.ask import answers_folder
 from hone.training.repeat import MOST_SEEDS, parse_seeds
 
@@ -69,3 +70,26 @@ def test_one_rule_for_the_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tm
     assert answers_folder() == tmp_path / "kept" / "answers"
     with pytest.raises(HoneError, match="HONE_CACHE"):
         cache_root({"HONE_CACHE": "~no-such-user/kept"})
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Error while serializing: I/O error: Input/output error (os error 5)", "Input/output error"),
+        ("No space left on device (os error 28)", "the disk is full"),
+    ],
+)
+def test_a_disk_error_that_a_library_in_rust_reports_is_one_message(said: str, reason: str, tmp_path: Path) -> None:
+    """safetensors and tokenizers have exceptions of their own, the number in their words."""
+    with pytest.raises(HoneError, match=f"cannot write: {reason}") as caught, disk_errors(tmp_path):
+        raise Exception(said)
+    assert caught.value.where == str(tmp_path)
+
+
+def test_what_the_disk_does_not_return_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(HoneError, match=r"tuned.json: not readable: Input/output error"):
+        read_json(tmp_path / "tuned.json")

@@ -37,8 +37,12 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     ),
 ]
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
-# A full or read-only disk, no permission, a path too long for the file system, links that lead round in a circle.
-USERS_ERRNO = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
+# A full, read-only or broken disk, no permission, a path too long for the file system, links that lead round in a
+# circle, a call that the system interrupted.
+USERS_ERRNO = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP),
+    errno.EINTR,
+)
 OF_A_RUN = {"model", "run", "a", "source"}  # arguments that may be a run's folder
 # What rich takes for markup, and would leave out of a help text: "plain or chat [as trained]".
 MARKUP = re.compile(r"(\[[a-zA-Z#/@][^\[]*?\])")
@@ -67,7 +71,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             if is_out_of_memory(error):
                 said = out_of_memory_text(error, trains="settings" in kwargs)
             elif isinstance(error, OSError) and error.errno in USERS_ERRNO:
-                said = f"{str(error.filename or 'cannot write')[:200]}: {error.strerror}"
+                said = f"{str(error.filename or 'cannot read or write')[:200]}: {error.strerror}"
             else:
                 raise
             typer.echo(f"error: {said}", err=True)

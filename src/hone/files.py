@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,13 +59,19 @@ def disk_errors(path: Path, setting: str = "output_dir=…") -> Iterator[None]:
     except HoneError:
         raise
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
+        number = error.errno if isinstance(error, OSError) else _number_in(error)
         full = number in DISK_FULL or (number is None and any(words in str(error) for words in SAYS_DISK_FULL))
-        if not full and not isinstance(error, OSError):
+        if not full and not isinstance(error, OSError) and number is None:
             raise
-        reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
+        reason = "the disk is full" if full else os.strerror(number) if number else str(error)
         fix = f"{'free some space, or ' if full else ''}choose another place: {setting}"
         raise HoneError(f"cannot write: {reason}", where=str(path), fix=fix) from error
+
+
+def _number_in(error: Exception) -> int | None:
+    """The system's error number in what a library written in Rust (safetensors, tokenizers) says of it."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def write_text_atomic(path: Path, text: str, setting: str = "output_dir=…") -> None:
@@ -105,6 +112,10 @@ def read_json(path: Path, fix: str | None = None) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HoneError(f"not readable as JSON ({error})", where=str(path), fix=fix) from error
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise HoneError(f"not readable: {error.strerror}", where=str(path), fix="look at the disk") from error
 
 
 # ---- JSON that knows whether it is what was written ------------------------------------------------------------------

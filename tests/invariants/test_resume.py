@@ -118,6 +118,27 @@ def test_a_resume_within_logs_and_stops_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_resume_remembers_frozen_blocks_as_the_undisturbed_run_did(
+    step: int, tmp_path: Path, model_folder: Path, write_rows: Any
+) -> None:
+    """Killed in the first and in the second of two epochs, with the cache not published or removed since."""
+    common = settings(model_folder, write_rows, per_device_train_batch_size=8, num_train_epochs=2.0, **QUICK)
+    common |= {"method": "freeze", "num_unfrozen_layers": 1, "unfreeze_embeddings": False}
+    common |= {"save_strategy": "steps", "save_steps": 2}
+    names = ("whole", "again")
+    whole, again = ({**common, "output_dir": str(tmp_path / n), "token_cache_dir": str(tmp_path / f"{n}-tokens")}
+                    for n in names)  # fmt: skip
+    first = hone.train(hone.load_config(whole))
+    assert "frozen cache" in (first.folder / "train.log").read_text()
+    killed(again, KilledAt(step))
+    shutil.rmtree(tmp_path / "again-tokens" / "prefix", ignore_errors=True)
+    resumed = hone.train(hone.load_config(again))
+    assert weights(resumed.folder) == weights(first.folder)
+    assert lines(resumed) == lines(first)
+
+
+@pytest.mark.slow
 def test_patience_goes_on_counting(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
     """Killed between the first and the second evaluation without improvement."""
     common = settings(model_folder, write_rows, num_train_epochs=30.0, learning_rate=0.05, **QUICK)
@@ -319,6 +340,31 @@ def test_two_starts_at_once(resumable: tuple[Run, Config]) -> None:
     config = hone.load_config(resumable[1])
     with open_run(config), pytest.raises(HoneError, match="another process is training"), open_run(config):
         pass
+
+
+@pytest.mark.slow
+def test_what_a_kill_in_the_report_leaves_is_gone(resumable: tuple[Run, Config]) -> None:
+    """The run is finished by then: the same command trains nothing."""
+    run, config = resumable
+    hone.train(hone.load_config(config))
+    for name in (".report.md.tmp-1", ".status.json.tmp-1"):
+        (run.folder / name).write_text("x")
+    hone.train(hone.load_config(config))
+    assert not list(run.folder.glob(".*.tmp-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flip, cut_off, Path.unlink], ids=lambda damage: damage.__name__)
+def test_damaged_metrics_are_named_and_never_filled_with_zeros(
+    damage: Callable[[Path], None], resumable: tuple[Run, Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, config = resumable
+    damage(run.folder / "metrics.jsonl")
+    hone.train(hone.load_config(config))
+    assert "metrics.jsonl: the lines up to step 4 are not what was written" in caplog.text
+    if damage is not flip:
+        assert run.metric_lines()[-1]["step"] == 6
+    assert b"\0" not in (run.folder / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ from hone.runs import RESOLVED, STATUS, Run, no_such_folder
 T = TypeVar("T")
 MARKERS = (STATUS, RESOLVED, "repeat.json", "eval")  # a folder with none of these is not a run
 
+NOT_READ = "the same command tries again; if that does not help: overwrite=true trains anew"
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -70,7 +72,8 @@ class Folder:
     @property
     def settings(self) -> Config:
         """The config, for whoever has seen that there is one."""
-        assert self.config is not None, "its settings could not be read"
+        if self.config is None:
+            raise HoneError("its settings could not be read", where=str(self.path / RESOLVED), fix=NOT_READ)
         return self.config
 
     @property

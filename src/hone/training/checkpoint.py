@@ -5,6 +5,7 @@ step), renamed, and read again from the disk before an older one goes. A resume 
 those; the others are named and set aside.
 """
 
+import hashlib
 import logging
 import os
 import shutil
@@ -36,7 +37,8 @@ class Reached:
 
     Attributes:
         step: steps done. ended: none follows. world_size: processes.
-        metrics_bytes: of metrics.jsonl. loss_sum: of the steps since `logged_step`, the last one with a line there.
+        metrics_bytes, metrics_sha256: of metrics.jsonl.
+        loss_sum: of the steps since `logged_step`, the last one with a line there.
         tokens, supervised_tokens, used_s: as of `Progress`.
     """
 
@@ -44,6 +46,7 @@ class Reached:
     ended: bool
     world_size: int
     metrics_bytes: int
+    metrics_sha256: str | None
     loss_sum: float
     logged_step: int
     tokens: int
@@ -107,9 +110,12 @@ def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     progress.tokens, progress.supervised_tokens = reached.tokens, reached.supervised_tokens
     progress.used_s = reached.used_s
     metrics = run.folder / "metrics.jsonl"
+    there = metrics.read_bytes()[: reached.metrics_bytes] if metrics.is_file() else b""
+    if reached.metrics_bytes and hashlib.sha256(there).hexdigest() != reached.metrics_sha256:
+        log.warning("%s: the lines up to step %d are not what was written (the weights are)", metrics, reached.step)
     if metrics.is_file():
         with metrics.open("r+b") as file:
-            file.truncate(reached.metrics_bytes)
+            file.truncate(there.rfind(b"\n") + 1)  # of a file cut off by a crash, whole lines are kept
     return reached
 
 

@@ -15,9 +15,9 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traine
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from hone.files import disk_errors, write_json_atomic
+from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.loss import refuse_diverged
-from hone.manifest import describe_files
+from hone.manifest import describe_files, file_digest
 from hone.models.adapter import BASE, base_identity
 from hone.runs import SAVING, Run
 from hone.show import size
@@ -127,11 +127,15 @@ class SavingTrainer(Trainer):
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
         if hasattr(self.model, "peft_config"):
             write_json_atomic(written / BASE, base_identity(self.model))
+        metrics = self.run.folder / "metrics.jsonl"
+        if metrics.is_file():
+            fsync_path(metrics)  # its lines are part of what a resume goes on from
         reached = Reached(
             step=self.state.global_step,
             ended=self._ended(),
             world_size=self.args.world_size,
-            metrics_bytes=_size(self.run.folder / "metrics.jsonl"),
+            metrics_bytes=_size(metrics),
+            metrics_sha256=file_digest(metrics) if metrics.is_file() else None,
             loss_sum=float(self._tr_loss),
             logged_step=self._globalstep_last_logged,
             tokens=self.progress.tokens,

@@ -75,10 +75,10 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config, task)
     with open_run(config) as run:
+        sweep(run)
         if run.status.get("stage") == "finished":
             log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
         else:
-            sweep(run)
             with _discarded_if_unstarted(run), _logged(run), _status(run), _rate_named(config):
                 _run(run, config, task, callbacks)
         if not (run.folder / REPORT).is_file():

@@ -135,6 +135,7 @@ class HoneTrainer(RunTrainer):
         self.step_loss: Any = 0.0  # of those that are done, on its device
         self.add_callback(_FiniteLoss(self))
         if attached.cache:
+            self.add_callback(_RefillCache(self))
             self.add_callback(_CloseCache(attached.cache))
         self._loss_shifts_labels = False  # labels count where they are not -100; a causal row's first one always is
         self.model_accepts_loss_kwargs = False  # the loss is ours: models are not given the token count
@@ -241,6 +242,31 @@ class _FiniteLoss(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.refuse_bad_step()
+
+
+class _RefillCache(TrainerCallback):
+    """What a killed run had remembered in its first epoch is computed again, in the batches of that epoch.
+
+    In other batches it would differ in the last digits, and with it the weights from those of an undisturbed run.
+    """
+
+    def __init__(self, trainer: HoneTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer, cache = self.trainer, self.trainer.attached.cache
+        if trainer.resumed is None or cache is None or cache.known.all():
+            return
+        rank, world = args.process_index, args.world_size
+        examples: Any = trainer.train_dataset
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            for rows in EpochBatches(
+                len(examples), args.per_device_train_batch_size, args.seed, rank=rank, world=world
+            ):
+                batch = trainer._prepare_inputs(trainer.data_collator([examples[row] for row in rows]))
+                batch.pop("num_tokens")
+                for piece in trainer.attached.pieces(batch):
+                    trainer.compute_loss(trainer.model, piece)
 
 
 class _CloseCache(TrainerCallback):

@@ -1,0 +1,180 @@
+"""SIGKILL at random instants, and the same command again: does it end as if nothing had happened?
+
+Full training, LoRA, frozen blocks with a cache, classification and `hone repeat`, in turn. Half of the kills fall
+anywhere in the run, half inside preparing the data, saving (checkpoints, the final model) or publishing the cache; one
+trial in five is killed again while it resumes. Afterwards the same command has to end with code 0, weights, optimizer,
+metrics and measurements equal byte by byte to those of an undisturbed run (times left out), and no temporary file,
+half checkpoint or dead process's cache may be left. The instants are drawn with --seed. Exit code 1: something was
+lost.
+
+    python benchmarks/faults/kills.py                       # 200 kills, five minutes on one core
+"""
+
+import argparse
+import json
+import os
+import select
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import trials
+
+AGAIN = 5  # one trial in so many is killed a second time
+
+
+class Span(NamedTuple):
+    """Of the undisturbed run: what was done inside, and how long it took."""
+
+    name: str
+    seconds: float
+
+
+class Work(NamedTuple):
+    """One kind of run: where, its command, and what it gives undisturbed."""
+
+    kind: str
+    place: Path
+    args: list[str]
+    result: dict[str, Any]
+    seconds: float
+    spans: list[Span]
+
+
+def marks(write: int) -> Callable[[], None]:
+    """What a child does first: it says on `write` when it begins and ends to prepare, save or publish."""
+
+    def told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic()
+            os.write(write, b"b\n")
+            try:
+                return function(*args, **kwargs)
+            finally:
+                os.write(write, json.dumps([name, time.monotonic() - began]).encode() + b"\n")
+
+        return call
+
+    def before() -> None:
+        from hone.accelerations.frozen_cache import FrozenCache
+        from hone.training import train
+        from hone.training.trainer import RunTrainer
+
+        train.prepare = told("preparing", train.prepare)
+        train.save_model = told("saving the model", train.save_model)
+        RunTrainer._save_checkpoint = told("saving a checkpoint", RunTrainer._save_checkpoint)  # type: ignore[method-assign]
+        FrozenCache.publish = told("publishing the cache", FrozenCache.publish)  # type: ignore[method-assign]
+
+    return before
+
+
+def undisturbed(kind: str, inputs: Path, place: Path) -> Work:
+    """Run it once to import what it needs, once to know what it gives and how long it takes."""
+    trials.import_what_trials_need(trials.command(kind, inputs, trials.fresh(place)), place)
+    args = trials.command(kind, inputs, trials.fresh(place))
+    read, write = os.pipe()
+    ended = trials.run(args, place, marks(write))
+    os.close(write)
+    with os.fdopen(read) as stream:
+        spans = [Span(*json.loads(line)) for line in stream if line != "b\n"]
+    if ended.code or trials.leftovers(place):
+        raise SystemExit(f"{kind}: the undisturbed run failed: {ended.said}")
+    return Work(kind, place, args, trials.result(place), ended.seconds, spans)
+
+
+def killed(work: Work, rng: Random, *, inside: bool) -> str | None:
+    """Start the command and kill it at an instant; what it was doing, or None if it had ended before."""
+    read, write = os.pipe()
+    number = rng.randrange(len(work.spans))
+    share = rng.random()
+    trial = trials.Trial(work.args, work.place, marks(write))
+    os.close(write)
+    try:
+        if inside:
+            _nth_begin(read, number)
+            time.sleep(share * work.spans[number].seconds)
+        else:
+            time.sleep(share * work.seconds)
+        trial.kill()
+        if trial.wait().code != -9:
+            return None
+        return work.spans[number].name if inside else "anywhere"
+    finally:
+        os.close(read)
+
+
+def _nth_begin(read: int, number: int) -> None:
+    """Wait until the child begins its span of this number, or ends."""
+    begun = 0
+    while begun <= number:
+        select.select([read], [], [])
+        said = os.read(read, 4096)
+        if not said:
+            return
+        begun += said.count(b"b\n")
+
+
+def main(argv: list[str]) -> int:
+    """Run all, print the table; 1 if something was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", default=",".join(trials.KINDS))
+    parser.add_argument("--work", type=Path)
+    given = parser.parse_args(argv)
+    root = trials.places("kills", given.work)
+    trials.make_inputs(root / "inputs")
+    works = [undisturbed(kind, root / "inputs", root / kind.replace(" ", "-")) for kind in given.kinds.split(",")]
+    counts = {work.kind: Counter[str]() for work in works}
+    troubles: list[str] = []
+    trial = 0
+    while sum(count["kills"] for count in counts.values()) < given.kills:
+        work = works[trial % len(works)]
+        troubles += one_trial(work, trials.random_of(given.seed, trial), counts[work.kind], trial)
+        trial += 1
+    columns = ["kills", "anywhere", *sorted({name for each in counts.values() for name in each if name[:3] == "in "})]
+    columns += ["resumed", "finished equal", "left-over files", "lost"]
+    rows = [[kind, *(count[name] for name in columns)] for kind, count in counts.items()]
+    rows.append(["all", *(sum(row[i] for row in rows) for i in range(1, len(columns) + 1))])  # type: ignore[misc]
+    print(trials.table(["run", *columns], rows))
+    print("\n".join(["", *troubles]) if troubles else "\nNothing was lost.")
+    return int(bool(troubles))
+
+
+def one_trial(work: Work, rng: Random, count: Counter[str], number: int) -> list[str]:
+    """Kill it once or twice, finish it, and say what is not as it should be."""
+    trials.fresh(work.place)
+    work.place.joinpath("cfg.yaml").write_text(json.dumps(trials.settings(work.kind, *_folders(work)), indent=1))
+    inside = rng.random() < 0.5
+    for _ in range(1 + (rng.randrange(AGAIN) == 0)):
+        what = killed(work, rng, inside=inside)
+        if what is not None:
+            count["kills"] += 1
+            count["anywhere" if not inside else f"in {what}"] += 1
+    ended = trials.run(work.args, work.place)
+    count["resumed"] += "resuming from" in ended.said
+    said = []
+    if ended.code:
+        said.append(f"exit code {ended.code}: {trials.last_line(ended.said)}")
+    elif other := trials.differences(work.result, work.place):
+        said.append(f"differs: {', '.join(other)}")
+    count["finished equal"] += not said
+    count["lost"] += bool(said)
+    if left := trials.leftovers(work.place):
+        count["left-over files"] += len(left)
+        said.append(f"left over: {', '.join(left)}")
+    return [f"- trial {number} ({work.kind}, {'inside' if inside else 'anywhere'}): {one}" for one in said]
+
+
+def _folders(work: Work) -> tuple[Path, Path]:
+    return work.place.parent / "inputs", work.place
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
