@@ -66,3 +66,25 @@ def test_the_interval_covers() -> None:
         assert found and found.bounds
         covered += found.bounds[0] <= 1 / 3 <= found.bounds[1]
     assert 180 <= covered <= 199
+
+
+@pytest.mark.parametrize(("tasks", "mean", "alike"), [(5, 0.05, 0.3), (10, 0.02, 50.0), (20, 0.05, 2.0)])
+def test_the_interval_covers_low_rates_of_few_tasks(tasks: int, mean: float, alike: float) -> None:
+    """Student's t held the truth in 15 to 85 % of such draws: where nothing has passed its interval has no width."""
+    random = np.random.default_rng(tasks)
+    chances = random.beta(mean * alike, (1 - mean) * alike, (400, tasks))
+    covered = 0
+    for row in random.binomial(10, chances):
+        found = pass_rates([(10, int(c)) for c in row], (1,))[1].estimate
+        assert found and found.bounds and 0 <= found.bounds[0] <= found.value <= found.bounds[1] <= 1
+        covered += found.bounds[0] <= mean <= found.bounds[1]
+    assert covered / 400 >= 0.93
+
+
+def test_nothing_passed_is_not_known_to_be_nothing() -> None:
+    found = pass_rates([(10, 0)] * 10, (1, 10))
+    assert all(
+        rate.estimate and rate.estimate.bounds == pytest.approx((0, 0.2775), abs=1e-4) for rate in found.values()
+    )
+    same = pass_rates([(2, 1)] * 8, (1,))[1].estimate
+    assert same and same.bounds and same.bounds[0] < 0.35 < 0.65 < same.bounds[1]

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from hone.results import Items, Kind
+from hone.results import Estimate, Items, Kind
 from hone.results.benchmarks import PassAtK
-from hone.statistics.intervals import wilson_interval
-from hone.statistics.paired import Metric, estimate, items_of
+from hone.statistics.paired import Metric, items_of
 
 PASSED = Kind(heading="pass rate", higher_is_better=True, top=1.0)
 
@@ -42,8 +42,8 @@ def pass_at_k(n: Any, c: Any, k: int) -> Any:
 def pass_rates(counts: Sequence[tuple[int, int]], ks: Iterable[int]) -> dict[int, PassAtK]:
     """pass@k of (samples, passed) of each task, with its 95 % interval over tasks.
 
-    The interval is Wilson's where each task has one sample, else a bootstrap over tasks: samples of one task are not
-    independent of each other as an answer to "how would it do on other tasks".
+    Tasks are what was drawn: samples of one task are not independent of each other as an answer to "how would it do
+    on other tasks". See `rate_interval`.
     """
     found = {}
     n, c = (
@@ -53,12 +53,41 @@ def pass_rates(counts: Sequence[tuple[int, int]], ks: Iterable[int]) -> dict[int
         too_few = int((n < k).sum())
         share = None
         if len(n) and not too_few:
-            if k == 1 and (n == 1).all():
-                share = wilson_interval(int(c.sum()), len(n))
-            else:
-                share = estimate(Metric(PASSED, pass_at_k(n, c, k)))
+            share = rate_interval(pass_at_k(n, c, k), int(n.sum()))
         found[k] = PassAtK(estimate=share, n_tasks=len(n), n_too_few=too_few)
     return found
+
+
+def rate_interval(rates: np.ndarray, n_samples: int, confidence: float = 0.95) -> Estimate:
+    """The mean of the tasks' rates with Wilson's interval for as many yes-or-no items as they are worth.
+
+    That is Korn and Graubard's (1998) number for shares of clusters: p (1 - p) / error², with Student's correction for
+    few tasks. Where few tasks pass (or fail), their spread says little: then a task counts as one item, however many
+    samples it has, and as more only as ten tasks' worth of passes and failures are approached. A t interval held the
+    truth in 15 to 90 % of draws of 5 to 40 tasks at rates of 2 to 5 % (benchmarks/statistics_check.py).
+
+    >>> [round(x, 3) for x in rate_interval(np.zeros(10), 100).bounds]
+    [0.0, 0.278]
+    """
+    tasks, mean = len(rates), float(rates.mean())
+    if tasks == 1 < n_samples:
+        return Estimate(value=mean)
+    tail, worth = 0.5 + confidence / 2, float(tasks)
+    if n_samples > tasks and 0 < mean < 1:
+        worth = _worth(rates, n_samples, tail)
+    z2 = float(stats.norm.ppf(tail)) ** 2
+    middle, half = mean + z2 / (2 * worth), np.sqrt(z2 * (mean * (1 - mean) / worth + z2 / (4 * worth**2)))
+    low, high = (float((middle + sign * half) / (1 + z2 / worth)) for sign in (-1, 1))
+    return Estimate(value=mean, low=min(max(low, 0.0), mean), high=max(min(high, 1.0), mean))
+
+
+def _worth(rates: np.ndarray, n_samples: int, tail: float) -> float:
+    """For how many independent yes-or-no items the tasks stand, by the spread of their rates."""
+    tasks, mean = len(rates), float(rates.mean())
+    error, seen = float(rates.std(ddof=1) / np.sqrt(tasks)), tasks * min(mean, 1 - mean)
+    most = tasks + (n_samples - tasks) * min(1.0, seen / 10)
+    worth = mean * (1 - mean) / error**2 if error > 0 else float(tasks)
+    return min(worth * float(stats.t.ppf(tail, n_samples - 1) / stats.t.ppf(tail, tasks - 1)) ** 2, most)
 
 
 def passed_items(passed: Mapping[str, Sequence[bool]]) -> Items:

@@ -25,11 +25,11 @@ from hone.statistics.intervals import (
     holm,
     influence,
     mcnemar,
+    mean_test,
     minimum_detectable_mean,
     minimum_detectable_share,
     ratio_interval,
     share_difference_interval,
-    sign_flip,
     wilson_interval,
 )
 
@@ -152,7 +152,7 @@ def verdict(p: float, difference: Estimate, kind: Kind, *, alpha: float) -> Verd
 def paired(a: Metric, b: Metric, *, confidence: float = 0.95, resamples: int = 2000) -> Difference:
     """A and B with intervals, B - A with its interval, p, and the minimum detectable effect; p is not adjusted.
 
-    Yes-or-no items: McNemar's exact test; else the differences' signs are flipped. The minimum detectable effect is
+    Yes-or-no items: McNemar's exact test; else `mean_test` of the differences. The minimum detectable effect is
     None where no difference could be found (fewer than 6 items) or none was seen to judge by (every item differs by
     the same).
     """
@@ -173,7 +173,7 @@ def paired(a: Metric, b: Metric, *, confidence: float = 0.95, resamples: int = 2
         n_differing = int(np.count_nonzero(differences))
         if kind.top == 1.0 and not n_differing:  # of a share: resampling zeros would claim certainty
             change = share_difference_interval(0, 0, n, confidence)
-        p, test = sign_flip(differences), "sign flip"
+        p, test = mean_test(differences, alpha), "sign flip"
         effect = minimum_detectable_mean(_spread(differences, weights), n, power=POWER, alpha=alpha)
     return Difference(
         kind=kind,
