@@ -1,16 +1,17 @@
-"""The sixty-eight hostile programs of `escapes.py`, as the user who runs the tests and, if that is root, as another."""
+"""The ninety hostile programs of `escapes.py`, as the user who runs the tests and, if that is root, as another."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from escapes import CASES, Case, Host, attempt, hosting
+from escapes import CASES, Case, Host, attempt, hosting, left_processes
 
 from hone.grading.sandbox.isolation import Sandbox
 from hone.show import printable
@@ -36,6 +37,43 @@ def test_hostile_program(case: Case, strict_sandbox: Sandbox, host: Host) -> Non
     assert outcome.verdict in case.expected, outcome
     assert seen == []
     assert "\x1b" not in printable(outcome.detail) and "\u202e" not in printable(outcome.detail)
+
+
+OUTLIVES = """
+import ctypes, os, signal, time
+for number in signal.valid_signals() - {9, 19}:
+    signal.signal(number, signal.SIG_IGN)
+ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+os.write(1, b"up")
+time.sleep(1000)
+"""
+KILLED = """
+import sys
+from hone.grading.sandbox.isolation import open_sandbox
+from hone.grading.sandbox.verdict import Exam, judge
+with open_sandbox("strict") as sandbox:
+    print("starts", flush=True)
+    judge(sandbox, Exam(("f",), ("f(1)",)), [sys.argv[1]], 100)
+"""
+
+
+def test_nothing_outlives_a_killed_hone(strict_sandbox: Sandbox) -> None:
+    """A program that asks not to be killed with its parent, whose parent is killed."""
+    words = [sys.executable, "-c", KILLED, OUTLIVES]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    seen: set[int] = set()
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"starts\n"
+        for _ in range(20):  # until the program has got to its request
+            time.sleep(0.05)
+            seen |= {*left_processes(0)}
+        process.kill()
+    assert seen, "it ran"
+    for _ in range(60):
+        if not seen & {*left_processes(0)}:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{seen & {*left_processes(0)}} are still there")
 
 
 @pytest.fixture(scope="module")

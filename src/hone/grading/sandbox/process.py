@@ -79,7 +79,8 @@ def limits(sandbox: Sandbox, seconds: float) -> list[tuple[str, int, int]]:
     """(name, soft, hard) of the resource limits of a program that may compute for `seconds`."""
     cpu = max(1, math.ceil(seconds))  # at the hard limit comes SIGKILL; a first process would ignore SIGXCPU
     found = [("RLIMIT_CPU", cpu, cpu), ("RLIMIT_AS", MEMORY_BYTES, MEMORY_BYTES)]
-    found += [("RLIMIT_FSIZE", FILE_BYTES, FILE_BYTES), ("RLIMIT_NOFILE", 32, 32), ("RLIMIT_CORE", 0, 0)]
+    found += [("RLIMIT_FSIZE", FILE_BYTES, FILE_BYTES), ("RLIMIT_NOFILE", 32, 32)]
+    found.append(("RLIMIT_CORE", 1, 1))  # of 0 the kernel still hands the dump to a crash handler, of 1 never (core(5))
     if sandbox.isolation == "strict":  # outside a sandbox it would count all of the user's processes
         found.append(("RLIMIT_NPROC", 16, 16))
     zero = ("RLIMIT_MSGQUEUE", "RLIMIT_MEMLOCK", "RLIMIT_NICE", "RLIMIT_RTPRIO")

@@ -17,6 +17,7 @@ from hone.grading.sandbox import IsolationError
 
 KNOWN_MACHINES = ("x86_64", "aarch64")  # elsewhere the arguments of clone have another order, or nobody has tried
 CLONE_THREAD = 0x00010000
+PDEATHSIG = 1  # prctl: with it a program would outlive this process, should that be killed
 TERMINAL_INPUT = (0x5412, 0x541C)  # ioctl TIOCSTI and TIOCLINUX put characters into the terminal's input
 
 DENIED = {
@@ -57,6 +58,7 @@ def seccomp_program() -> bytes:
     rules.add_rule(no, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, CLONE_THREAD, 0))
     # its arguments lie in memory, where no filter can look: glibc falls back to clone
     rules.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
+    rules.add_rule(no, "prctl", seccomp.Arg(0, seccomp.EQ, PDEATHSIG))
     rules.add_rule(no, "prlimit64", seccomp.Arg(0, seccomp.NE, 0))  # of other processes
     for request in TERMINAL_INPUT:
         rules.add_rule(no, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, 0xFFFFFFFF, request))
