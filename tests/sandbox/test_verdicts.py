@@ -138,6 +138,15 @@ def test_a_sandbox_that_does_not_start_is_no_verdict() -> None:
             judge(Sandbox("none", wrapper, ("python3",), None), ADD, ["def f(x):\n    return 2"], 5)
 
 
+def test_a_sandbox_that_does_not_start_says_why() -> None:
+    """Also where it ends before anybody listens: the reason is read after its end."""
+    for wait in ("", "sleep 0.05; ", "exec 3<&-; "):
+        wrapper = ("/bin/sh", "-c", f"{wait}echo the reason >&2; exit 1")
+        for _ in range(5):
+            with pytest.raises(HarnessError, match="the reason"):
+                judge(Sandbox("none", wrapper, ("python3",), None), ADD, ["def f(x):\n    return 2"], 5)
+
+
 def descriptors_and_children() -> tuple[int, list[str]]:
     children = [
         number for path in Path("/proc/self/task").iterdir() for number in (path / "children").read_text().split()

@@ -186,14 +186,25 @@ def returncode(program: Running, patience: float = PATIENCE_S) -> int | None:
             left = until - time.monotonic()
             if left <= 0:
                 return None
-            if waiting.select(left) and not os.read(process.stdout.fileno(), 1 << 16):
+            if waiting.select(left) and not _keep(program):
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(max(left, 0.01))
+                break
+        for _ in range(16):  # what it said last, which may be the reason why it ended
+            if not waiting.select(0) or not _keep(program):
                 break
     code = process.returncode
     if code is None:
         return None
     return 128 - code if program.sandboxed and 128 < code < 193 else code  # bubblewrap says 128 + the signal
+
+
+def _keep(program: Running) -> bool:
+    """Read what was printed; False at the end of it."""
+    assert program.process.stdout is not None
+    piece = os.read(program.process.stdout.fileno(), 1 << 16)
+    program.printed = (program.printed + piece)[:KEPT_BYTES]
+    return bool(piece)
 
 
 def stop(program: Running) -> None:
