@@ -20,7 +20,7 @@ from hone.commands import evaluate, generate, tokenizer, tools, train
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
-from hone.errors import HoneError, Interrupted, is_out_of_memory
+from hone.errors import HoneError, Interrupted, is_out_of_memory, said
 from hone.hardware import calm_threads
 
 # The panels of `hone --help` and the commands in each, in their order; a command is called as its function is.
@@ -56,10 +56,10 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except HoneError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {said(str(error))}", err=True)
             raise typer.Exit(1) from None
         except Interrupted as stopped:
-            typer.echo(f"interrupted: {stopped}", err=True)
+            typer.echo(f"interrupted: {said(str(stopped))}", err=True)
             raise typer.Exit(130) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
@@ -69,12 +69,12 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(0) from None
         except (OSError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
-                said = out_of_memory_text(error, trains="settings" in kwargs)
+                reason = out_of_memory_text(error, trains="settings" in kwargs)
             elif isinstance(error, OSError) and error.errno in USERS_ERRNO:
-                said = f"{str(error.filename or 'cannot read or write')[:200]}: {error.strerror}"
+                reason = f"{str(error.filename or 'cannot read or write')[:200]}: {error.strerror}"
             else:
                 raise
-            typer.echo(f"error: {said}", err=True)
+            typer.echo(f"error: {said(reason)}", err=True)
             raise typer.Exit(1) from None
 
     return run

@@ -4,6 +4,8 @@ Anything a person can cause (a wrong key, a broken row, a full disk) is raised a
 command line as one message without a traceback, exit code 1. Everything else is our own bug and keeps its traceback.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,13 @@ MEMORY_SIGNS = (
     *("out of memory", "not enough memory: you tried to allocate"),
     *("can't allocate memory", "cannot allocate memory"),
 )
+
+# Controls, direction marks, surrogates, unassigned, odd line ends.
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+# A password in an address, https://me:PASSWORD@host or https://TOKEN@host (one slash, where it was taken for a path),
+# and the hub's tokens wherever they stand.
+SECRET = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))(?:[^\s/@:]*:[^\s/@]+|[^\s/@:]{20,})(?=@)|\bhf_[A-Za-z0-9]{20,}\b")
 
 
 class HoneError(ValueError):
@@ -28,14 +37,14 @@ class HoneError(ValueError):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in the place of a traceback: the message, as the command line does."""
-        return [f"HoneError: {self}"]
+        return [f"HoneError: {said(str(self))}"]
 
 
 class Interrupted(Exception):
     """A signal ended the run; a checkpoint was written if training had begun. The command line's exit code is 130."""
 
     def _render_traceback_(self) -> list[str]:
-        return [f"Interrupted: {self}"]
+        return [f"Interrupted: {said(str(self))}"]
 
 
 @contextmanager
@@ -53,6 +62,31 @@ def placed(where: str | None) -> Iterator[None]:
         if error.where is not None or where is None:
             raise
         raise HoneError(error.what, where=where, fix=error.fix) from error
+
+
+def said(text: str) -> str:
+    """A message as it is shown or logged: no secret in it, and nothing that drives the terminal.
+
+    >>> said("no such folder: https://me:pass@host/model")
+    'no such folder: https://***@host/model'
+    """
+    return printable(SECRET.sub("***", text))
+
+
+def printable(text: str) -> str:
+    """Characters that print as nothing, turn the text around or drive a terminal, spelled out; new lines, tabs stay.
+
+    >>> printable("a\\x1b[2J\\u202eb\\x00")
+    'a\\\\x1b[2J\\\\u202eb\\\\x00'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def first_line(message: BaseException | str) -> str:

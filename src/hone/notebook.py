@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from hone import runs
-from hone.errors import HoneError
+from hone.errors import HoneError, printable
 from hone.report.blocks import Table
 from hone.report.build import verdict_and_tables, write_report
-from hone.report.text import visible
 from hone.results import Comparison, Measurement, SideBySide, side_by_side
 from hone.results.repeat import Repeat
 from hone.show import figure, measurement_line
@@ -204,4 +203,4 @@ def _cell(value: Any) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(visible(text))
+    return escape(printable(text))

@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from hone.errors import said
+
 log = logging.getLogger("hone")
 CLEAR = "\r\x1b[K"  # back to the beginning of a terminal's line, and empty it
 T = TypeVar("T")
@@ -33,6 +35,9 @@ class Lines(logging.Handler):
     """Writes what is logged as plain lines; while there is a bar, above it."""
 
     bar: Any = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.bar is None:
@@ -77,6 +82,9 @@ def shown() -> Iterator[None]:
 
 class Stages(logging.Handler):
     """Shows what is being done on the last line of a terminal; warnings stay above it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         is_stage = getattr(record, "is_stage", False)

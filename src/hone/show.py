@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from hone.errors import printable
 from hone.results import ClassReport, ClassScores, Comparison, Difference, Estimate, Measurement
 from hone.results.benchmarks import CodeMeasurement
 
@@ -39,15 +40,6 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def printable(text: str) -> str:
-    """Control characters spelled out: model output must not drive the terminal.
-
-    >>> printable("a\\x1b[2J")
-    'a\\\\x1b[2J'
-    """
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def size(n_bytes: float) -> str:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from hone.cli import app
 from hone.data.tokenizer import save_tokenizer
+from hone.errors import printable
 from hone.inference.terminal import line_reader, piece_writer
-from hone.show import printable
 
 pytest_plugins = ["talking"]
 posix = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")

@@ -10,8 +10,7 @@ from transformers import TrainerCallback
 
 import hone
 from conftest import pairs
-from hone.errors import HoneError
-from hone.report.text import visible
+from hone.errors import HoneError, printable
 from hone.results import Sample, json_text
 from report.test_untrusted_text import NASTY, Page
 from written_run import measured, programs, write_run
@@ -61,7 +60,7 @@ def test_text_stays_text(written: Any) -> None:
     page = html_of(written)
     assert set(page.elements) <= {"div", "b", "table", "tr", "th", "td", "code"}
     assert {name for name, _ in page.attributes} == {"style"}
-    assert visible(NASTY[0]) not in written._repr_html_() and "&lt;script&gt;" in written._repr_html_()
+    assert printable(NASTY[0]) not in written._repr_html_() and "&lt;script&gt;" in written._repr_html_()
     damaged = hone.find_runs(written.folder)
     assert "<script" not in damaged._repr_html_()
 

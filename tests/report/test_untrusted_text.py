@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from hone.errors import UNSEEN, printable
 from hone.report.build import write_report
 from hone.report.files_section import FILES
 from hone.report.markdown import code_of, fenced, inline, paragraph
-from hone.report.text import UNSEEN, differences, visible
+from hone.report.text import differences
 from hone.results import Sample, json_text
 from written_run import lines, measured, programs, write_run
 
@@ -120,7 +121,7 @@ def test_text_brings_no_element_and_no_attribute(page_and_markdown: tuple[Page, 
 def test_listings_say_what_was_written(page_and_markdown: tuple[Page, str, Page]) -> None:
     listings = [text.removeprefix("\n") for text in page_and_markdown[0].listings]  # a parser drops the first new line
     for text in NASTY:
-        assert visible(text) in listings and visible(text + " more") in listings
+        assert printable(text) in listings and printable(text + " more") in listings
 
 
 def test_nothing_invisible_is_left(page_and_markdown: tuple[Page, str, Page], run_folder: Path) -> None:
@@ -139,7 +140,7 @@ def test_markdown_stays_text(page_and_markdown: tuple[Page, str, Page]) -> None:
     assert sum(token.type == "heading_open" and token.tag == "h1" for token in tokens) == 1
     listings = {token.content for token in tokens if token.type == "fence"}
     for text in NASTY:
-        assert visible(text) + "\n" in listings
+        assert printable(text) + "\n" in listings
 
 
 def test_the_page_needs_nothing_from_outside(run_folder: Path) -> None:
@@ -156,16 +157,16 @@ def test_any_text_is_only_text_in_markdown(text: str) -> None:
     reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     tokens = reader.parse(paragraph(f"x{text}"))
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
-    assert "".join(child.content for child in tokens[1].children or []) == " ".join(visible(f"x{text}").split())
+    assert "".join(child.content for child in tokens[1].children or []) == " ".join(printable(f"x{text}").split())
     alone = reader.parse(paragraph(text))
     assert {token.type for token in alone} <= {"paragraph_open", "inline", "paragraph_close"}
     cells = reader.parse(f"| a | b |\n| --- | --- |\n| {inline(text)} | y |")
     assert sum(token.type == "td_open" for token in cells) == 2
-    if code := " ".join(visible(text).split()):
+    if code := " ".join(printable(text).split()):
         (span,) = reader.parse(f"- {code_of(text)}")[3].children or []
         assert (span.type, span.content) == ("code_inline", code)
     block = reader.parse(fenced(text))
-    assert [token.type for token in block] == ["fence"] and block[0].content == visible(text) + "\n"
+    assert [token.type for token in block] == ["fence"] and block[0].content == printable(text) + "\n"
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from escapes import CASES, Case, Host, attempt, hosting, left_processes
 
+from hone.errors import printable
 from hone.grading.sandbox.isolation import Sandbox
-from hone.show import printable
 
 # The program that starts Python may still have root's rights when it does; Python has not.
 CAN_RUN = (

@@ -169,11 +169,11 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or the folder of `hone repeat`.")],
 ) -> None:
     """Write report.html and report.md into a run folder, of its files alone; print what they say first."""
+    from hone.errors import printable
     from hone.report.build import write_report
-    from hone.report.text import visible
 
     verdict = write_report(run).verdict
-    typer.echo(" ".join(visible(f"{verdict.word}: {verdict.rest}").split()))
+    typer.echo(" ".join(printable(f"{verdict.word}: {verdict.rest}").split()))
     typer.echo(f"wrote {run / 'report.html'} and report.md")
 
 

@@ -121,7 +121,7 @@ def _prompt_text(prompt: str | None) -> str:
 
 def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_json: bool) -> None:
     """Each as soon as it is there; on a terminal, model output must not drive it."""
-    from hone.show import printable
+    from hone.errors import printable
 
     for row, where in zip(rows, places):
         if as_json:
@@ -142,9 +142,9 @@ def chat(
     template: Template = None,
 ) -> None:
     """Talk with a model: answers as they come, /help for the commands. Reads a pipe too, one message a line."""
+    from hone.errors import printable
     from hone.inference.chat import open_conversation, talk
     from hone.inference.terminal import at_terminal, line_reader, piece_writer
-    from hone.show import printable
 
     talk(
         open_conversation(model, sampling, system=system, template=template),

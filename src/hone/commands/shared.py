@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hone.errors import HoneError
+from hone.errors import HoneError, said
 
 if TYPE_CHECKING:
     from hone.config.schema import Config
@@ -44,7 +44,7 @@ def config_of(settings: list[str] | None, data_key: str = "train_file", *, assum
         notes.append(assumption_note(extra))
     of_training = [] if assume else rate_notices(config.model, config.method, config.train)
     for notice in [*notes, *(notice for notice in config.notices if notice not in of_training)]:
-        typer.echo(f"note: {notice}", err=True)
+        typer.echo(f"note: {said(notice)}", err=True)
     return config
 
 
@@ -53,6 +53,9 @@ class _ToStderr(logging.StreamHandler[Any]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
 
     @property
     def stream(self) -> Any:

@@ -27,7 +27,7 @@ from hone.config.rates import rate_notices
 from hone.config.resolve import Given, Problem, resolve, type_problem
 from hone.config.schema import Config, Provenance, leaf_field, leaves, section_names
 from hone.config.sections.output import OutputSection
-from hone.errors import HoneError
+from hone.errors import SECRET, HoneError
 
 Source = str | Path | Mapping[str, Any] | Config | None
 KEYWORD = "keyword argument"  # where a key given in Python stands
@@ -68,6 +68,9 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
     if not isinstance(overrides, Sequence):
         raise HoneError("overrides are a list of texts", fix='write ["learning_rate=1e-4"], or learning_rate=1e-4')
     root, text, name, base = _root(source)
+    _refuse_secrets(text or str(root.value), name or KEYWORD)
+    _refuse_secrets(" ".join(map(str, overrides)), "command line")
+    _refuse_secrets(str(keys or ""), KEYWORD)
     loaded = _Loaded()
     _collect(loaded, _givens(root, name, base), last_wins=False)
     for item in parse_overrides(overrides):
@@ -86,6 +89,18 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
         lines={**before.lines, **{leaf: given.where for leaf, given in loaded.given.items() if given.where}},
     )
     return config
+
+
+def _refuse_secrets(text: str, name: str) -> None:
+    """A run keeps its configuration as it was given, comments too, and a run is what people hand on."""
+    if found := SECRET.search(text):
+        is_file = name not in ("command line", KEYWORD)
+        line = text.count("\n", 0, found.start()) + 1
+        raise HoneError(
+            "a password or token stands here, and a run folder keeps its configuration",
+            where=f"{name}:{line}" if is_file else name,
+            fix="take it out, of comments too; a hub's token goes into the environment (HF_TOKEN)",
+        )
 
 
 def _root(source: Source) -> tuple[Item, str | None, str | None, Path]:
@@ -118,14 +133,15 @@ def _read_text(path: Path, name: str) -> str:
     try:
         if path.is_dir():
             raise HoneError("is a folder, a YAML file was expected", where=name, fix=_folder_fix(path, name))
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)  # not the size that the file system says: a device has none
+        if len(text) > MAX_BYTES:
             raise HoneError(
-                f"{size:,} bytes are too many for a configuration",
+                f"more than {MAX_BYTES:,} bytes are too many for a configuration",
                 where=name,
                 fix="is this a data file? it goes into train_file",
             )
-        return path.read_bytes().decode("utf-8-sig")
+        return text.decode("utf-8-sig")
     except FileNotFoundError:
         raise HoneError("no such file", where=name, fix=_missing_fix(path, name)) from None
     except UnicodeDecodeError as error:

@@ -49,7 +49,11 @@ def parse_yaml(text: str, source: str) -> Item:
     except YAMLError as error:
         raise _syntax_error(error, text, source) from None
     except (RecursionError, ValueError) as error:
-        raise HoneError(f"not readable as YAML ({type(error).__name__})", where=source) from None
+        deep = isinstance(error, RecursionError)
+        what = "not readable as YAML: nested too deep" if deep else "not readable as YAML: a value of no known form"
+        raise HoneError(
+            what, where=source, fix="write plain `key: value` lines, at most one level of sections"
+        ) from None
     if node is None:
         return Item(None, 1)
     return _Converter(source).convert(node, ())

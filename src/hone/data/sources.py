@@ -14,6 +14,7 @@ import io
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})  # and every hidden
 ABOUT_A_FOLDER = frozenset({"README", "LICENSE", "LICENCE", "CHANGELOG", "CONTRIBUTING", "NOTICE"})
 ACCEPTED = f"accepted: {' '.join((*ROW_SUFFIXES, *TEXT_SUFFIXES))}, and .gz of those"
 
+MAX_COLUMNS = 10_000  # of a table: more is a matrix, or made to take all memory
 MAX_RECORD_BYTES = 64 << 20  # one line, one item of a JSON list, one csv field: more is a broken file, not a row
 PIECE_BYTES = 1 << 20  # a text file larger than this is handed on in pieces
 MAX_PIECE_CHARACTERS = 8 << 20  # a piece without any white space is cut here, wherever that is
@@ -194,6 +196,8 @@ def _one_kind(given: Path, found: list[Path]) -> list[Path]:
 
 
 def _checked(path: Path) -> Path:
+    if not path.is_file():
+        raise HoneError("is a device or a pipe, not a file", where=str(path), fix="write its rows into a file first")
     if path.suffix.lower() == ".bin":
         fix = "give one token file by itself, or use the text or rows it was made from"
         raise HoneError("token files (.bin) cannot be read as rows", where=str(path), fix=fix)
@@ -201,7 +205,7 @@ def _checked(path: Path) -> Path:
         table = path.suffix.lower() in TABLE_SUFFIXES
         fix = f"save the table as CSV, with commas and in UTF-8; {ACCEPTED}" if table else ACCEPTED
         raise HoneError(f"unknown kind of file '{path.suffix or path.name}'", where=str(path), fix=fix)
-    if path.is_file() and path.stat().st_size == 0:
+    if path.stat().st_size == 0:
         raise HoneError("the file is empty", where=str(path), fix="check how it was written, or name another file")
     return path
 
@@ -359,9 +363,15 @@ def _csv_lines(stream: "io.BufferedReader[Any]", problems: list[str]) -> Iterato
 def _csv_header(fields: list[str], problems: list[str], where: str) -> list[str]:
     if problems:
         raise HoneError(f"the header cannot be read: {problems[0]}", where=where)
-    if repeated := sorted({name for name in fields if fields.count(name) > 1}):
+    _check_width(len(fields), where)
+    if repeated := sorted(name for name, times in Counter(fields).items() if times > 1):
         raise HoneError(f"two columns are named '{repeated[0]}'", where=where, fix="rename one in the header")
     return fields
+
+
+def _check_width(n: int, where: str) -> None:
+    if n > MAX_COLUMNS:
+        raise HoneError(f"{n:,} columns, at most {MAX_COLUMNS:,} are read", where=where, fix="keep those to train on")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -370,8 +380,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     with _open(path) as stream:
         try:
-            number = 0
-            for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(batch_size=PARQUET_ROWS):
+            number, file = 0, pyarrow.parquet.ParquetFile(stream)
+            _check_width(file.metadata.num_columns, str(path))
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
                 for columns in batch.to_pylist():
                     number += 1
                     yield Row(columns, str(path), number)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hone.data.records import BadRow, Chat, Example, Instruction, Labelled, Message, Pair, SourceTarget, Text
+from hone.data.template_trial import check_template, template_file
 from hone.errors import HoneError
 
 if TYPE_CHECKING:
@@ -215,11 +216,20 @@ def _apply(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", *,
     from jinja2 import TemplateError
 
     turns = [{"role": message.role, "content": message.content} for message in messages]
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several, each with a name
+        template = template.get("default")
+    if isinstance(template, str):
+        check_template(template, str(tokenizer.name_or_path))
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
-    except (TemplateError, ValueError, TypeError) as error:
+    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         roles = ", ".join(message.role for message in messages) or "none"
         raise BadRow(f"the tokenizer's chat template refuses the turns ({roles}): {error}") from error
+    except RecursionError:
+        fix = "use a chat template that ends (chat_template.jinja), or another model"
+        where = template_file(str(tokenizer.name_or_path))
+        raise HoneError("the chat template calls itself without end", where=where, fix=fix) from None
     assert isinstance(text, str), "tokenize=False gives text"
     return text
 

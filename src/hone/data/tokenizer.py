@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # Hugging Face's names, OpenAI's names
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.txt")
+MAX_RULES_BYTES = 128 << 20  # of tokenizer.json; 262,144 tokens take 33 MB
 ANCHORS = ("\n", "a", ".")  # what a continued text is hung on; each works where the others melt into the text
 
 
@@ -217,6 +218,10 @@ def _load_folder(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerB
     if not described and not has_config:
         wanted = ", ".join((TOKENIZER_FILES[0], *(" + ".join(names) for names in GPT2_FILES)))
         raise HoneError("no tokenizer in this folder", where=str(folder), fix=f"one of these is needed: {wanted}")
+    rules = folder / "tokenizer.json"
+    if rules.is_file() and rules.stat().st_size > MAX_RULES_BYTES:
+        fix = "it is damaged, or made to take all memory: use the tokenizer of another model"
+        raise HoneError(f"more than {MAX_RULES_BYTES >> 20} MiB are no tokenizer", where=str(rules), fix=fix)
     fix = "save it again with save_pretrained, or copy the tokenizer's files from the base model's folder"
     return _auto_tokenizer(str(folder), None, trust_remote_code, fix)
 
@@ -246,6 +251,8 @@ def _auto_tokenizer(name: str, revision: str | None, trust_remote_code: bool, fi
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
     except Exception as error:  # OSError, ValueError, KeyError, ImportError or the Rust library's bare Exception
+        if "trust_remote_code" in str(error):
+            fix = "its Python code was not run; trust_remote_code=true runs it as you: only where you have read it"
         raise HoneError(f"cannot load the tokenizer: {first_line(error)[:300]}", where=name, fix=fix) from error
 
 

@@ -73,6 +73,8 @@ ENCODER_DECODER = ModelKind(
 
 def loading_fix(name: str, reason: str, kind: ModelKind = DECODER) -> str:
     """What to do about a model that a library refused for `reason`."""
+    if "trust_remote_code" in reason or "custom code" in reason:
+        return "its Python code was not run; trust_remote_code=true runs it as you: only where you have read it"
     if "attn" in reason or "ttention" in reason:
         return "set attn_implementation to sdpa or eager"
     if "Unrecognized configuration class" in reason:

@@ -18,6 +18,13 @@ from hone.runs import find_runs, no_such_folder
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")  # what configs call the length of their window
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # weights in files that can run code: named, never read
+MOST = {  # sizes in a config.json; today's largest models have 128 layers, 18,432 features, 262,144 tokens
+    **dict.fromkeys(("n_layer", "num_hidden_layers", "num_layers", "num_decoder_layers"), 10_000),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "n_layers", "n_head", "num_attention_heads"), 10_000),
+    **dict.fromkeys(("n_embd", "hidden_size", "d_model", "n_inner", "intermediate_size", "d_ff"), 1_000_000),
+    **dict.fromkeys(("vocab_size", "num_local_experts", "num_experts"), 10_000_000),
+}
 COPY_AGAIN = "the file is damaged or was not copied whole: copy the adapter again"
 BASE_FIX = (
     "put back the base that it was trained on; or name it: hone merge RUN OUT --base BASE makes one model of both"
@@ -77,8 +84,9 @@ def _check_folder(folder: Path, weights: bool) -> None:
         else:
             what, fix = "not a model folder: it has no config.json", "name a run folder, a model folder or a hub name"
         raise HoneError(what, where=str(folder), fix=fix)
+    _check_sizes(folder / "config.json")
     if weights and not any((folder / name).is_file() for name in WEIGHTS):
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
+        pickled = _pickled(folder)
         raise HoneError(
             f"the model folder has no weights: expected {WEIGHTS[0]}",
             where=str(folder),
@@ -86,6 +94,22 @@ def _check_folder(folder: Path, weights: bool) -> None:
             if pickled
             else "copy the weights there, or name another folder",
         )
+
+
+def _pickled(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+
+
+def _check_sizes(path: Path) -> None:
+    """Sizes that no model has would be built before the weights are compared with them: for hours, or in all memory."""
+    config = read_json(path, "copy or download the model again")
+    inner = config.get("text_config") if isinstance(config, dict) else None
+    for part in (config, inner):
+        for key, most in MOST.items():
+            value = part.get(key) if isinstance(part, dict) else None
+            if isinstance(value, int) and value > most:
+                fix = f"at most {most:,} is read: the file is damaged, or made to do harm"
+                raise HoneError(f"{key} is {value:,}, which no model has", where=str(path), fix=fix)
 
 
 # ---- adapters ------------------------------------------------------------------------------------------------------
@@ -110,7 +134,7 @@ def check_adapter(folder: Path) -> str:
         HoneError: it has no weights, or names no base.
     """
     if not (folder / ADAPTER_WEIGHTS).is_file():
-        pickled = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
+        pickled = ", ".join(_pickled(folder))
         raise HoneError(
             f"the adapter has no weights: expected {ADAPTER_WEIGHTS}",
             where=str(folder),

@@ -5,6 +5,7 @@ Strings are escaped so that no text of a model becomes markup; listings stand in
 
 import re
 
+from hone.errors import printable
 from hone.report.blocks import (
     Block,
     Figures,
@@ -19,7 +20,6 @@ from hone.report.blocks import (
     Text,
     Words,
 )
-from hone.report.text import visible
 
 # What would be markup within a line: emphasis, code, HTML, cells, strikethrough; the end of a link's text; entities.
 INLINE = re.compile(r"[\\`*<|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])")
@@ -45,7 +45,7 @@ def inline(text: str) -> str:
     >>> inline("<b>learning_rate</b> | `x` [a](b)")
     '\\\\<b>learning_rate\\\\</b> \\\\| \\\\`x\\\\` [a\\\\](b)'
     """
-    line = " ".join(visible(text).split())
+    line = " ".join(printable(text).split())
     return INLINE.sub(lambda match: "\\" + match[0], line)
 
 
@@ -58,7 +58,7 @@ def fenced(text: str, language: str = "") -> str:
     """A listing in a fence that its text cannot close."""
     longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{visible(text)}\n{fence}"
+    return f"{fence}{language}\n{printable(text)}\n{fence}"
 
 
 def _block(block: Block) -> str:
@@ -101,7 +101,7 @@ def _command(command: str) -> str:
 def code_of(text: str) -> str:
     """Text as code within a line, between more ticks than it holds in a row."""
     ticks = "`" * (max((len(run) for run in re.findall(r"`+", text)), default=0) + 1)
-    line = " ".join(visible(text).split())
+    line = " ".join(printable(text).split())
     return f"{ticks} {line} {ticks}" if "`" in line else f"{ticks}{line}{ticks}"
 
 

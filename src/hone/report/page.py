@@ -1,6 +1,6 @@
 """A report as one HTML file: no script, nothing fetched, readable from disk, on a phone, in print, in the dark.
 
-Every string is escaped by the template engine, after what cannot be seen in it is spelled out (`text.visible`);
+Every string is escaped by the template engine, after what cannot be seen in it is spelled out (`errors.printable`);
 only the drawings, which are ours, go in as they are.
 """
 
@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from hone.errors import printable
 from hone.report.blocks import Report
-from hone.report.text import visible
 
 HERE = Path(__file__).parent
 
@@ -28,4 +28,4 @@ def to_html(report: Report) -> str:
 
 def _seen(value: Any) -> Any:
     """For each value put into the page: spell out what has no shape, but in what is markup already."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

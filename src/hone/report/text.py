@@ -1,7 +1,6 @@
 """Text that a model wrote, made safe to look at: nothing invisible, and differences marked word by word."""
 
 import re
-import unicodedata
 from difflib import SequenceMatcher
 
 from hone import show
@@ -9,27 +8,10 @@ from hone.report.blocks import Pieces
 from hone.results import Estimate
 from hone.show import figure
 
-UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, direction marks, surrogates, unassigned, odd line ends
 PIECE = re.compile(r"\w+|\s+|[^\w\s]")
 LONGEST = 2_000  # pieces: comparing takes time with the square of their number
 ALIKE = 0.25  # texts with less in common than this are simply different: marking all of both shows nothing
 CUT = 4_000  # characters of one text that are shown
-
-
-def visible(text: str) -> str:
-    """Characters that print as nothing, or turn the text around, spelled out; new lines and tabs stay.
-
-    >>> visible("a\\x1b[2J\\u202eb\\x00")
-    'a\\\\x1b[2J\\\\u202eb\\\\x00'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) not in UNSEEN else _spelled(c) for c in text)
-
-
-def _spelled(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shortened(text: str) -> str:

@@ -4,7 +4,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.show import printable, size, table
+from hone.errors import printable
+from hone.show import size, table
 
 if TYPE_CHECKING:
     from hone.cache import Entry

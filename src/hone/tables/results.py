@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from hone.errors import HoneError
+from hone.errors import HoneError, printable
 from hone.results import Comparison, Difference
 from hone.results.benchmarks import CodeMeasurement, PassAtK, PublicScores
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange
-from hone.show import NO_INTERVAL, estimate, plural, printable, table
+from hone.show import NO_INTERVAL, estimate, plural, table
 
 NONE = "[no interval]"
 

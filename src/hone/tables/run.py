@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.config.load import load_config
-from hone.errors import HoneError
+from hone.errors import HoneError, printable
 from hone.report import code_section
 from hone.report.blocks import Sample, Samples
 from hone.report.folder import Folder, read_folder
@@ -23,7 +23,6 @@ from hone.show import (
     code_lines,
     estimate,
     plural,
-    printable,
     table,
     unmeasured_classes,
 )

@@ -1,0 +1,130 @@
+"""Rows and configurations that are small to send and large to read: refused with a reason, in bounded memory."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["spoiled"]
+
+Hone = Callable[..., Any]
+Refused = Callable[..., str]
+MIB = 1 << 20
+# The peak of a process that reads a file's rows, without the libraries that training brings.
+READ = """
+import sys
+from pathlib import Path
+from hone.data.sources import read_rows
+from hone.errors import HoneError
+try:
+    for row in read_rows([Path(sys.argv[1])], on_bad_row="error", on_skip=print):
+        pass
+except HoneError as error:
+    print(error)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) >> 10)
+"""
+
+
+def read_in_a_process(path: Path) -> tuple[str, int]:
+    """What was said of the file, and the peak memory in MiB."""
+    command = [sys.executable, "-c", READ, str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    *said, peak = ended.stdout.splitlines()
+    return "\n".join(said), int(peak)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's measure of memory")
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.gz", "rows.csv.gz"])
+def test_a_packed_line_of_100_mb(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    opens = {"rows.jsonl.gz": b'{"text": "', "rows.json.gz": b'[{"text": "', "rows.csv.gz": b'text\n"'}[name]
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(opens)
+        for _ in range(100):
+            file.write(b"a" * MIB)
+    assert path.stat().st_size < 4 * MIB
+    said, peak = read_in_a_process(path)
+    assert said.startswith(str(path)), said
+    assert "longer than" in said or "field larger than" in said
+    assert peak < 500, f"{peak} MiB"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+@pytest.mark.parametrize("opening", ['{"text": [', '{"text": {"a": '])
+def test_json_nested_100_000_deep(project: Path, hone: Hone, refused: Refused, name: str, opening: str) -> None:
+    inner = opening.removeprefix('{"text": ')
+    (project / name).write_text('{"text": ' + inner * 100_000 + "\n")
+    refused(hone("prepare", "cfg.yaml", f"train_file={name}"), f"{name}:1", "not valid JSON")
+
+
+def test_a_csv_with_a_million_columns(project: Path, hone: Hone, refused: Refused) -> None:
+    (project / "wide.csv").write_text(",".join(map(str, range(1_000_000))) + "\n")
+    refused(hone("prepare", "cfg.yaml", "train_file=wide.csv"), "wide.csv:1", "1,000,000 columns")
+
+
+def test_a_parquet_file_with_too_many_columns(project: Path, hone: Hone, refused: Refused) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({str(i): ["x"] for i in range(10_001)}), project / "wide.parquet")
+    refused(hone("prepare", "cfg.yaml", "train_file=wide.parquet"), "wide.parquet", "10,001 columns")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "json", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_not_waited_for(
+    project: Path, hone: Hone, refused: Refused, suffix: str, kind: str
+) -> None:
+    path = project / f"endless.{suffix}"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    refused(hone("prepare", "cfg.yaml", f"train_file={path.name}"), "a device or a pipe")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+def test_an_endless_configuration(hone: Hone, refused: Refused) -> None:
+    refused(hone("check", "/dev/zero"), "/dev/zero", "too many for a configuration")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: " + "[" * 10_000 + "]" * 10_000, "nested too deep"),
+        (
+            "a: &a [x, x]\n"
+            + "".join(f"{c}: &{c} [*{p}, *{p}]\n" for p, c in zip("abcdefghijklmnopqrst", "bcdefghijklmnopqrstu")),
+            "aliases",
+        ),
+        ("a: &a [*a]\n", "refers to itself"),
+        ("- " * 10_000 + "x", "nested too deep"),
+    ],
+    ids=["brackets", "laughs", "itself", "dashes"],
+)
+def test_yaml_that_is_deep_or_multiplies(project: Path, hone: Hone, refused: Refused, text: str, words: str) -> None:
+    (project / "bomb.yaml").write_text(text)
+    refused(hone("check", "bomb.yaml"), "bomb.yaml", words)
+
+
+def test_numbers_of_a_million_digits(project: Path, hone: Hone, refused: Refused) -> None:
+    (project / "train.jsonl").write_text('{"text": ' + "9" * 1_000_000 + "}\n")
+    refused(hone("prepare", "cfg.yaml"), "train.jsonl:1", "not valid JSON")
+    (project / "bomb.yaml").write_text("max_steps: " + "9" * 100_000)
+    message = refused(hone("check", "bomb.yaml"), "bomb.yaml:1", "max_steps")
+    assert len(message) < 2_000, "the number is not repeated in full"
+
+
+def test_a_packed_archive_is_not_a_row_file(project: Path, hone: Hone, refused: Refused) -> None:
+    (project / "rows.zip").write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    refused(hone("prepare", "cfg.yaml", "train_file=rows.zip"), "rows.zip", "unknown kind of file '.zip'")
+    (project / "rows.jsonl.gz").write_bytes(b"PK\x03\x04" + json.dumps({"text": "a"}).encode())
+    refused(hone("prepare", "cfg.yaml", "train_file=rows.jsonl.gz"), "rows.jsonl.gz", "damaged")
