@@ -76,7 +76,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "merge": [("hone merge runs/lora merged", "one model folder that loads without PEFT")],
     "verify": [
         ("hone verify runs/my", "the model, its checkpoints and what was measured"),
-        ("hone verify merged", "a model that hone wrote"),
+        ("hone verify runs/lora --json", "for scripts; exit code 3 if a file has changed"),
     ],
     "doctor": [("hone doctor", "processor, precision, memory, GPU, sandbox, packages")],
     "cache": [
