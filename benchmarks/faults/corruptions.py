@@ -76,6 +76,10 @@ def damaged(path: Path, damage: str, rng: Random) -> str | None:
 DAMAGES = ("bit flip", "cut off", "zeroed page", "empty", "swapped", "deleted")
 
 
+def _without(result: dict[str, Any], beginning: str) -> dict[str, Any]:
+    return {name: content for name, content in result.items() if not name.startswith(beginning)}
+
+
 def _put(content: bytes, at: int, piece: bytes) -> bytes:
     return content[:at] + piece + content[at + len(piece) :]
 
@@ -168,7 +172,12 @@ class Stage:
         if Path(file).name in said.replace(str(self.place / "cfg.yaml"), ""):
             return "named", words
         if code == 0:
-            return ("harmless" if found == self.whole[scene, command] else "silent wrong"), words
+            whole = self.whole[scene, command]
+            if command == "train" and file.split("/")[1].startswith(
+                "checkpoint-"
+            ):  # one that is not read stays damaged
+                whole, found = (_without(one, "checkpoint-") for one in (whole, found))
+            return ("harmless" if found == whole else "silent wrong"), words
         return "without the file", words
 
     def measure_undamaged(self, scenes: list[str]) -> None:

@@ -118,11 +118,11 @@ def test_a_resume_within_logs_and_stops_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [2, 3, 5])
+@pytest.mark.parametrize(("step", "is_removed"), [(2, False), (3, True), (5, True), (5, False)])
 def test_a_resume_remembers_frozen_blocks_as_the_undisturbed_run_did(
-    step: int, tmp_path: Path, model_folder: Path, write_rows: Any
+    step: int, is_removed: bool, tmp_path: Path, model_folder: Path, write_rows: Any
 ) -> None:
-    """Killed in the first and in the second of two epochs, with the cache not published or removed since."""
+    """Killed in the first and in the second of two epochs; the cache is not published, is, or is removed since."""
     common = settings(model_folder, write_rows, per_device_train_batch_size=8, num_train_epochs=2.0, **QUICK)
     common |= {"method": "freeze", "num_unfrozen_layers": 1, "unfreeze_embeddings": False}
     common |= {"save_strategy": "steps", "save_steps": 2}
@@ -132,7 +132,8 @@ def test_a_resume_remembers_frozen_blocks_as_the_undisturbed_run_did(
     first = hone.train(hone.load_config(whole))
     assert "frozen cache" in (first.folder / "train.log").read_text()
     killed(again, KilledAt(step))
-    shutil.rmtree(tmp_path / "again-tokens" / "prefix", ignore_errors=True)
+    if is_removed:
+        shutil.rmtree(tmp_path / "again-tokens" / "prefix", ignore_errors=True)
     resumed = hone.train(hone.load_config(again))
     assert weights(resumed.folder) == weights(first.folder)
     assert lines(resumed) == lines(first)
@@ -422,3 +423,18 @@ def test_what_cannot_be_saved_is_known_after_the_first_step(
     with pytest.raises(HoneError, match="the disk is full" if breaks == "write" else "other bytes than were written"):
         hone.train(hone.load_config({**resumable[1], "output_dir": str(run.folder)}))
     assert len(run.metric_lines()) <= 1 and not (run.folder / ".saving").exists()
+
+
+@pytest.mark.slow
+def test_files_of_a_run_that_are_others_are_named(resumable: tuple[Run, Config]) -> None:
+    """Each was a traceback."""
+    run, config = resumable
+    env = (run.folder / "env.json").read_bytes()
+    (run.folder / "env.json").write_text('{"method": "full"}')
+    with pytest.raises(HoneError, match=r"env.json: says nothing of the run's data"):
+        hone.train(hone.load_config(config))
+    (run.folder / "env.json").write_bytes(env)
+    hone.train(hone.load_config(config))
+    (run.folder / "template.json").write_text("{}")
+    with pytest.raises(HoneError, match=r"template.json: names no template"):
+        hone.generate(str(run.folder), "add 1 and 2:", max_new_tokens=2)

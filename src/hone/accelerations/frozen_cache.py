@@ -125,7 +125,9 @@ class FrozenCache:
         batch = numbered([{**dataset[0], "cache_start": 0}], flat)
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
         known, training = self.known.copy(), model.training
-        self.known[: inputs["input_ids"].shape[1]] = False
+        rows = batch["cache_rows"][batch["cache_rows"] != PADDING].numpy()
+        kept = self.rows[rows].copy()  # computed in a batch: alone, the last digits may be others
+        self.known[rows] = False
         model.eval()
         try:
             with torch.no_grad():
@@ -137,6 +139,7 @@ class FrozenCache:
             return first_line(error)
         finally:
             self.known = known
+            self.rows[rows] = kept
             model.train(training)
         agrees = bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
         return None if agrees else "the logits differ"

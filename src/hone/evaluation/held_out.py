@@ -10,12 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.data.dataset import Dataset
+from hone.errors import HoneError
 from hone.evaluation.bench import Bench
 from hone.files import write_text_atomic
 from hone.hardware import best_device
 from hone.metrics.continuations import decode
 from hone.models.inspect import check_vocabulary
 from hone.results import Items, Measurement, side_by_side
+from hone.runs import Run
 from hone.show import measurement_line
 from hone.statistics.paired import compare_items
 from hone.tasks.task import Task
@@ -59,14 +61,21 @@ def evaluate_model(
     return result.model_copy(update={"seconds": round(time.perf_counter() - began, 2)}), items
 
 
+def _items(run: Run, name: str) -> Items:
+    found = run.read(Items, f"{name}.items")
+    if found is None:  # it is written before eval/<name>.json, which is there
+        fix = f"put it back, or remove {run.file_of(name)} as well"
+        raise HoneError("the file is missing", where=str(run.file_of(f"{name}.items")), fix=fix)
+    return found
+
+
 def compare(bench: Bench) -> None:
     """eval/compare.json: the paired difference on the same items; eval/samples.jsonl: the texts side by side."""
     run, settings = bench.run, bench.config.eval
     base, tuned = run.base, run.tuned
     if base is None or tuned is None:
         return
-    before, after = (run.read(Items, f"{name}.items") for name in ("base", "tuned"))
-    assert before and after, "eval/<name>.items.json is written before eval/<name>.json"
+    before, after = (_items(run, name) for name in ("base", "tuned"))
     change = compare_items(before, after, confidence=settings.confidence_level, resamples=settings.bootstrap_resamples)
     run.write("compare", change)
     lines = [json.dumps(pair.model_dump(), ensure_ascii=False) for pair in side_by_side(base, tuned)]

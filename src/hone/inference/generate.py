@@ -48,9 +48,20 @@ class SamplingOptions(TypedDict, total=False):
 
 
 def trained_template(model: str | Path) -> str | None:
-    """The template a run or one of its checkpoints was trained with, None for any other model."""
+    """The template a run or one of its checkpoints was trained with, None for any other model.
+
+    Raises:
+        HoneError: the file that says it is damaged.
+    """
     path = Path(model) / "template.json"
-    return str(read_json(path)["template"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if not isinstance(found, dict) or "template" not in found:
+        raise HoneError(
+            "names no template: the file is damaged", where=str(path), fix="--template NAME takes its place"
+        )
+    return str(found["template"])
 
 
 def ready_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -109,14 +109,21 @@ def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     reached = Reached(**{field.name: about[field.name] for field in fields(Reached)})
     progress.tokens, progress.supervised_tokens = reached.tokens, reached.supervised_tokens
     progress.used_s = reached.used_s
+    there = written_metrics(run, about)
     metrics = run.folder / "metrics.jsonl"
-    there = metrics.read_bytes()[: reached.metrics_bytes] if metrics.is_file() else b""
-    if reached.metrics_bytes and hashlib.sha256(there).hexdigest() != reached.metrics_sha256:
-        log.warning("%s: the lines up to step %d are not what was written (the weights are)", metrics, reached.step)
     if metrics.is_file():
         with metrics.open("r+b") as file:
             file.truncate(there.rfind(b"\n") + 1)  # of a file cut off by a crash, whole lines are kept
     return reached
+
+
+def written_metrics(run: Run, about: dict[str, Any]) -> bytes:
+    """The lines of metrics.jsonl as of a checkpoint, whose `complete.json` is `about`; other ones are named."""
+    metrics = run.folder / "metrics.jsonl"
+    there = metrics.read_bytes()[: about["metrics_bytes"]] if metrics.is_file() else b""
+    if about["metrics_bytes"] and hashlib.sha256(there).hexdigest() != about["metrics_sha256"]:
+        log.warning("%s: the lines up to step %d are not what was written (the weights are)", metrics, about["step"])
+    return there
 
 
 def refuse_other_base(model: PreTrainedModel, checkpoint: Path, base: str) -> None:

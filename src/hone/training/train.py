@@ -29,7 +29,7 @@ from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError, Interrupted
 from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
-from hone.files import disk_errors, write_sealed, write_text_atomic
+from hone.files import disk_errors, read_sealed, write_sealed, write_text_atomic
 from hone.grading.tasks import tasks_of
 from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
@@ -38,11 +38,12 @@ from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
 from hone.report.card import model_card
 from hone.report.folder import read_folder
-from hone.runs import REPORT, Run, discard_unstarted, environment, open_run
+from hone.runs import COMPLETE, REPORT, Run, discard_unstarted, environment, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
 from hone.training.callbacks import stop_on_signals
 from hone.training.checkpoint import (
+    checkpoint_problems,
     checkpoint_to_resume,
     refuse_other_base,
     restore,
@@ -50,6 +51,7 @@ from hone.training.checkpoint import (
     saved_problems,
     seal_run,
     sweep,
+    written_metrics,
 )
 from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missing_trackers
 
@@ -105,7 +107,11 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
     if run.status.get("stage") == "saved" and (damages := saved_problems(run.folder)):
         log.warning("the saved model is damaged and is made again: %s", "; ".join(damages))
         run.update(stage="training")
-    if run.status.get("stage") != "saved":
+    if run.status.get("stage") == "saved":
+        for checkpoint in run.checkpoints()[-1:]:
+            if not checkpoint_problems(checkpoint):
+                written_metrics(run, read_sealed(checkpoint / COMPLETE))
+    else:
         _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
     if data.contamination is not None:
         run.write("contamination", data.contamination)
@@ -256,6 +262,9 @@ def _remember_inputs(run: Run, seed: int, data: Prepared) -> None:
     path = run.folder / "env.json"
     sources = data.store.meta["sources"]
     if path.is_file():
+        if "data" not in run.env:
+            fix = "put it back, or give overwrite=true to begin again"
+            raise HoneError("says nothing of the run's data: the file is damaged", where=str(path), fix=fix)
         if run.env["data"] != sources:
             raise HoneError(
                 "the data has changed since this run began",
