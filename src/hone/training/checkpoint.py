@@ -105,11 +105,10 @@ def checkpoint_problems(checkpoint: Path) -> list[str]:
 
 def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     """Bring what lives outside the Trainer back to a checkpoint: counts, and the metrics written after it."""
-    about = read_sealed(checkpoint / COMPLETE)
-    reached = Reached(**{field.name: about[field.name] for field in fields(Reached)})
+    reached = reached_at(checkpoint)
     progress.tokens, progress.supervised_tokens = reached.tokens, reached.supervised_tokens
     progress.used_s = reached.used_s
-    there = written_metrics(run, about)
+    there = written_metrics(run, reached)
     metrics = run.folder / "metrics.jsonl"
     if metrics.is_file():
         with metrics.open("r+b") as file:
@@ -117,12 +116,18 @@ def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     return reached
 
 
-def written_metrics(run: Run, about: dict[str, Any]) -> bytes:
-    """The lines of metrics.jsonl as of a checkpoint, whose `complete.json` is `about`; other ones are named."""
+def reached_at(checkpoint: Path) -> Reached:
+    """What a checkpoint's `complete.json` says of the training."""
+    about = read_sealed(checkpoint / COMPLETE)
+    return Reached(**{field.name: about[field.name] for field in fields(Reached)})
+
+
+def written_metrics(run: Run, reached: Reached) -> bytes:
+    """The lines of metrics.jsonl as of a checkpoint; other ones are named."""
     metrics = run.folder / "metrics.jsonl"
-    there = metrics.read_bytes()[: about["metrics_bytes"]] if metrics.is_file() else b""
-    if about["metrics_bytes"] and hashlib.sha256(there).hexdigest() != about["metrics_sha256"]:
-        log.warning("%s: the lines up to step %d are not what was written (the weights are)", metrics, about["step"])
+    there = metrics.read_bytes()[: reached.metrics_bytes] if metrics.is_file() else b""
+    if reached.metrics_bytes and hashlib.sha256(there).hexdigest() != reached.metrics_sha256:
+        log.warning("%s: the lines up to step %d are not what was written (the weights are)", metrics, reached.step)
     return there
 
 

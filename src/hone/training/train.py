@@ -29,7 +29,7 @@ from hone.data.tokenizer import tokenizer_of
 from hone.errors import HoneError, Interrupted
 from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
-from hone.files import disk_errors, read_sealed, write_sealed, write_text_atomic
+from hone.files import disk_errors, write_sealed, write_text_atomic
 from hone.grading.tasks import tasks_of
 from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
@@ -38,13 +38,14 @@ from hone.models.load import load_finished, quiet_libraries
 from hone.report.build import write_report_or_say
 from hone.report.card import model_card
 from hone.report.folder import read_folder
-from hone.runs import COMPLETE, REPORT, Run, discard_unstarted, environment, open_run
+from hone.runs import REPORT, Run, discard_unstarted, environment, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
 from hone.training.callbacks import stop_on_signals
 from hone.training.checkpoint import (
     checkpoint_problems,
     checkpoint_to_resume,
+    reached_at,
     refuse_other_base,
     restore,
     save_model,
@@ -110,7 +111,7 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
     if run.status.get("stage") == "saved":
         for checkpoint in run.checkpoints()[-1:]:
             if not checkpoint_problems(checkpoint):
-                written_metrics(run, read_sealed(checkpoint / COMPLETE))
+                written_metrics(run, reached_at(checkpoint))
     else:
         _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
     if data.contamination is not None:
