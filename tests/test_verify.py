@@ -18,6 +18,7 @@ from hone.errors import HoneError
 from hone.files import read_sealed, write_sealed
 from hone.manifest import describe_model
 from hone.models.source import check_source
+from hone.report.folder import read_folder
 from hone.verify import verify
 
 Damage = Callable[[Path], Any]
@@ -174,3 +175,10 @@ def test_a_seal_does_not_fit_another_content(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("1.25", "1.26"))
     with pytest.raises(HoneError, match="not what was written"):
         read_sealed(path)
+
+
+def test_a_report_says_which_measurements_have_changed(run: Path) -> None:
+    (run / "eval" / "base.json").unlink()
+    shutil.copyfile(run / "eval" / "tuned.items.json", run / "eval" / "base.items.json")
+    notes = " ".join(read_folder(run).notes)
+    assert "not as it was measured: eval/base.json: missing" in notes and "eval/base.items.json: " in notes

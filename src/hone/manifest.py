@@ -122,3 +122,14 @@ def refuse_damaged(folder: Path) -> None:
             where=str(folder),
             fix=f"copy it again, or train again; if you changed the file yourself, delete {folder / MANIFEST}",
         )
+
+
+def measured_problems(folder: Path) -> list[str]:
+    """What of a finished run's configs and measurements is not as it was written; none where it has no manifest.
+
+    A damaged manifest is named by `model_problems`.
+    """
+    try:
+        return problems(folder, read_sealed(folder / MANIFEST).get("measured", {}), hashes=True)
+    except (HoneError, OSError):
+        return []

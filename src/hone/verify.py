@@ -16,7 +16,7 @@ from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_sealed
 from hone.hub import file_in_cache
-from hone.manifest import MANIFEST, model_problems, problems
+from hone.manifest import MANIFEST, measured_problems, model_problems, problems
 from hone.publish import META, seal_problems
 from hone.runs import COMPLETE, RESOLVED, STATUS, Run
 
@@ -101,17 +101,9 @@ def _run(folder: Path) -> Iterator[str]:
     if stage in ("saved", "finished") and not (folder / MANIFEST).is_file():
         yield f"{MANIFEST}: missing"
     yield from model_problems(folder, whole=True)
-    yield from _measured(folder)
+    yield from measured_problems(folder)
     for checkpoint in run.checkpoints():
         yield from (f"{checkpoint.name}/{problem}" for problem in _checkpoint(checkpoint))
-
-
-def _measured(folder: Path) -> list[str]:
-    """What was measured, and the configs, of a run that is finished."""
-    try:
-        return problems(folder, read_sealed(folder / MANIFEST).get("measured", {}), hashes=True)
-    except (HoneError, OSError):  # said already
-        return []
 
 
 def _checkpoint(folder: Path) -> list[str]:

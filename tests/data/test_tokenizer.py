@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hone.data.tokenizer import (
+    _batch,
     adds_bos,
     continuation_ids,
     load_tokenizer,
@@ -308,3 +309,13 @@ def test_special_tokens_are_no_bytes_but_added_words_are() -> None:
     text = "x     <tool>é"
     assert lengths[start_ids(tokenizer, [text], special=False)[0]].sum() == len(text.encode())
     assert len(token_byte_lengths(tokenizer, 10)) == 10
+
+
+def test_a_rule_that_no_text_gets_through_is_one_message() -> None:
+    """`(a+)+$` on many a's: the library gives up with a panic of Rust, which is no Exception."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(HoneError, match="the tokenizer gave up"):
+        _batch(backend, ["a" * 40 + "b"])

@@ -271,7 +271,15 @@ def _plain_backend(tokenizer: "PreTrainedTokenizerBase", special: bool) -> "Iter
 
 
 def _batch(backend: "Tokenizer", texts: list[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    except BaseException as error:  # what pyo3 makes of a panic in Rust is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise HoneError(
+            f"the tokenizer gave up: {first_line(str(error))}",
+            fix="its tokenizer.json has a rule that no text gets through",
+        ) from error
 
 
 def _hung_on_anchors(backend: "Tokenizer", texts: list[str]) -> list[list[int]]:

@@ -26,7 +26,7 @@ from hone.data.dataset import Dataset
 from hone.data.prepare import Prepared, describe, places, prepare
 from hone.data.special_tokens import padding_id
 from hone.data.tokenizer import tokenizer_of
-from hone.errors import HoneError, Interrupted
+from hone.errors import HoneError, Interrupted, said
 from hone.evaluation.bench import Bench
 from hone.evaluation.run import compare, measure
 from hone.files import disk_errors, write_sealed, write_text_atomic
@@ -184,6 +184,9 @@ def _discarded_if_unstarted(run: Run) -> Iterator[None]:
 
 class _LogFile(logging.FileHandler):
     """train.log; a full disk is reported by whatever must be saved, not by a traceback from each log line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
