@@ -74,4 +74,4 @@ def test_plain_loop_from_the_command_line(tmp_path: Path, model_folder: Path, wr
     command[command.index("--unfrozen") + 1] = "9"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: 9 blocks to train, but the model has 2"), done.stderr
+    assert "error: 9 blocks to train, but the model has 2" in done.stderr

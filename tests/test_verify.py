@@ -99,7 +99,9 @@ def test_the_command_names_the_file_and_ends_with_3(run: Path) -> None:
 
 def test_a_damaged_model_is_not_loaded(run: Path) -> None:
     flip(run / "model.safetensors")
-    with pytest.raises(HoneError, match=r"model\.safetensors: the content is not what was written"):
+    with pytest.raises(
+        HoneError, match=r"model\.safetensors: the model is damaged: the content is not what was written"
+    ):
         hone.generate(run, "add 1 and 2:", max_new_tokens=2)
     (run / "manifest.json").unlink()  # as the message advises who changed it on purpose
     check_source(str(run))

@@ -117,9 +117,11 @@ def refuse_damaged(folder: Path) -> None:
     for problem in configs:
         log.warning("%s", folder / problem)
     if others := [problem for problem in found if problem not in configs]:
+        name, _, reason = others[0].partition(": ")
+        more = f", and {len(others) - 1} more files" if len(others) > 1 else ""
         raise HoneError(
-            f"the model is damaged: {'; '.join(others)}",
-            where=str(folder),
+            f"the model is damaged: {reason}{more}",
+            where=str(folder / name),
             fix=f"copy it again, or train again; if you changed the file yourself, delete {folder / MANIFEST}",
         )
 

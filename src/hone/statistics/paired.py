@@ -30,6 +30,7 @@ from hone.statistics.intervals import (
     minimum_detectable_share,
     ratio_interval,
     share_difference_interval,
+    sign_flip,
     wilson_interval,
 )
 
@@ -152,7 +153,7 @@ def verdict(p: float, difference: Estimate, kind: Kind, *, alpha: float) -> Verd
 def paired(a: Metric, b: Metric, *, confidence: float = 0.95, resamples: int = 2000) -> Difference:
     """A and B with intervals, B - A with its interval, p, and the minimum detectable effect; p is not adjusted.
 
-    Yes-or-no items: McNemar's exact test; else `mean_test` of the differences. The minimum detectable effect is
+    Yes-or-no items: McNemar's exact test; shares: the sign flip; else `mean_test` of the differences. The minimum detectable effect is
     None where no difference could be found (fewer than 6 items) or none was seen to judge by (every item differs by
     the same).
     """
@@ -173,7 +174,8 @@ def paired(a: Metric, b: Metric, *, confidence: float = 0.95, resamples: int = 2
         n_differing = int(np.count_nonzero(differences))
         if kind.top == 1.0 and not n_differing:  # of a share: resampling zeros would claim certainty
             change = share_difference_interval(0, 0, n, confidence)
-        p, test = mean_test(differences, alpha), "sign flip"
+        # of shares no difference exceeds 1: a rare large one that turns the mean cannot hide
+        p, test = sign_flip(differences) if kind.top == 1.0 else mean_test(differences, alpha), "sign flip"
         effect = minimum_detectable_mean(_spread(differences, weights), n, power=POWER, alpha=alpha)
     return Difference(
         kind=kind,

@@ -51,7 +51,7 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first SIGTERM, SIGINT or SIGHUP into a request to stop after this step; a second one stops at once.
 
-    A signal that is ignored stays so: `nohup` ignores SIGHUP.
+    Where SIGHUP is ignored it stays so: that is what `nohup` asks for.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals to the main thread only
@@ -64,10 +64,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.signal_number = number
         log.warning("stopping after this step and saving (once more to stop at once)")
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]  # no HUP: nt
-    before = {
-        number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # Windows has none
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield request
     finally:
