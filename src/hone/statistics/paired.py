@@ -153,9 +153,9 @@ def verdict(p: float, difference: Estimate, kind: Kind, *, alpha: float) -> Verd
 def paired(a: Metric, b: Metric, *, confidence: float = 0.95, resamples: int = 2000) -> Difference:
     """A and B with intervals, B - A with its interval, p, and the minimum detectable effect; p is not adjusted.
 
-    Yes-or-no items: McNemar's exact test; shares: the sign flip; else `mean_test` of the differences. The minimum detectable effect is
-    None where no difference could be found (fewer than 6 items) or none was seen to judge by (every item differs by
-    the same).
+    Yes-or-no items: McNemar's exact test; shares: the sign flip; else `mean_test` of the differences. The minimum
+    detectable effect is None where no difference could be found (fewer than 6 items) or none was seen to judge by
+    (every item differs by the same).
     """
     n, kind, alpha = len(a.numerator), b.kind, 1 - confidence
     assert a.kind.heading == kind.heading and len(b.numerator) == n, "the same metric of the same items"
