@@ -182,5 +182,15 @@ def test_a_seal_does_not_fit_another_content(tmp_path: Path) -> None:
 def test_a_report_says_which_measurements_have_changed(run: Path) -> None:
     (run / "eval" / "base.json").unlink()
     shutil.copyfile(run / "eval" / "tuned.items.json", run / "eval" / "base.items.json")
+    for name in ("status.json", "template.json"):
+        (run / name).unlink()
     notes = " ".join(read_folder(run).notes)
-    assert "not as it was measured: eval/base.json: missing" in notes and "eval/base.items.json: " in notes
+    for name in ("eval/base.json", "status.json", "template.json"):
+        assert f"not as it was written: {name}: missing" in notes
+    assert "not as it was written: eval/base.items.json: " in notes
+
+
+def test_a_config_that_is_gone_is_named(run: Path) -> None:
+    (run / "config.json").unlink()
+    with pytest.raises(HoneError, match=r"config\.json: missing"):
+        hone.generate(run, "add 1 and 2:", max_new_tokens=2)

@@ -13,7 +13,7 @@ from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.hub import WEIGHTS, file_in_cache
-from hone.manifest import refuse_damaged
+from hone.manifest import MANIFEST, refuse_damaged
 from hone.runs import find_runs, no_such_folder
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -72,10 +72,15 @@ def _check_folder(folder: Path, weights: bool) -> None:
         try:
             check_source(base)
         except HoneError as error:
+            if Path(bundled.resolve(base)).is_dir():  # it is there, and damaged: that is what to repair
+                raise
             raise HoneError(f"its base {base} is missing: {error.what}", where=str(folder), fix=BASE_FIX) from error
         return
     if not (folder / "config.json").is_file():
-        if (folder / "status.json").is_file():
+        if (folder / MANIFEST).is_file():
+            what = "config.json: missing, and the model's manifest names it"
+            fix = "copy it again, or train again with overwrite=true"
+        elif (folder / "status.json").is_file():
             what = "this run has no model yet: it has not been trained to its end"
             fix = "finish it with the `hone train` it was begun with, or name one of its checkpoint-N folders"
         elif (folder / "hparams.json").is_file():

@@ -18,7 +18,7 @@ from hone.config.schema import Config
 from hone.errors import HoneError
 from hone.files import read_json
 from hone.grading.tasks import Task, read_tasks
-from hone.manifest import measured_problems
+from hone.manifest import MANIFEST, measured_problems, model_problems
 from hone.results import Comparison, Measurement
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.contamination import Contamination, Memorization
@@ -110,7 +110,10 @@ def read_folder(path: Path) -> Folder:
         graded[file.name.removesuffix("_results.json")] = file
     code = {name: tolerant(partial(results.read, CodeMeasurement, file), None) for name, file in graded.items()}
     config = tolerant(lambda: load_config(path / RESOLVED) if (path / RESOLVED).is_file() else None, None)
-    notes += [f"not as it was measured: {problem}" for problem in measured_problems(path)]
+    if (path / MANIFEST).is_file():
+        changed = [*measured_problems(path), *model_problems(path)]
+        changed += [] if (path / STATUS).is_file() else [f"{STATUS}: missing"]
+        notes += [f"not as it was written: {problem}" for problem in changed]
     none: list[Answer] = []
     answers: dict[str, list[Answer]] = {}
     for name in ("base", "tuned"):
