@@ -88,6 +88,16 @@ def test_a_base_of_the_same_shape_with_other_weights(
     assert not (project / "merged").exists()
 
 
+def test_a_base_with_another_config_is_named(
+    adapter: Path, project: Path, hone: Hone, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped digit of an epsilon, say: the weights are the same, and the answers may not be."""
+    about = project / "base" / "config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"layer_norm_epsilon": 1e-2}))
+    done = hone("generate", "adapter", "-p", "x", "--max-new-tokens", "2")
+    assert done.exit_code == 0 and f"{about}: not the config that the adapter was trained with" in caplog.text
+
+
 def test_a_base_of_another_shape(adapter: Path, project: Path, hone: Hone, refused: Refused, tiny_model: Any) -> None:
     tiny_model("gpt2", n_embd=64).save_pretrained(project / "base")
     for result in [*every_use(hone), hone("merge", "adapter", "merged")]:

@@ -5,6 +5,7 @@ beside the adapter, and whoever loads the two together compares. Adding and trai
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
+from hone.manifest import file_digest
 from hone.models.source import ADAPTER_WEIGHTS, BASE_FIX, COPY_AGAIN, base_of
+
+log = logging.getLogger("hone")
 
 BASE = "base.json"  # beside a saved adapter: which base it is for
 SAMPLED_VALUES = 4096  # of each adapted weight, for the identity of a base
@@ -60,7 +65,21 @@ def check_base(model: Any, folder: Path, base: str, fix: str = BASE_FIX) -> bool
             where=str(folder),
             fix=fix,
         )
+    config = _config_of(base)
+    if config is not None and expected.get("config", file_digest(config)) != file_digest(config):
+        log.warning("%s: not the config that the adapter was trained with", config)
     return True
+
+
+def describe_base(model: Any) -> dict[str, str]:
+    """What a run leaves beside an adapter: `base_identity`, and the digest of the config of a base in a folder."""
+    config = _config_of(str(next(iter(model.peft_config.values())).base_model_name_or_path))
+    return {**base_identity(model), **({} if config is None else {"config": file_digest(config)})}
+
+
+def _config_of(base: str) -> Path | None:
+    path = Path(bundled.resolve(base)) / "config.json"
+    return path if path.is_file() else None
 
 
 def base_identity(model: Any, dtype: torch.dtype | None = None) -> dict[str, str]:

@@ -23,7 +23,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, follow_umask, fsync_path, read_sealed, write_json_atomic, write_sealed
 from hone.loss import refuse_diverged
 from hone.manifest import MANIFEST, FileAbout, describe_files, model_problems, problems
-from hone.models.adapter import BASE, base_identity, check_base
+from hone.models.adapter import BASE, check_base, describe_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
 from hone.runs import COMPLETE, RESOLVED, SAVING, Run, versions
 from hone.training.callbacks import Progress
@@ -226,7 +226,7 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerBase, template: str, fo
                 about = {"labels": class_names(model), "pad_token_id": model.config.pad_token_id}
                 write_json_atomic(temporary / LABELS, about)
             if hasattr(model, "peft_config"):
-                write_json_atomic(temporary / BASE, base_identity(model))
+                write_json_atomic(temporary / BASE, describe_base(model))
             files = sorted(temporary.iterdir(), key=lambda path: path.suffix == ".safetensors")
             for path in files:
                 fsync_path(path)

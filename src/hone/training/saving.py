@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerState
 from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.loss import refuse_diverged
 from hone.manifest import describe_files, file_digest
-from hone.models.adapter import BASE, base_identity
+from hone.models.adapter import BASE, describe_base
 from hone.runs import SAVING, Run
 from hone.show import size
 from hone.training.callbacks import Progress
@@ -126,7 +126,7 @@ class SavingTrainer(Trainer):
             self.state.best_model_checkpoint = str(folder)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
         if hasattr(self.model, "peft_config"):
-            write_json_atomic(written / BASE, base_identity(self.model))
+            write_json_atomic(written / BASE, describe_base(self.model))
         metrics = self.run.folder / "metrics.jsonl"
         if metrics.is_file():
             fsync_path(metrics)  # its lines are part of what a resume goes on from
