@@ -72,7 +72,7 @@ def _check_folder(folder: Path, weights: bool) -> None:
         try:
             check_source(base)
         except HoneError as error:
-            if Path(bundled.resolve(base)).is_dir():  # it is there, and damaged: that is what to repair
+            if (Path(bundled.resolve(base)) / "config.json").is_file():  # it is there, and damaged: to be repaired
                 raise
             raise HoneError(f"its base {base} is missing: {error.what}", where=str(folder), fix=BASE_FIX) from error
         return
