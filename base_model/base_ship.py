@@ -60,7 +60,7 @@ def save(run: Run, folder: Path) -> None:
     save_tokenizer(load_tokenizer(run.folder), folder)
     for path in folder.iterdir():
         path.chmod(0o644)
-    describe_model(folder, {})
+    describe_model(folder)
 
 
 # ---- continuations --------------------------------------------------------------------------------------------------

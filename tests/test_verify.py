@@ -121,7 +121,7 @@ def test_parts_of_a_run(name: str, run: Path, tmp_path: Path) -> None:
         folder.mkdir()
         for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(run / file, folder / file)
-        describe_model(folder, {})
+        describe_model(folder)
     assert verify(str(folder)).problems == []
     flip(folder / "model.safetensors")
     assert [Path(p.split(":")[0]).name for p in verify(str(folder)).problems] == ["model.safetensors"]

@@ -86,10 +86,10 @@ def damaged(folder: Path, files: Mapping[str, Any]) -> list[str]:
 # ---- the manifest of a model folder or a run -------------------------------------------------------------------------
 
 
-def describe_model(folder: Path, about: Mapping[str, object]) -> None:
-    """Write the manifest of a model folder: all its files but the card, which may be edited, and what else is known."""
+def describe_model(folder: Path) -> None:
+    """Write the manifest of a model folder: all its files but the card, which may be edited."""
     names = [path.name for path in folder.iterdir() if path.is_file() and path.name not in (MANIFEST, "README.md")]
-    write_sealed(folder / MANIFEST, {**about, "files": describe_files(folder, names)})
+    write_sealed(folder / MANIFEST, {"files": describe_files(folder, names)})
 
 
 def model_problems(folder: Path, *, whole: bool = False) -> list[str]:

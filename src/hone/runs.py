@@ -34,6 +34,7 @@ from hone.config.load import load_config
 from hone.config.schema import Config, leaves
 from hone.errors import HoneError
 from hone.files import disk_errors, read_sealed, write_sealed, write_text_atomic
+from hone.manifest import problems
 from hone.results import Comparison, File, Measurement, R
 from hone.results.benchmarks import CodeMeasurement
 
@@ -142,6 +143,14 @@ class Run:
         """Complete checkpoints, oldest first."""
         found = [p for p in self.folder.glob("checkpoint-*") if p.name[11:].isdigit() and (p / COMPLETE).is_file()]
         return sorted(found, key=lambda path: int(path.name[11:]))
+
+
+def checkpoint_problems(checkpoint: Path) -> list[str]:
+    """What of a complete checkpoint is not as it was written, each beginning with the file's name; reads all of it."""
+    try:
+        return problems(checkpoint, read_sealed(checkpoint / COMPLETE)["files"], hashes=True)
+    except HoneError as error:
+        return [f"{COMPLETE}: {error.what}"]
 
 
 def living_status(status: dict[str, Any]) -> str:

@@ -16,9 +16,9 @@ from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_sealed
 from hone.hub import file_in_cache
-from hone.manifest import MANIFEST, measured_problems, model_problems, problems
+from hone.manifest import MANIFEST, measured_problems, model_problems
 from hone.publish import META, seal_problems
-from hone.runs import COMPLETE, RESOLVED, STATUS, Run
+from hone.runs import COMPLETE, RESOLVED, STATUS, Run, checkpoint_problems
 
 REPEAT = "repeat.json"
 HUB_LINKS = "blobs"  # in the hub's cache, what a model's files are links to
@@ -103,14 +103,7 @@ def _run(folder: Path) -> Iterator[str]:
     yield from model_problems(folder, whole=True)
     yield from measured_problems(folder)
     for checkpoint in run.checkpoints():
-        yield from (f"{checkpoint.name}/{problem}" for problem in _checkpoint(checkpoint))
-
-
-def _checkpoint(folder: Path) -> list[str]:
-    try:
-        return problems(folder, read_sealed(folder / COMPLETE)["files"], hashes=True)
-    except HoneError as error:
-        return [f"{COMPLETE}: {error.what}"]
+        yield from (f"{checkpoint.name}/{problem}" for problem in checkpoint_problems(checkpoint))
 
 
 def _sealed(folder: Path, name: str) -> Iterator[str]:
@@ -157,7 +150,7 @@ KINDS: tuple[tuple[str, str, Callable[[Path], Iterable[str]]], ...] = (
     (REPEAT, "runs of several seeds", _repeat),
     (STATUS, "run", _run),
     (RESOLVED, "run", _run),
-    (COMPLETE, "checkpoint", _checkpoint),
+    (COMPLETE, "checkpoint", checkpoint_problems),
     (MANIFEST, "model", _model),
     (META, "cache", _cached),
 )

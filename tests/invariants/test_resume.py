@@ -21,8 +21,8 @@ import hone.training.saving as saving
 import hone.training.train as story
 from hone.errors import HoneError
 from hone.files import read_sealed
-from hone.runs import COMPLETE, Run
-from hone.training.checkpoint import checkpoint_problems, saved_problems
+from hone.runs import COMPLETE, Run, checkpoint_problems
+from hone.training.checkpoint import saved_problems
 
 Config = dict[str, Any]
 QUICK = {"sample_prompts": 0, "bootstrap_resamples": 100, "eval_base": False, "bf16": False}

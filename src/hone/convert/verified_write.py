@@ -81,7 +81,7 @@ def verified_write(
             if card is not None:
                 write_text_atomic(written.path / "README.md", card(written.difference), SETTING)
             follow_umask(written.path)
-            describe_model(written.path, {})
+            describe_model(written.path)
             for path in (*written.path.iterdir(), written.path):
                 fsync_path(path)
             if target.is_dir():

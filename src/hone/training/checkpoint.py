@@ -25,7 +25,7 @@ from hone.loss import refuse_diverged
 from hone.manifest import MANIFEST, FileAbout, describe_files, model_problems, problems
 from hone.models.adapter import BASE, check_base, describe_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
-from hone.runs import COMPLETE, RESOLVED, SAVING, Run, versions
+from hone.runs import COMPLETE, RESOLVED, SAVING, Run, checkpoint_problems, versions
 from hone.training.callbacks import Progress
 
 log = logging.getLogger("hone")
@@ -93,14 +93,6 @@ def checkpoint_to_resume(run: Run, wanted: str, where: Where) -> Path | None:
             checkpoint.rename(aside)
         log.warning("damaged, and set aside as %s: %s", aside, "; ".join(f"{checkpoint / d}" for d in damages))
     return None
-
-
-def checkpoint_problems(checkpoint: Path) -> list[str]:
-    """What of a complete checkpoint is not as it was written, each beginning with the file's name; reads all of it."""
-    try:
-        return problems(checkpoint, read_sealed(checkpoint / COMPLETE)["files"], hashes=True)
-    except HoneError as error:
-        return [f"{COMPLETE}: {error.what}"]
 
 
 def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:

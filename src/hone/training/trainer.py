@@ -174,9 +174,8 @@ class HoneTrainer(RunTrainer):
             empty_cache(self.args.device)
             self.step_loss = 0.0
             try:
-                return [self._in_pieces(model, batch, num_items_in_batch) for batch in self.step_batches[: done + 1]][
-                    -1
-                ]
+                losses = [self._in_pieces(model, batch, num_items_in_batch) for batch in self.step_batches[: done + 1]]
+                return losses[-1]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
