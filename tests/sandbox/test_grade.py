@@ -331,10 +331,9 @@ def test_published_solutions_pass_in_any_dress(path: Path, strict_sandbox: Sandb
     for i, task in enumerate(tasks):
         assert task.reference
         lines = task.reference.replace("\r\n", "\n").rstrip().split("\n")
-        returns = [number for number, line in enumerate(lines) if line.lstrip().startswith("return ")]
-        if returns:
-            margin = lines[returns[-1]][: -len(lines[returns[-1]].lstrip())]
-            lines.insert(returns[-1], f"{margin}assert RADIUS == 3")
+        last = max(number for number, line in enumerate(lines) if line.lstrip().startswith(("return ", "return(")))
+        margin = lines[last][: -len(lines[last].lstrip())]
+        lines.insert(last, f"{margin}assert RADIUS == 3")
         answer = dresses[i % 3].replace("{}", "RADIUS = 3\n" + "\n".join(lines) + "\n")
         samples.append({"task_id": task.task_id, "completion": windows(answer)})
     results = grade(tasks, samples, sandbox=strict_sandbox)
