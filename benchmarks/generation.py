@@ -93,14 +93,15 @@ def in_batches(model: Any, prompts: Ids, rooms: list[int], size: int) -> Ids:
 def with_hone(model: Any, prompts: Ids, rooms: list[int], *, one_by_one: bool = False) -> Ids:
     """hone's own order and batches, as `generate_texts` makes them."""
     from hone.config.sections.generate import GenerateSection
-    from hone.inference.decoding import batches, decode
+    from hone.inference.engine import Engine, Request, answer_all
     from hone.inference.stream import Answer, AnswerRule
 
     settings = GenerateSection(max_new_tokens=max(rooms), temperature=0.0)
     answers = [Answer(_Numbers(), row, AnswerRule([], [], room)) for row, room in zip(prompts, rooms)]
-    together = [[i] for i in range(len(prompts))] if one_by_one else list(batches(model, prompts, max(rooms)))
-    for rows in together:
-        decode(model, [answers[i] for i in rows], [prompts[i] for i in rows], settings, rows)
+    requests = [Request(prompt, answer, settings) for prompt, answer in zip(prompts, answers)]
+    engine = Engine(model)
+    for together in [[one] for one in requests] if one_by_one else [requests]:
+        answer_all(engine, together)
     return [answer.ids for answer in answers]
 
 

@@ -8,8 +8,8 @@ import pytest
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Message
 from hone.errors import HoneError
-from hone.inference import chat as chat_module
 from hone.inference.chat import Conversation, ask, changed, check_system, talk
+from hone.inference.engine import Engine, Request
 from hone.inference.generate import generate_texts
 
 pytest_plugins = ["talking"]
@@ -46,13 +46,13 @@ class Screen:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The prompt ids of every answer, as they go to the model."""
     found: list[list[int]] = []
-    decode = chat_module.decode
+    add = Engine.add
 
-    def spy(model: Any, answers: Any, prompts: Any, *rest: Any) -> None:
-        found.extend(list(prompt) for prompt in prompts)
-        decode(model, answers, prompts, *rest)
+    def spy(engine: Engine, request: Request) -> Any:
+        found.append(list(request.prompt))
+        return add(engine, request)
 
-    monkeypatch.setattr(chat_module, "decode", spy)
+    monkeypatch.setattr(Engine, "add", spy)
     return found
 
 

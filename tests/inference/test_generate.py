@@ -16,7 +16,7 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Message, Pair
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.inference.decoding import decode_in_batches
+from hone.inference.engine import Engine, Request, answer_all
 from hone.inference.generate import chosen_settings, generate_texts, special_ends
 from hone.inference.prompts import Prompt, prompt_ids, read_prompts, turn_end
 from hone.inference.stream import Answer, AnswerRule
@@ -55,7 +55,7 @@ def test_a_batch_gives_what_each_prompt_gives_alone(
 def ids_of(model: Any, tokenizer: Any, prompt: list[int], n: int = 1, **values: Any) -> list[list[int]]:
     """n answers to one prompt, as ids; the end token is cut off."""
     answers = [Answer(tokenizer, prompt, AnswerRule([0], [], values["max_new_tokens"])) for _ in range(n)]
-    decode_in_batches(model, answers, [prompt] * n, settings(**values), numbers=range(n))
+    answer_all(Engine(model), [Request(prompt, answer, settings(**values), i) for i, answer in enumerate(answers)])
     return [answer.ids for answer in answers]
 
 

@@ -29,10 +29,9 @@ from hone.errors import placed
 from hone.files import disk_errors
 from hone.grading.extract import STOP_STRINGS
 from hone.grading.tasks import Task
-from hone.inference.decoding import reads_source
 from hone.inference.generate import generate_texts, special_ends
 from hone.inference.prompts import Prompt, prompt_ids
-from hone.models.inspect import max_positions
+from hone.models.inspect import max_positions, reads_source
 
 log = logging.getLogger("hone")
 # A model that continues a function goes on to others. A helper after it is lost by this, but hardly any model writes

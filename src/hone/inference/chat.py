@@ -20,7 +20,7 @@ from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Example, Message
 from hone.errors import HoneError
-from hone.inference.decoding import Past, decode, reads_source
+from hone.inference.engine import Engine, Request
 from hone.inference.generate import (
     SamplingOptions,
     answer_rule,
@@ -31,7 +31,7 @@ from hone.inference.generate import (
 )
 from hone.inference.prompts import prompt_ids
 from hone.inference.stream import Answer
-from hone.models.inspect import max_positions
+from hone.models.inspect import max_positions, reads_source
 
 Write = Callable[[str], None]
 
@@ -59,8 +59,10 @@ class Conversation:
     system: str | None = None
     turns: list[Message] = field(default_factory=list)
     asked: int = 0
-    past: Past = field(default_factory=Past)  # what the model has read: only what is new is read again
     cut_noted: bool = False
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.model)  # it knows what the model has read: only what is new is read again
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def ask(conversation: Conversation, message: str, write: Write) -> Reply:
     answer = Answer(c.tokenizer, [] if reads_source(c.model) else ids, rule)
     began, interrupted = time.perf_counter(), False
     try:
-        decode(c.model, [answer], [ids], c.settings, [c.asked], write, None if reads_source(c.model) else c.past)
+        for step in c.engine.run(Request(ids, answer, c.settings, c.asked)):
+            if step.text:
+                write(step.text)
     except KeyboardInterrupt:
         interrupted = True
         if answer.ended is None:

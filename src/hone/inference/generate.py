@@ -21,10 +21,10 @@ from hone.data.tokenizer import load_tokenizer
 from hone.errors import HoneError, placed
 from hone.files import read_json
 from hone.hardware import best_device
-from hone.inference.decoding import decode_in_batches, first_tokens, reads_source
+from hone.inference.engine import Engine, Request, answer_all
 from hone.inference.prompts import Prompt, prompt_ids, turn_end
 from hone.inference.stream import Answer, AnswerRule
-from hone.models.inspect import check_vocabulary, max_positions
+from hone.models.inspect import check_vocabulary, first_tokens, max_positions, reads_source
 from hone.models.load import load_finished, quiet_libraries
 from hone.models.source import check_source
 from hone.runs import RESOLVED
@@ -148,6 +148,7 @@ def generate_texts(
     if settings.temperature == 0:
         n, copies = 1, n  # greedy answers are all the same
     group = max(1, PROMPTS_AT_ONCE // n)
+    engine = Engine(model)
     for start in range(0, len(ids), group):
         rows = [row for row in ids[start : start + group] for _ in range(n)]
         answers = [
@@ -155,7 +156,8 @@ def generate_texts(
             for row, rule in zip(ids[start : start + group], rules[start:])
             for _ in range(n)
         ]
-        decode_in_batches(model, answers, rows, settings, [i % n for i in range(len(rows))])
+        pairs = zip(rows, answers, strict=True)
+        answer_all(engine, [Request(row, answer, settings, i % n) for i, (row, answer) in enumerate(pairs)])
         for first in range(0, len(answers), n):
             yield [answer.text for answer in answers[first : first + n]] * copies
 

@@ -1,14 +1,16 @@
 """From logits to the next token, by hand: temperature, top-k, top-p, and the draw.
 
 Each filter takes logits (…, V) and returns logits (…, V) in which tokens that cannot be drawn are -inf; the softmax of
-what is left is the distribution. For `decoding.decode`, and for loops of one's own (`examples/plain_loop.py`).
+what is left is the distribution. For `engine.Engine`, and for loops of one's own (`examples/plain_loop.py`).
 
 >>> next_tokens(torch.tensor([[2.0, 1.0, 0.0]]), GenerateSection(temperature=0.7, top_k=2), [random.Random(0)])
 [1]
 """
 
+import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,8 +21,12 @@ from hone.errors import HoneError
 NEVER = float("-inf")
 
 
-def next_tokens(logits: Tensor, settings: GenerateSection, draws: Sequence[random.Random]) -> list[int]:
+def next_tokens(
+    logits: Tensor, settings: GenerateSection, draws: Sequence[random.Random], min_p: float = 0.0
+) -> list[int]:
     """One token for each row of logits (B, V): the likeliest at temperature 0, else drawn with that row's generator.
+
+    min_p: drop tokens less likely than this share of the likeliest one's probability.
 
     Raises:
         HoneError: logits that are NaN.
@@ -36,6 +42,8 @@ def next_tokens(logits: Tensor, settings: GenerateSection, draws: Sequence[rando
     kept = top_k(with_temperature(logits.float(), float(settings.temperature)), settings.top_k)
     if settings.top_p < 1:
         kept = top_p(kept, float(settings.top_p))
+    if min_p > 0:
+        kept = kept.masked_fill(kept < kept.amax(-1, keepdim=True) + math.log(min_p), NEVER)
     exact = torch.float32 if logits.device.type == "mps" else torch.float64
     reached = kept.to(exact).softmax(-1).cumsum(-1)
     aims = torch.tensor([[one.random()] for one in draws], dtype=exact, device=logits.device) * reached[:, -1:]
@@ -88,3 +96,32 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     goes = rest <= 1 - p
     goes[..., 0] = False
     return logits.masked_fill(torch.zeros_like(goes).scatter(-1, ids, goes), NEVER)
+
+
+def penalized(
+    logits: Tensor,
+    drawn: Sequence[int],
+    prompt: Sequence[int],
+    *,
+    presence: float = 0.0,
+    frequency: float = 0.0,
+    repetition: float = 1.0,
+    bias: Mapping[int, float] | None = None,
+) -> Tensor:
+    """Logits (V,) with less for tokens that were there before, and `bias` added to those it names.
+
+    presence, frequency: taken off once, and for each time, of tokens drawn so far (OpenAI's API). repetition: of tokens
+    in prompt and answer, positive logits are divided by it and negative ones multiplied (Keskar et al. 2019,
+    arXiv 1909.05858).
+    """
+    logits = logits.clone()
+    if repetition != 1 and (seen := sorted({*prompt, *drawn})):
+        found = logits[seen]
+        logits[seen] = torch.where(found > 0, found / repetition, found * repetition)
+    if (presence or frequency) and drawn:
+        counts = Counter(drawn)
+        taken = [presence + frequency * n for n in counts.values()]
+        logits[list(counts)] -= torch.tensor(taken, dtype=logits.dtype, device=logits.device)
+    if bias:
+        logits[list(bias)] += torch.tensor(list(bias.values()), dtype=logits.dtype, device=logits.device)
+    return logits

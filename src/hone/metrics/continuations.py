@@ -7,9 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.sections.generate import GenerateSection
 from hone.data.dataset import Dataset
-from hone.inference.decoding import decode_in_batches, reads_source
+from hone.inference.engine import Engine, Request, answer_all
 from hone.inference.generate import answer_rule, start_id
 from hone.inference.stream import Answer
+from hone.models.inspect import reads_source
 from hone.results import Sample
 
 TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
@@ -76,11 +77,9 @@ def continuations(
         )
         for row in rows
     ]
-    fitting = [i for i, answer in enumerate(answers) if answer.room > 0]
     training = model.training
     model.eval()
-    decode_in_batches(
-        model, [answers[i] for i in fitting], [rows[i] for i in fitting], settings, numbers=[0] * len(fitting)
-    )
+    requests = [Request(row, answer, settings) for row, answer in zip(rows, answers) if answer.room > 0]
+    answer_all(Engine(model), requests)
     model.train(training)
     return [Written(decode(tokenizer, answer.ids), answer.ended == "end token") for answer in answers]

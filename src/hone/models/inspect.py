@@ -56,6 +56,17 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def reads_source(model: PreTrainedModel) -> bool:
+    """Is this an encoder-decoder? Its answer does not continue the prompt and has a window of its own."""
+    return bool(model.config.is_encoder_decoder)
+
+
+def first_tokens(model: Any) -> list[int]:
+    """What an encoder-decoder's decoder begins with. BART begins with two tokens, mBART's second names the language."""
+    forced = getattr(model.generation_config, "forced_bos_token_id", None)
+    return [int(model.config.decoder_start_token_id), *([] if forced is None else [int(forced)])]
+
+
 def flops_per_token(model: nn.Module) -> float:
     """Matrix-product operations for one trained token: 2 for each weight forward, 2 more backward for the activations,
     and 2 more for each weight that trains (Kaplan et al. 2020, arXiv 2001.08361, appendix). Attention's own products,

@@ -1,4 +1,4 @@
-"""The loop that grows answers: transformers' own greedy answers, rows that leave, and nothing read twice."""
+"""Decoding by transformers' own forward pass: its own greedy answers, rows that leave, and nothing read twice."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from hone.config.sections.generate import GenerateSection
 from hone.errors import HoneError
-from hone.inference.decoding import MOST_ROWS, Past, batches, decode, rows_that_fit
+from hone.inference.engine import Engine, Request, answer_all
+from hone.inference.padded import bytes_per_token
 from hone.inference.stream import Answer, AnswerRule
 from tiny_tasks import BART, T5
 
@@ -18,10 +19,15 @@ PROMPTS = [[5, 6, 7, 8], [9], list(range(20, 60)), [11, 12], [13] * 17]
 GREEDY = GenerateSection(temperature=0.0)
 
 
-def grown(model: Any, tokenizer: Any, prompts: Sequence[list[int]], rooms: Sequence[int], **more: Any) -> Any:
+def requests(tokenizer: Any, prompts: Sequence[list[int]], rooms: Sequence[int]) -> list[Request]:
     answers = [Answer(tokenizer, prompt, AnswerRule([], [], room)) for prompt, room in zip(prompts, rooms)]
-    decode(model, answers, prompts, GREEDY, [0] * len(prompts), **more)
-    return [answer.ids for answer in answers]
+    return [Request(prompt, answer, GREEDY) for prompt, answer in zip(prompts, answers)]
+
+
+def grown(engine: Engine, tokenizer: Any, prompts: Sequence[list[int]], rooms: Sequence[int]) -> list[list[int]]:
+    asked = requests(tokenizer, prompts, rooms)
+    answer_all(engine, asked)
+    return [request.answer.ids for request in asked]
 
 
 def by_transformers(model: Any, prompt: list[int], room: int) -> list[int]:
@@ -35,16 +41,18 @@ def by_transformers(model: Any, prompt: list[int], room: int) -> list[int]:
 @pytest.fixture
 def widths(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(rows, tokens) of every forward pass."""
-    from hone.inference import decoding
+    from hone.inference import padded
 
     seen: list[tuple[int, int]] = []
-    plain = decoding._Rows.scores
+    plain = padded._Batch.scores
 
-    def spied(rows: Any) -> Any:
-        seen.append((len(rows.ids), rows.ids.shape[1] - (rows.read if rows.cache is not None else 0)))
-        return plain(rows)
+    def spied(batch: Any) -> Any:
+        read = batch._read if batch._cache is not None else 0
+        scores = plain(batch)
+        seen.append((len(batch._ids), batch._ids.shape[1] - read))
+        return scores
 
-    monkeypatch.setattr(decoding._Rows, "scores", spied)
+    monkeypatch.setattr(padded._Batch, "scores", spied)
     return seen
 
 
@@ -55,7 +63,7 @@ def test_greedy_answers_are_those_of_transformers(
     """Five prompts of 1 to 40 tokens, padded on the left, that end after 3 to 12 tokens each."""
     model, rooms = tiny_model(architecture), [12, 3, 5, 9, 4]
     expected = [by_transformers(model, prompt, room) for prompt, room in zip(PROMPTS, rooms)]
-    assert grown(model, tokenizer, PROMPTS, rooms) == expected
+    assert grown(Engine(model), tokenizer, PROMPTS, rooms) == expected
     assert widths[0] == (5, 40) and widths[-1][0] == 1, "rows that have ended leave the batch"
     assert all(n == 1 for _, n in widths[1:]), "one token a step"
 
@@ -80,7 +88,7 @@ def test_an_encoder_decoder_writes_what_transformers_lets_it(kind: str, forced: 
         answers.append(whole[1 if forced is None else 2 :])
     assert len({tuple(answer) for answer in answers}) > 1, "the sources differ, and so must the answers"
     room = len(answers[0])
-    assert grown(model, tokenizer, PROMPTS, [room] * 5) == answers
+    assert grown(Engine(model), tokenizer, PROMPTS, [room] * 5) == answers
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "llama"])
@@ -91,19 +99,19 @@ def test_a_row_that_has_filled_its_window_waits_for_others(
     model = tiny_model(architecture)
     prompts, rooms = [[5] * 252, *([n, 7] for n in range(8))], [4, *[12] * 8]
     expected = [by_transformers(model, prompt, room) for prompt, room in zip(prompts, rooms)]
-    assert grown(model, tokenizer, prompts, rooms) == expected
+    assert grown(Engine(model), tokenizer, prompts, rooms) == expected
 
 
 def test_a_model_without_a_cache_of_keys_reads_everything_again(
     tiny_model: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, widths: list[tuple[int, int]]
 ) -> None:
-    from hone.inference import decoding
+    from hone.inference import padded
 
     model = tiny_model("llama")
     expected = by_transformers(model, PROMPTS[0], 6)
-    plain = decoding.takes
-    monkeypatch.setattr(decoding, "takes", lambda model, name: name != "past_key_values" and plain(model, name))
-    assert grown(model, tokenizer, PROMPTS[:1], [6]) == [expected]
+    plain = padded.takes
+    monkeypatch.setattr(padded, "takes", lambda model, name: name != "past_key_values" and plain(model, name))
+    assert grown(Engine(model), tokenizer, PROMPTS[:1], [6]) == [expected]
     assert [n for _, n in widths] == [4, 5, 6, 7, 8, 9]
 
 
@@ -112,27 +120,30 @@ def test_what_was_read_is_not_read_again(
     architecture: str, tiny_model: Callable[..., Any], tokenizer: Any, widths: list[tuple[int, int]]
 ) -> None:
     """A conversation: each prompt begins with the one before and its answer; then one that begins otherwise."""
-    model, past, prompt = tiny_model(architecture), Past(), list(range(10, 40))
+    model, prompt = tiny_model(architecture), list(range(10, 40))
+    engine = Engine(model)
     for _ in range(3):
-        [answer] = grown(model, tokenizer, [prompt], [5], past=past)
+        [answer] = grown(engine, tokenizer, [prompt], [5])
         assert answer == by_transformers(model, prompt, 5)
         prompt = [*prompt, *answer, 3, 4]
     assert [n for _, n in widths if n > 1] == [30, 3, 3], "the last token of an answer, and what is new"
     other = [10, 11, 12, 50, 51]
-    assert grown(model, tokenizer, [other], [5], past=past) == [by_transformers(model, other, 5)]
+    assert grown(engine, tokenizer, [other], [5]) == [by_transformers(model, other, 5)]
     assert [n for _, n in widths if n > 1][-1] == 2
 
 
 def test_an_interrupted_answer_leaves_nothing_to_go_on_from(
     tiny_model: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, past = tiny_model("gpt2"), Past()
-    grown(model, tokenizer, [[5, 6, 7]], [3], past=past)
+    model = tiny_model("gpt2")
+    engine = Engine(model)
+    grown(engine, tokenizer, [[5, 6, 7]], [3])
     monkeypatch.setattr(model.transformer.h[1], "forward", interrupt)  # the first block has written its keys by then
     with pytest.raises(KeyboardInterrupt):
-        grown(model, tokenizer, [[5, 6, 7, 8]], [3], past=past)
+        list(engine.run(requests(tokenizer, [[5, 6, 7, 8]], [3])[0]))
     monkeypatch.undo()
-    assert grown(model, tokenizer, [[5, 6, 7, 8]], [3], past=past) == [by_transformers(model, [5, 6, 7, 8], 3)]
+    assert not engine.busy
+    assert grown(engine, tokenizer, [[5, 6, 7, 8]], [3]) == [by_transformers(model, [5, 6, 7, 8], 3)]
 
 
 def interrupt(*args: Any, **kwargs: Any) -> None:
@@ -143,12 +154,31 @@ def test_scores_that_are_no_numbers(tiny_model: Callable[..., Any], tokenizer: A
     model = tiny_model("gpt2")
     model.transformer.ln_f.weight.data.fill_(float("nan"))
     with pytest.raises(HoneError, match="not numbers"):
-        grown(model, tokenizer, [[5]], [3])
+        grown(Engine(model), tokenizer, [[5]], [3])
 
 
-def test_batches_hold_rows_of_like_length_as_memory_allows(tiny_model: Callable[..., Any]) -> None:
+def test_a_batch_holds_as_many_rows_as_memory_allows(
+    tiny_model: Callable[..., Any], tokenizer: Any, widths: list[tuple[int, int]]
+) -> None:
+    """Prompts of like length together; one alone, however little memory there is."""
     model = tiny_model("llama")
-    rows = [[0] * n for n in (9, 2, 7, 2, 5)]
-    assert list(batches(model, rows, 4)) == [[1, 3, 4, 2, 0]]
-    assert rows_that_fit(model, 100) == MOST_ROWS and rows_that_fit(model, 10**9) == 1
-    assert [len(batch) for batch in batches(model, rows * 40, 4)] == [64, 64, 64, 8]
+    prompts = [[7] * n for n in (9, 2, 7, 2, 5)] * 4
+    token = bytes_per_token(model)
+    assert token == 2 * 2 * 16 * 4, "keys and values, two layers, one head of 16, float32"
+    for room, most in ((token * 6 * 8, 8), (10**9, 20), (1, 1)):
+        widths.clear()
+        grown(Engine(model, cache_bytes=room), tokenizer, prompts, [4] * 20)
+        assert max(n for n, _ in widths) == most and widths[0] == (most, 2 if most < 20 else 9)
+
+
+def test_a_model_that_counts_positions_itself_gets_rows_of_equal_length(
+    tiny_model: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, widths: list[tuple[int, int]]
+) -> None:
+    from hone.inference import padded
+
+    model, plain = tiny_model("llama"), padded.takes
+    prompts = [[5, 6], [7, 8, 9], [8, 9], [1]]
+    expected = [by_transformers(model, prompt, 3) for prompt in prompts]
+    monkeypatch.setattr(padded, "takes", lambda model, name: name != "position_ids" and plain(model, name))
+    assert grown(Engine(model), tokenizer, prompts, [3] * 4) == expected
+    assert sorted(found for found in widths if found[1] > 1) == [(1, 3), (2, 2)]
