@@ -77,10 +77,13 @@ def test_one_rule_for_the_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tm
     [
         ("Error while serializing: I/O error: Input/output error (os error 5)", "Input/output error"),
         ("No space left on device (os error 28)", "the disk is full"),
+        ("basic_ios::clear: iostream error", "the disk is full"),  # torch.save
     ],
 )
-def test_a_disk_error_that_a_library_in_rust_reports_is_one_message(said: str, reason: str, tmp_path: Path) -> None:
-    """safetensors and tokenizers have exceptions of their own, the number in their words."""
+def test_a_disk_error_that_a_library_reports_in_its_own_words_is_one_message(
+    said: str, reason: str, tmp_path: Path
+) -> None:
+    """safetensors and tokenizers (Rust) have exceptions of their own, the number in their words."""
     with pytest.raises(HoneError, match=f"cannot write: {reason}") as caught, disk_errors(tmp_path):
         raise Exception(said)
     assert caught.value.where == str(tmp_path)

@@ -44,7 +44,10 @@ def follow_umask(folder: Path) -> None:
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # torch.save and safetensors report a full disk in their own exceptions; these words are all there is to know it by
-SAYS_DISK_FULL = ("No space left on device", "Disk quota exceeded", "file write failed", "unexpected pos")
+SAYS_DISK_FULL = (
+    *("No space left on device", "Disk quota exceeded"),
+    *("file write failed", "unexpected pos", "basic_ios::clear: iostream error"),
+)
 
 
 @contextmanager

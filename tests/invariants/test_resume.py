@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_runs import settings, weights
 from transformers import TrainerCallback
 
@@ -186,8 +187,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) ->
     config = settings(model_folder, write, per_device_train_batch_size=4, save_total_limit=9, **QUICK)
     config |= {"save_strategy": "steps", "save_steps": 2, "max_steps": 6, "output_dir": str(folder / "run")}
     config |= {"token_cache_dir": str(folder / "tokens")}
-    killed(config, KilledAt(5))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "save", no_pickle)
+        killed(config, KilledAt(5))
     return folder, config
+
+
+def no_pickle(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("a save pickles: for a moment, for nobody, and where it fails in words of its own")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerState
 
 from hone.files import disk_errors, fsync_path, write_json_atomic
@@ -120,7 +120,7 @@ class SavingTrainer(Trainer):
         return str(self._written_to or self.run.folder)
 
     def _complete(self, written: Path, folder: Path) -> None:
-        (written / "training_args.bin").unlink(missing_ok=True)  # a pickle that we never read
+        (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # of a sharded engine
         best = self.state.best_model_checkpoint
         if best and Path(best) == written:
             self.state.best_model_checkpoint = str(folder)
@@ -152,6 +152,16 @@ class SavingTrainer(Trainer):
         return bool(stops or spent or self.state.global_step >= self.state.max_steps)
 
     # ---- state without pickles: `state.py` -----------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Weights, config and tokenizer: the Trainer's own adds its arguments in a pickle that nobody reads."""
+        if self._is_sharded() or not hasattr(self.model, "save_pretrained"):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            self.model.save_pretrained(folder, state_dict=state_dict)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self._is_sharded():

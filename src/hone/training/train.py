@@ -41,7 +41,7 @@ from hone.report.folder import read_folder
 from hone.runs import REPORT, Run, discard_unstarted, environment, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
-from hone.training.callbacks import stop_on_signals
+from hone.training.callbacks import interrupted_by_signals, stop_on_signals
 from hone.training.checkpoint import (
     checkpoint_problems,
     checkpoint_to_resume,
@@ -59,6 +59,12 @@ from hone.training.setup import build_trainer, refuse_foreign_ids, refuse_missin
 log = logging.getLogger("hone")
 
 ROWS_NAMED = 8  # of a step that went wrong
+STOPPED = {  # where an interruption finds a run, by the stage that status.json names
+    "start": "stopped before the first step",
+    "training": "stopped while training",
+    "saved": "trained and saved, but not measured",
+    "finished": "this run is finished, only its report is missing",
+}
 
 
 def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerCallback] = ()) -> Run:
@@ -77,7 +83,7 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
     config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
     if config.output.overwrite and Path(config.output.output_dir).is_dir():
         _rehearse(config, task)
-    with open_run(config) as run:
+    with open_run(config) as run, _interruptible(run):
         sweep(run)
         if run.status.get("stage") == "finished":
             log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
@@ -173,6 +179,17 @@ def _build(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, data:
 
 
 @contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """SIGTERM, SIGHUP and Ctrl-C at any stage end in one line that says how to go on."""
+    try:
+        with interrupted_by_signals():
+            yield
+    except KeyboardInterrupt:
+        reached = STOPPED.get(str(run.status.get("stage")), "stopped before anything was measured")
+        raise Interrupted(f"{reached}: the same command goes on from there") from None
+
+
+@contextmanager
 def _discarded_if_unstarted(run: Run) -> Iterator[None]:
     """A run that fails before anything was measured leaves no folder, so that the corrected config may use it."""
     try:
@@ -224,7 +241,8 @@ def _status(run: Run) -> Iterator[None]:
         yield
     except (Interrupted, KeyboardInterrupt):
         with suppress(HoneError):  # the disk may be full: the interruption is the news
-            run.update(status="interrupted", error=None, seconds=seconds())
+            is_done = run.status.get("stage") == "finished"
+            run.update(status="finished" if is_done else "interrupted", error=None, seconds=seconds())
         raise
     except Exception as exception:
         with suppress(HoneError):
