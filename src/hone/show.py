@@ -7,6 +7,7 @@ from hone.errors import printable
 from hone.results import ClassReport, ClassScores, Comparison, Difference, Estimate, Measurement
 from hone.results.benchmarks import CodeMeasurement
 
+SEEN = 29  # items: with 0.95 or more of certainty one of a kind that makes up a tenth is among them
 NO_INTERVAL = "[one item: no interval]"
 BEGINNING, RELIABLE = 50, 400  # training examples
 ENOUGH_TEXTS = 10  # fewer written texts are read, not counted
@@ -148,6 +149,21 @@ def too_few(n_items: int, confidence: float) -> bool:
     (True, False)
     """
     return least_p(n_items) >= 1 - confidence
+
+
+def may_miss(found: Comparison) -> str:
+    """What a verdict of few items cannot see: items of a rare kind that the model changed otherwise, and much.
+
+    Only where a verdict rests on a mean that one item can turn (a loss, not a share), and nothing from SEEN on.
+    """
+    n = found.n_items
+    unbounded = any(one.verdict != "not distinguishable" and one.kind.top is None for one in found.metrics.values())
+    if n >= SEEN or not unbounded:
+        return ""
+    missed = (
+        f"a kind that makes up a tenth of all {found.item}s is missing among {n} with a chance of {100 * 0.9**n:.0f} %"
+    )
+    return f"few {found.item}s: {missed}, and could turn the mean; {SEEN} bring that below 5 %"
 
 
 def shows(found: Difference, item: str, confidence: float) -> str:

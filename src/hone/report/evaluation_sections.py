@@ -7,7 +7,7 @@ from hone.report.folder import Folder
 from hone.report.text import estimate, number, p_cell, p_text
 from hone.results import ClassReport, Comparison, Level, Measurement
 from hone.results.contamination import Memorization
-from hone.show import ENOUGH_TEXTS, class_scores, plural, unmeasured_classes
+from hone.show import ENOUGH_TEXTS, class_scores, may_miss, plural, unmeasured_classes
 
 SHOWN_CLASSES = 20  # of a confusion matrix; beyond that, the most frequent confusions
 
@@ -62,6 +62,8 @@ def _notes(last: Measurement, comparison: Comparison | None, has_mde: bool) -> l
             notes.append(f"By {change.kind.heading}, {newly}.")
     if has_mde:
         notes.append("MDE: the minimum detectable effect, which such a comparison finds 8 times in 10.")
+    if comparison and (missed := may_miss(comparison)):
+        notes.append(f"{missed[0].upper()}{missed[1:]}.")
     tested = [change for change in changes if comparison and change.kind.restates not in comparison.metrics]
     if len(tested) > 1:
         notes.append(f"p is adjusted (Holm) for {len(tested)} comparisons.")

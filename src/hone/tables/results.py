@@ -6,7 +6,7 @@ from hone.errors import HoneError, printable
 from hone.results import Comparison, Difference
 from hone.results.benchmarks import CodeMeasurement, PassAtK, PublicScores
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange
-from hone.show import NO_INTERVAL, estimate, plural, table
+from hone.show import NO_INTERVAL, estimate, may_miss, plural, table
 
 NONE = "[no interval]"
 
@@ -96,7 +96,7 @@ def _notes(found: Comparison, code: Comparison | None) -> list[str]:
         notes.append(note)
     if 2.0 ** (1 - found.n_items) >= 1 - level:
         notes.append("so few items cannot show any difference: hold more out, or grade more tasks")
-    return notes
+    return [*notes, *filter(None, [may_miss(found)])]
 
 
 def worse(found: Comparison, metric: str, code: Comparison | None = None) -> str | None:
