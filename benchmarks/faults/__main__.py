@@ -3,38 +3,45 @@
 Exit code 1: one of them lost something.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import corruptions
+import full_disk
 import kills
 import powerloss
 import signals
 import straced
 import sweep
+import trials
 
-ALL = {"kills": kills, "sweep": sweep, "corruptions": corruptions, "signals": signals, "powerloss": powerloss}
-NEEDS_STRACE = ("sweep", "powerloss")
+ALL = {
+    "kills": kills,
+    "sweep": sweep,
+    "corruptions": corruptions,
+    "signals": signals,
+    "powerloss": powerloss,
+    "full_disk": full_disk,
+}
+AVAILABLE = {"sweep": straced.available, "powerloss": straced.available, "full_disk": full_disk.available}
 QUICK = {
     "kills": ["--kills", "3", "--kinds", "frozen with cache"],
     "sweep": ["--parts", "model", "--share", "1/60"],
     "corruptions": ["--trials", "6", "--scenes", "killed full"],
     "signals": ["--signals", "SIGTERM", "--stages", "training,saving the model"],
     "powerloss": ["--parts", "model", "--share", "1/20"],
+    "full_disk": ["--moments", "saving a checkpoint", "--ways", "nearly,read-only"],
 }
 
 
 def main(argv: list[str]) -> int:
     """Run them; 1 if one lost something."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__)
     parser.add_argument("--quick", action="store_true", help="some trials of each")
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
     code = 0
     for name, script in ALL.items():
         print(f"\n## {name}\n", flush=True)
-        if name in NEEDS_STRACE and (why := straced.available()):
+        if name in AVAILABLE and (why := AVAILABLE[name]()):
             print(f"skipped: {why}")
             continue
         code |= script.main(

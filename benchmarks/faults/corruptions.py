@@ -17,7 +17,6 @@ Exit code 1: a traceback or a silent wrong result.
     python benchmarks/faults/corruptions.py --trials 300 --seed 1 --scenes "finished full"
 """
 
-import argparse
 import shutil
 import sys
 from collections import Counter
@@ -115,7 +114,7 @@ class Stage:
             "base": self._base,
         }
 
-    def _killed(self, name: str, kind: str, place: signals.Place) -> Scene:
+    def _killed(self, name: str, kind: str, place: trials.Moment) -> Scene:
         args = self._command(kind, eval_base=True)
         signals.sent(9, place, args, self.place)
         return self._keep(name, "run", {"train": args})
@@ -196,12 +195,10 @@ class Stage:
 
 def main(argv: list[str]) -> int:
     """Run all, print the table; 1 for a traceback or a silent wrong result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__, shares="trial")
     parser.add_argument("--trials", type=int, help="draw so many; all without it")
     parser.add_argument("--scenes", help="names, with commas between them")
-    parser.add_argument("--share", default="1/1", help="i/n: each n-th trial, from the i-th on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
     stage = Stage(trials.places("corruptions", given.work), given.scenes)
     scenes = list(stage.scenes)
@@ -215,10 +212,9 @@ def main(argv: list[str]) -> int:
     ]
     if given.trials:
         todo = sorted(trials.random_of(given.seed).sample(todo, min(given.trials, len(todo))))
-    first, step = map(int, given.share.split("/"))
     counts: dict[tuple[str, str], Counter[str]] = {}
     troubles = []
-    for scene, command, file, damage in todo[first - 1 :: step]:
+    for scene, command, file, damage in trials.share_of(todo, given.share):
         judged = stage.judged(scene, command, file, damage, trials.random_of(given.seed, scene, command, file, damage))
         if judged is None:
             continue

@@ -1,4 +1,4 @@
-"""SIGKILL at random instants, and the same command again: does it end as if nothing had happened?
+"""SIGKILL (or another signal) at random instants, and the same command again: does it end as if nothing had happened?
 
 Full training, LoRA, frozen blocks with a cache, classification and `hone repeat`, in turn. Half of the kills fall
 anywhere in the run, half inside preparing the data, saving (checkpoints, the final model) or publishing the cache; one
@@ -8,12 +8,13 @@ half checkpoint or dead process's cache may be left. The instants are drawn with
 lost.
 
     python benchmarks/faults/kills.py                       # 200 kills, five minutes on one core
+    python benchmarks/faults/kills.py --signal SIGTERM      # the run ends by itself, wherever it is
 """
 
-import argparse
 import json
 import os
 import select
+import signal
 import sys
 import time
 from collections import Counter
@@ -88,23 +89,24 @@ def undisturbed(kind: str, inputs: Path, place: Path) -> Work:
     return Work(kind, place, args, trials.result(place), ended.seconds, spans)
 
 
-def killed(work: Work, rng: Random, *, inside: bool) -> str | None:
-    """Start the command and kill it at an instant; what it was doing, or None if it had ended before."""
+def killed(work: Work, rng: Random, number: int, *, inside: bool) -> tuple[str, str] | None:
+    """Start the command, send a signal at an instant; what it was doing and said, or None if it had ended before."""
     read, write = os.pipe()
-    number = rng.randrange(len(work.spans))
+    nth = rng.randrange(len(work.spans))
     share = rng.random()
     trial = trials.Trial(work.args, work.place, marks(write))
     os.close(write)
     try:
         if inside:
-            _nth_begin(read, number)
-            time.sleep(share * work.spans[number].seconds)
+            _nth_begin(read, nth)
+            time.sleep(share * work.spans[nth].seconds)
         else:
             time.sleep(share * work.seconds)
-        trial.kill()
-        if trial.wait().code != -9:
+        trial.kill(number)
+        ended = trial.wait()
+        if ended.code == 0:
             return None
-        return work.spans[number].name if inside else "anywhere"
+        return f"in {work.spans[nth].name}" if inside else "anywhere", ended.said
     finally:
         os.close(read)
 
@@ -122,12 +124,14 @@ def _nth_begin(read: int, number: int) -> None:
 
 def main(argv: list[str]) -> int:
     """Run all, print the table; 1 if something was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", default="SIGKILL")
     parser.add_argument("--kinds", default=",".join(trials.KINDS))
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
+    number = getattr(signal, given.signal)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child has what this process has, and nohup ignores it
     root = trials.places("kills", given.work)
     trials.make_inputs(root / "inputs")
     works = [undisturbed(kind, root / "inputs", root / kind.replace(" ", "-")) for kind in given.kinds.split(",")]
@@ -136,7 +140,7 @@ def main(argv: list[str]) -> int:
     trial = 0
     while sum(count["kills"] for count in counts.values()) < given.kills:
         work = works[trial % len(works)]
-        troubles += one_trial(work, trials.random_of(given.seed, trial), counts[work.kind], trial)
+        troubles += one_trial(work, trials.random_of(given.seed, trial), counts[work.kind], trial, number)
         trial += 1
     columns = ["kills", "anywhere", *sorted({name for each in counts.values() for name in each if name[:3] == "in "})]
     columns += ["resumed", "finished equal", "left-over files", "lost"]
@@ -147,19 +151,18 @@ def main(argv: list[str]) -> int:
     return int(bool(troubles))
 
 
-def one_trial(work: Work, rng: Random, count: Counter[str], number: int) -> list[str]:
-    """Kill it once or twice, finish it, and say what is not as it should be."""
+def one_trial(work: Work, rng: Random, count: Counter[str], trial: int, number: int) -> list[str]:
+    """Send a signal once or twice, finish it, and say what is not as it should be."""
     trials.fresh(work.place)
     work.place.joinpath("cfg.yaml").write_text(json.dumps(trials.settings(work.kind, *_folders(work)), indent=1))
-    inside = rng.random() < 0.5
+    inside, said = rng.random() < 0.5, []
     for _ in range(1 + (rng.randrange(AGAIN) == 0)):
-        what = killed(work, rng, inside=inside)
-        if what is not None:
+        if (found := killed(work, rng, number, inside=inside)) is not None:
             count["kills"] += 1
-            count["anywhere" if not inside else f"in {what}"] += 1
+            count[found[0]] += 1
+            said += [f"a traceback: {trials.last_line(found[1])}"] if "Traceback" in found[1] else []
     ended = trials.run(work.args, work.place)
     count["resumed"] += "resuming from" in ended.said
-    said = []
     if ended.code:
         said.append(f"exit code {ended.code}: {trials.last_line(ended.said)}")
     elif other := trials.differences(work.result, work.place):
@@ -169,7 +172,7 @@ def one_trial(work: Work, rng: Random, count: Counter[str], number: int) -> list
     if left := trials.leftovers(work.place):
         count["left-over files"] += len(left)
         said.append(f"left over: {', '.join(left)}")
-    return [f"- trial {number} ({work.kind}, {'inside' if inside else 'anywhere'}): {one}" for one in said]
+    return [f"- trial {trial} ({work.kind}, {'inside' if inside else 'anywhere'}): {one}" for one in said]
 
 
 def _folders(work: Work) -> tuple[Path, Path]:

@@ -13,7 +13,6 @@ undisturbed run. metrics.jsonl may lack lines if that is said. Exit code 1: some
 Needs strace: sudo apt-get install strace.
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -88,10 +87,8 @@ def lose(run: Path, variant: str, dirty: set[str], renames: list[Rename], before
 
 def main(argv: list[str]) -> int:
     """Run all, print the table; 1 if something was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__, shares="point")
     parser.add_argument("--parts", default="checkpoint,model")
-    parser.add_argument("--share", default="1/1", help="i/n: each n-th point, from the i-th on")
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
     if why := straced.available():
         print(why)
@@ -99,12 +96,11 @@ def main(argv: list[str]) -> int:
     root = trials.places("powerloss", given.work)
     trials.make_inputs(root / "inputs")
     sweep = Sweep("full", root)
-    first, step = map(int, given.share.split("/"))
     rows, troubles = [], []
     for part in given.parts.split(","):
         calls = [call for call in sweep.calls(part) if call.changes]
         lost = list(pending(calls))
-        chosen = range(first - 1, len(calls), step)
+        chosen = trials.share_of(range(len(calls)), given.share)
         needed = {one.number for number in chosen for one in lost[number][1]}
         disks = trials.fresh(root / f"{part}-disks")
         for number in sorted({*chosen, *needed}):

@@ -2,27 +2,25 @@
 
 The run stops where a stage is under way; the signal is sent; then the run goes on, if it can. The stages: the base is
 measured, a training step, a checkpoint is written, the final model is written, the tuned model is measured, the card
-and the manifest are written, the report is written. Exit code 1: something was lost.
+and the manifest are written, the report is written. A signal that can be heard ends the run with exit code 130, one
+line that says how to go on, and a status.json that says so. Exit code 1: something was lost or not said.
 
     python benchmarks/faults/signals.py                     # 35 trials, under a minute on one core
 """
 
-import argparse
+import json
 import os
 import select
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import trials
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGKILL")
-Place = tuple[str, str, int]  # the module or class, its function, and which call of it
-STAGES: dict[str, Place] = {
+HEARD = ("SIGTERM", "SIGINT", "SIGHUP")
+STAGES: dict[str, trials.Moment] = {
     "base measured": ("hone.evaluation.held_out", "evaluate_model", 1),
     "training": ("hone.training.trainer.HoneTrainer", "training_step", 4),
     "saving a checkpoint": ("hone.training.trainer.RunTrainer", "_complete", 2),
@@ -33,38 +31,17 @@ STAGES: dict[str, Place] = {
 }
 
 
-def stops(place: Place, tell: int, gate: int) -> Callable[[], None]:
-    """What the child does first: it will say when it is there, and wait for the signal."""
-    owner_name, name, nth = place
-
-    def before() -> None:
-        import importlib
-
-        module, _, kind = owner_name.rpartition(".")
-        owner: Any = (
-            getattr(importlib.import_module(module), kind) if kind[0].isupper() else importlib.import_module(owner_name)
-        )
-        function, count = getattr(owner, name), 0
-
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count == nth:
-                os.write(tell, b"x")
-                os.read(gate, 1)
-            return function(*args, **kwargs)
-
-        setattr(owner, name, call)
-
-    return before
-
-
-def sent(number: int, place: Place, args: list[str], folder: Path) -> trials.Ended:
+def sent(number: int, place: trials.Moment, args: list[str], folder: Path) -> trials.Ended:
     """Run until the place, send the signal, and wait for the end."""
     told, tell = os.pipe()
     gate, opener = os.pipe()
-    child = trials.Trial(args, folder, stops(place, tell, gate))
+
+    def before() -> None:
+        os.close(told)
+        os.close(opener)  # a child that waits goes on when this process is killed
+        trials.at(place, lambda: _stop(tell, gate))()
+
+    child = trials.Trial(args, folder, before)
     os.close(tell)
     os.close(gate)
     try:
@@ -79,12 +56,17 @@ def sent(number: int, place: Place, args: list[str], folder: Path) -> trials.End
         os.close(opener)
 
 
+def _stop(tell: int, gate: int) -> None:
+    """In the child: say that it is there, and wait for the signal."""
+    os.write(tell, b"x")
+    os.read(gate, 1)
+
+
 def main(argv: list[str]) -> int:
     """Run all, print the table; 1 if something was lost."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__)
     parser.add_argument("--signals", default=",".join(SIGNALS))
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
     root = trials.places("signals", given.work)
     trials.make_inputs(root / "inputs")
@@ -98,10 +80,11 @@ def main(argv: list[str]) -> int:
         for name in given.signals.split(","):
             shutil.rmtree(place / "run", ignore_errors=True)
             first = sent(getattr(signal, name), STAGES[stage], args, place)
+            said = not_said(stage, first, place / "run") if name in HEARD else []
             second = trials.run(args, place)
             row.append(how(first))
             bad = [f"exit code {second.code}: {trials.last_line(second.said)}"] if second.code else []
-            bad += [f"{one} differs" for one in trials.differences(whole, place)]
+            bad += said + [f"{one} differs" for one in trials.differences(whole, place)]
             bad += [f"left over: {one}" for one in trials.leftovers(place)]
             if "Traceback" in first.said:
                 bad.append(f"a traceback: {trials.last_line(first.said)}")
@@ -110,6 +93,17 @@ def main(argv: list[str]) -> int:
     print(trials.table(["stage", *given.signals.split(","), "the same command"], rows))
     print("\n".join(["", *troubles]) if troubles else "\nNothing was lost.")
     return int(bool(troubles))
+
+
+def not_said(stage: str, ended: trials.Ended, run: Path) -> list[str]:
+    """What of a signal that was heard is missing: the exit code, the line, the status."""
+    said = [] if ended.code == 130 else [f"exit code {ended.code}, not 130"]
+    last = trials.last_line(ended.said)
+    if not (last.startswith("interrupted: ") and last.endswith("the same command goes on from there")):
+        said.append(f"the last line is {last!r}")
+    status = json.loads((run / "status.json").read_text())["status"] if run.is_dir() else "no folder"
+    wanted = {"base measured": "no folder", "report": "finished"}.get(stage, "interrupted")
+    return [*said, *([] if status == wanted else [f"status.json says {status}, not {wanted}"])]
 
 
 def how(ended: trials.Ended) -> str:

@@ -57,7 +57,13 @@ def trial(args: list[str], place: Path, part: Callable[[Callable[..., Any]], Non
     """
     told, tell = os.pipe()
     gate, opener = os.pipe()
-    child = trials.Trial(args, place, lambda: part(_gates(tell, gate)))
+
+    def before() -> None:
+        os.close(told)
+        os.close(opener)  # a child that waits goes on when this process is killed
+        part(_gates(tell, gate))
+
+    child = trials.Trial(args, place, before)
     os.close(tell)
     os.close(gate)
     tracer = None

@@ -13,7 +13,6 @@ the disk as the next change would. Exit code 1: something was lost, or said in a
 Needs strace: sudo apt-get install strace.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -108,11 +107,9 @@ class Sweep:
 
 def main(argv: list[str]) -> int:
     """Run all, print the table; 1 if something was lost or not said well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = trials.arguments(__doc__, shares="call")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--kind", default="full", choices=list(trials.KINDS)[:4])
-    parser.add_argument("--share", default="1/1", help="i/n: each n-th call, from the i-th on")
-    parser.add_argument("--work", type=Path)
     given = parser.parse_args(argv)
     if why := straced.available():
         print(why)
@@ -120,11 +117,10 @@ def main(argv: list[str]) -> int:
     root = trials.places("sweep", given.work)
     trials.make_inputs(root / "inputs")
     sweep = Sweep(given.kind, root)
-    first, step = map(int, given.share.split("/"))
     rows, troubles, said = [], [], Counter[str]()
     for part in given.parts.split(","):
         found = sweep.calls(part)
-        chosen = found[first - 1 :: step]
+        chosen = trials.share_of(found, given.share)
         for fault in FAULTS:
             count: Counter[str] = Counter()
             swept = [call for call in chosen if call.changes or fault == "EIO"]

@@ -4,7 +4,9 @@ torch and hone are imported once; each trial is a fork of this process, which ha
 line itself (`hone train cfg.yaml`), with its messages and exit codes. CPU, float32, one thread.
 """
 
+import argparse
 import gc
+import importlib
 import json
 import os
 import random
@@ -14,10 +16,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -25,6 +28,9 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+
+T = TypeVar("T")
+Moment = tuple[str, str, int]  # a module or class, its function, and which call of it
 
 TRACEBACK = 70  # exit code of a trial that ends with an exception the command line does not catch
 TIMES = ("tokens_per_s", "step_s", "mfu", "peak_memory_bytes")
@@ -178,6 +184,29 @@ def _run(args: list[str], log: Path, before: Callable[[], None]) -> None:
         os._exit(code)
 
 
+def at(moment: Moment, do: Callable[[], None]) -> Callable[[], None]:
+    """What a child does first (`before`), so that `do` is called in it as soon as this moment comes."""
+    owner_name, name, nth = moment
+
+    def before() -> None:
+        module, _, kind = owner_name.rpartition(".")
+        in_class = kind[0].isupper()
+        owner: Any = getattr(importlib.import_module(module), kind) if in_class else importlib.import_module(owner_name)
+        function, count = getattr(owner, name), 0
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == nth:
+                do()
+            return function(*args, **kwargs)
+
+        setattr(owner, name, call)
+
+    return before
+
+
 def import_what_trials_need(args: list[str], place: Path) -> Ended:
     """Run one trial, and import here what it has imported: the next ones begin at once. Returns how it ended."""
     names = place / "imported.json"
@@ -280,7 +309,29 @@ def last_line(said: str) -> str:
     return (errors or lines or [""])[-1]
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+# ---- the scripts' arguments, and tables ------------------------------------------------------------------------------
+
+
+def arguments(about: str | None, *, shares: str | None = None) -> argparse.ArgumentParser:
+    """A script's parser, with what all have: where to work, and to do a share only.
+
+    Args:
+        about: the script's docstring. shares: what it can be divided into; None where it cannot.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="where to work; a temporary folder without it")
+    if shares:
+        parser.add_argument("--share", default="1/1", help=f"i/n: each n-th {shares}, from the i-th on")
+    return parser
+
+
+def share_of(everything: Sequence[T], share: str) -> Sequence[T]:
+    """
+    >>> share_of("abcdefg", "2/3")
+    'be'
+    """
+    first, step = map(int, share.split("/"))
+    return everything[first - 1 :: step]
 
 
 def table(head: list[str], rows: Iterable[Iterable[object]]) -> str:

@@ -194,6 +194,7 @@ def open_run(config: Config) -> Iterator[Run]:
 
 def _refuse_strangers(folder: Path) -> None:
     """Raise a HoneError if something is there that a start of hone that was killed has not left."""
+    refuse_without_config(folder)
     for path in sorted(folder.iterdir()):
         ours = path.name in ("eval", ".lock") or path.name.startswith(f".{RESOLVED}.tmp-")
         if not ours or (path.name == "eval" and any(path.iterdir())):
@@ -202,6 +203,13 @@ def _refuse_strangers(folder: Path) -> None:
                 where=str(folder),
                 fix="choose another output_dir (overwrite deletes only runs)",
             )
+
+
+def refuse_without_config(folder: Path) -> None:
+    """Raise a HoneError for a run whose config has gone: it is the first of its files, and says which run it is."""
+    if (folder / STATUS).is_file() and not (folder / RESOLVED).is_file():
+        fix = "put it back from a copy, or choose another output_dir"
+        raise HoneError("missing, and nothing else says which run this is", where=str(folder / RESOLVED), fix=fix)
 
 
 @contextmanager

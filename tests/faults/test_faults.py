@@ -24,7 +24,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kills", "sweep", "corruptions", "signals", "powerloss"])
+@pytest.mark.parametrize("name", ["kills", "sweep", "corruptions", "signals", "powerloss", "full_disk"])
 def test_nothing_is_lost(name: str, said: str) -> None:
     ours = said.split(f"## {name}\n")[1].split("\n## ")[0]
     if found := re.search(r"^skipped: (.*)", ours, re.MULTILINE):

@@ -48,6 +48,13 @@ def test_another_run_is_refused_and_survives_a_mistake_in_its_successor(
         assert (project / "out/model.safetensors").read_bytes() == weights
 
 
+def test_a_run_without_its_config_is_named_by_the_missing_file(project: Path, hone: Hone, refused: Refused) -> None:
+    assert hone("train", "cfg.yaml").exit_code == 0
+    (project / "out/config.resolved.yaml").unlink()
+    for command in (("train", "cfg.yaml"), ("compare", "out")):
+        refused(hone(*command), "out/config.resolved.yaml: missing", "put it back")
+
+
 def test_a_corrected_configuration_is_not_taken_for_another_run(project: Path, hone: Hone, refused: Refused) -> None:
     refused(hone("train", "cfg.yaml", "max_length=300"))
     result = hone("train", "cfg.yaml", "max_length=32")

@@ -84,7 +84,8 @@ def test_a_base_of_the_same_shape_with_other_weights(
 ) -> None:
     tiny_model("gpt2", seed=1).save_pretrained(project / "base")
     for result in [*every_use(hone), hone("merge", "adapter", "merged")]:
-        refused(result, "adapter: the adapter was trained on other weights than those of", "the same shape", "--base")
+        words = "adapter: the adapter was trained on other weights than those of"
+        refused(result, words, str(project / "base" / "model.safetensors"), "the same shape", "--base")
     assert not (project / "merged").exists()
 
 
@@ -111,10 +112,19 @@ def test_a_base_of_another_shape(adapter: Path, project: Path, hone: Hone, refus
 def test_a_base_that_has_gone(adapter: Path, project: Path, hone: Hone, refused: Refused) -> None:
     (project / "base").rename(project / "moved")
     for result in every_use(hone):
-        refused(result, f"adapter: its base {project / 'base'} is missing", "hone merge RUN OUT --base BASE")
+        refused(
+            result, f"adapter_config.json: its base {project / 'base'} is missing", "hone merge RUN OUT --base BASE"
+        )
     refused(hone("merge", "adapter", "merged"), "the adapter's base does not load", "--base")
     done = hone("merge", "adapter", "merged", "--base", "moved")
     assert done.exit_code == 0, done.output
+
+
+def test_a_base_whose_weights_are_cut_off(adapter: Path, project: Path, hone: Hone, refused: Refused) -> None:
+    """A base that others wrote has no manifest: its own file is named, not the adapter that does not fit it."""
+    cut_off(project / "base" / "model.safetensors")
+    for result in every_use(hone):
+        refused(result, f"{project / 'base' / 'model.safetensors'}: the base's weights are damaged", "copy it again")
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "base.json"])

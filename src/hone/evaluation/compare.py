@@ -16,7 +16,7 @@ from hone.grading.pass_at_k import passed_items
 from hone.models.source import check_source
 from hone.results import Comparison, Items
 from hone.results.benchmarks import CodeMeasurement
-from hone.runs import RESOLVED, Run
+from hone.runs import RESOLVED, Run, refuse_without_config
 from hone.statistics.paired import Metric, compare_items, compare_metrics, metrics_of
 
 SAME_ITEMS = "measure both on the same rows: the same validation_file, template, max_length and eval settings"
@@ -103,6 +103,7 @@ def measured(path: Path) -> Measured:
 
 def refuse_other_things(path: Path) -> None:
     """Raise a HoneError for the name of a model: what is compared are measurements that lie on the disk."""
+    refuse_without_config(path)
     is_model = (path / "config.json").is_file() and not (path / RESOLVED).is_file()
     if path.exists() and not is_model:
         return

@@ -17,6 +17,7 @@ from torch import Tensor
 from hone import bundled
 from hone.errors import HoneError
 from hone.files import read_json
+from hone.hub import WEIGHTS
 from hone.manifest import file_digest
 from hone.models.source import ADAPTER_WEIGHTS, BASE_FIX, COPY_AGAIN, base_of
 
@@ -28,18 +29,28 @@ SAMPLED_VALUES = 4096  # of each adapted weight, for the identity of a base
 
 def adapter_error(error: Exception, folder: Path, base: str, fix: str = BASE_FIX) -> HoneError:
     """What a library's refusal of an adapter means: its file is damaged, or it is for another base."""
-    try:
-        with safe_open(folder / ADAPTER_WEIGHTS, framework="np"):
-            pass
-    except (SafetensorError, OSError) as damage:
-        return HoneError(
-            f"the adapter's weights are damaged: {damage}",
-            where=str(folder / ADAPTER_WEIGHTS),
-            fix="the file is cut off or was changed: copy it again, or use a checkpoint-N folder of the run",
-        )
+    for path, whose in ((folder / ADAPTER_WEIGHTS, "adapter"), (Path(base) / WEIGHTS[0], "base")):
+        if (damage := _unreadable(path)) is not None:
+            other = ", or use a checkpoint-N folder of the run" if whose == "adapter" else ""
+            return HoneError(
+                f"the {whose}'s weights are damaged: {damage}",
+                where=str(path),
+                fix=f"the file is cut off or was changed: copy it again{other}",
+            )
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
     return HoneError(f"the adapter does not fit the base {base}: {reason}", where=str(folder), fix=fix)
+
+
+def _unreadable(path: Path) -> Exception | None:
+    """What is wrong with a file of weights that is there."""
+    try:
+        with safe_open(path, framework="np"):
+            return None
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError) as damage:
+        return damage
 
 
 def misfit(folder: Path, key: str, found: Any, wanted: Any) -> HoneError:
@@ -61,7 +72,7 @@ def check_base(model: Any, folder: Path, base: str, fix: str = BASE_FIX) -> bool
     expected = read_json(folder / BASE, COPY_AGAIN)
     if base_identity(model, getattr(torch, expected["dtype"]))["sha256"] != expected["sha256"]:
         raise HoneError(
-            f"the adapter was trained on other weights than those of {base}: the same shape is not enough",
+            f"the adapter was trained on other weights than those of {_weights_of(base)}: the same shape is not enough",
             where=str(folder),
             fix=fix,
         )
@@ -69,6 +80,12 @@ def check_base(model: Any, folder: Path, base: str, fix: str = BASE_FIX) -> bool
     if config is not None and expected.get("config", file_digest(config)) != file_digest(config):
         log.warning("%s: not the config that the adapter was trained with", config)
     return True
+
+
+def _weights_of(base: str) -> str:
+    """The file with a base's weights where it is a folder that has one, else its name."""
+    path = Path(base) / WEIGHTS[0]
+    return str(path) if path.is_file() else base
 
 
 def describe_base(model: Any) -> dict[str, str]:

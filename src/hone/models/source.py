@@ -74,7 +74,8 @@ def _check_folder(folder: Path, weights: bool) -> None:
         except HoneError as error:
             if (Path(bundled.resolve(base)) / "config.json").is_file():  # it is there, and damaged: to be repaired
                 raise
-            raise HoneError(f"its base {base} is missing: {error.what}", where=str(folder), fix=BASE_FIX) from error
+            what = f"its base {base} is missing: {error.what}"
+            raise HoneError(what, where=str(folder / ADAPTER), fix=BASE_FIX) from error
         return
     if not (folder / "config.json").is_file():
         if (folder / MANIFEST).is_file():
