@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench base docs labs constraints clean
+.PHONY: setup demo test check fuzz bench base docs labs constraints clean
 
 setup: $(VENV)/.installed sandbox  ## make .venv, install hone with the tested versions
 
@@ -36,6 +36,12 @@ check: setup  ## format, lint, types, fast tests
 	$(BIN)/ruff check src tests benchmarks examples base_model tools docs
 	$(BIN)/mypy
 	$(PYTEST) -m 'not slow'
+
+SECONDS_EACH := 300
+
+fuzz: setup  ## look for inputs that break the readers, each kind for five minutes (SECONDS_EACH=60 for one)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	for target in rows config answers model; do $(BIN)/python tools/fuzz.py $$target --seconds $(SECONDS_EACH) || exit 1; done
 
 bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
 	$(BIN)/python benchmarks/prepare_data.py

@@ -92,7 +92,7 @@ def test_an_adapter_that_points_elsewhere(project: Path, hone: Hone, refused: Re
 def test_a_tokenizer_that_takes_all_memory(project: Path, hone: Hone, refused: Refused) -> None:
     with (project / "model" / "tokenizer.json").open("wb") as file:
         file.truncate(1 << 30)  # a hole: nothing is written
-    refused(hone("prepare", "cfg.yaml"), "model/tokenizer.json", "128 MiB")
+    refused(hone("prepare", "cfg.yaml"), "model/tokenizer.json", "64 MiB")
 
 
 def test_a_tokenizer_nested_without_end(project: Path, hone: Hone, refused: Refused) -> None:
@@ -101,3 +101,29 @@ def test_a_tokenizer_nested_without_end(project: Path, hone: Hone, refused: Refu
     deep = '{"type": "Sequence", "normalizers": [' * 5_000 + "]}" * 5_000
     (project / "model" / "tokenizer.json").write_text(text.replace('"HERE"', deep))
     refused(hone("prepare", "cfg.yaml"), "model", "cannot load the tokenizer")
+
+
+def replaced(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [replaced("a", "aa")] * 40}}, "for a text of a few words"),
+        ({"normalizer": replaced("a", "a" * 100_000)}, "100,000 tokens"),
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}}}, "breaks down on ordinary text"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}}, "cannot load the tokenizer"),
+        ({"padding": {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_token": "a"}}, "MiB of memory"),
+    ],
+    ids=["doubles", "expands", "goes-back", "panics", "pads"],
+)
+def test_a_tokenizer_whose_rules_do_not_end(
+    project: Path, hone: Hone, refused: Refused, rules: dict[str, Any], words: str
+) -> None:
+    whole = {"behavior": "Isolated", "invert": False}
+    for part in rules.values():
+        part |= whole if part.get("type") == "Split" else {}
+        part |= {"pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0} if "strategy" in part else {}
+    change(project / "model" / "tokenizer.json", **rules)
+    refused(hone("prepare", "cfg.yaml"), "model/tokenizer.json", words)

@@ -22,19 +22,21 @@ import sys
 from pathlib import Path
 from hone.data.sources import read_rows
 from hone.errors import HoneError
-try:
-    for row in read_rows([Path(sys.argv[1])], on_bad_row="error", on_skip=print):
-        pass
-except HoneError as error:
-    print(error)
+for name in sys.argv[1:]:
+    try:
+        for row in read_rows([Path(name)], on_bad_row="error", on_skip=print):
+            pass
+        print(name, "is read")
+    except HoneError as error:
+        print(error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(peak.split()[1]) >> 10)
 """
 
 
-def read_in_a_process(path: Path) -> tuple[str, int]:
-    """What was said of the file, and the peak memory in MiB."""
-    command = [sys.executable, "-c", READ, str(path)]
+def read_in_a_process(*paths: Path) -> tuple[str, int]:
+    """What was said of the files, and the peak memory in MiB."""
+    command = [sys.executable, "-c", READ, *map(str, paths)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     *said, peak = ended.stdout.splitlines()
     return "\n".join(said), int(peak)
@@ -53,6 +55,61 @@ def test_a_packed_line_of_100_mb(tmp_path: Path, name: str) -> None:
     said, peak = read_in_a_process(path)
     assert said.startswith(str(path)), said
     assert "longer than" in said or "field larger than" in said
+    assert peak < 500, f"{peak} MiB"
+
+
+def parquet_bombs(folder: Path) -> dict[str, str]:
+    """Files of a few kilobytes, and what is to be said of each."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def named(values: list[str], n: int) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array(values))
+
+    def lists(values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+    long, just_allowed = "a" * (36 * MIB), "a" * (28 * MIB)
+    turns = pa.StructArray.from_arrays([named(["user"], 100), named([just_allowed], 100)], ["role", "content"])
+    tables = {
+        "dictionary": (pa.table({"text": named([just_allowed], 1000)}), "unpack to"),
+        "row": (pa.table({"text": named([long], 2)}), "row.parquet:1: the row unpacks to 36 MiB, at most 32 MiB"),
+        "turns": (pa.table({"messages": lists(turns)}), "unpack to 2,800 MiB"),
+        "numbers": (pa.table({"ids": lists(pa.array(np.zeros(20_000_000, np.int64)))}), "'ids.list.element': "),
+        "zeros": (pa.table({"text": ["c" * MIB] * 150}), "'text': "),
+    }
+    for name, (table, _) in tables.items():
+        ways = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "use_dictionary": name != "zeros"}
+        pq.write_table(table, folder / f"{name}.parquet", **ways)
+        assert (folder / f"{name}.parquet").stat().st_size < 20_000
+    return {f"{name}.parquet": words for name, (_, words) in tables.items()}
+
+
+def text_bombs(folder: Path) -> dict[str, str]:
+    many = "more than 2,000,000 values"
+    (folder / "lists.jsonl").write_text('{"text": [' + "[]," * 2_500_000 + "[]]}\n")
+    (folder / "lists.json").write_text('[{"text": [' + "[]," * 2_500_000 + "[]]}]")
+    (folder / "names.jsonl").write_text("{" + ",".join(f'"{i}":1' for i in range(2_100_000)) + "}\n")
+    (folder / "commas.csv").write_text("text\n" + "a," * 2_100_000 + "\n")
+    with gzip.open(folder / "lines.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(150):
+            file.write(b'{"text": "' + b"a" * MIB + b'"}\n')
+    line = json.dumps({"text": "1,2,3,[4]," * 300_000})
+    (folder / "fine.jsonl").write_text(f"{line}\n")
+    said = dict.fromkeys(("lists.jsonl", "lists.json", "names.jsonl", "commas.csv"), many)
+    return said | {"lines.jsonl.gz": "unpack to", "fine.jsonl": "is read"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's measure of memory")
+def test_files_that_unpack_to_gigabytes(tmp_path: Path) -> None:
+    bombs = parquet_bombs(tmp_path) | text_bombs(tmp_path)
+    said, peak = read_in_a_process(*(tmp_path / name for name in bombs))
+    lines = [line for line in said.splitlines() if line.startswith(str(tmp_path))]
+    assert len(lines) == len(bombs)
+    for line, (name, words) in zip(lines, bombs.items(), strict=True):
+        assert name in line and words in line, line
     assert peak < 500, f"{peak} MiB"
 
 

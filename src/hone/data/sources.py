@@ -9,19 +9,27 @@ else holds one row per record. UTF-8 only, checked strictly. What a row means is
 """
 
 import csv
-import gzip
 import io
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hone.data.streams import DecodeError, check_utf8, holds_list, json_items, json_values, not_utf8, text_pieces
+from hone.data.opening import open_bytes, readable
+from hone.data.parquet import Groups, described, parquet_rows, refuse_width
+from hone.data.streams import (
+    DecodeError,
+    check_utf8,
+    holds_list,
+    json_items,
+    json_values,
+    not_utf8,
+    refuse_many_values,
+    text_pieces,
+)
 from hone.errors import HoneError, first_line
 from hone.hub import no_retries
 
@@ -36,12 +44,10 @@ ABOUT_A_FOLDER = frozenset({"README", "LICENSE", "LICENCE", "CHANGELOG", "CONTRI
 ACCEPTED = f"accepted: {' '.join((*ROW_SUFFIXES, *TEXT_SUFFIXES))}, and .gz of those"
 
 MAX_COLUMNS = 10_000  # of a table: more is a matrix, or made to take all memory
-MAX_RECORD_BYTES = 64 << 20  # one line, one item of a JSON list, one csv field: more is a broken file, not a row
+MAX_RECORD_BYTES = 32 << 20  # one line, one item of a JSON list, one csv field: more is a broken file, not a row
 PIECE_BYTES = 1 << 20  # a text file larger than this is handed on in pieces
 MAX_PIECE_CHARACTERS = 8 << 20  # a piece without any white space is cut here, wherever that is
-PARQUET_ROWS = 256  # rows held at a time
 HEAD_BYTES = 4096  # enough of a .json file to see what it holds
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +82,11 @@ def read_rows(paths: Sequence[Path], *, on_bad_row: OnBadRow, on_skip: OnSkip) -
     Raises:
         HoneError: a file is missing, empty, cut off, of an unknown kind, or (with `on_bad_row` "error") has a bad row.
     """
-    for path in expand(paths):
-        with _readable(path):
-            yield from _read_file(path, on_bad_row, on_skip)
+    files = expand(paths)
+    tables = described([path for path in files if _kind(path) == ".parquet"], MAX_COLUMNS)
+    for path in files:
+        with readable(path):
+            yield from _read_file(path, tables.get(path), on_bad_row, on_skip)
 
 
 def read_hub_rows(
@@ -210,28 +218,7 @@ def _checked(path: Path) -> Path:
     return path
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what the operating system or gzip says about a file into one message that names it."""
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        fix = "fetch or pack it again; `gzip -t` checks it"
-        raise HoneError(f"the compressed file is cut off or damaged ({error})", where=str(path), fix=fix) from error
-    except OSError as error:
-        raise HoneError(f"cannot read: {error.strerror or error}", where=str(path)) from error
-
-
-def _open(path: Path) -> "io.BufferedReader[Any]":
-    """The file's bytes, unpacked, from behind a byte order mark if there is one."""
-    packed = path.suffix.lower() == ".gz"
-    stream: io.BufferedReader[Any] = io.BufferedReader(gzip.GzipFile(path)) if packed else path.open("rb")
-    if stream.peek(len(BOM)).startswith(BOM):
-        stream.read(len(BOM))
-    return stream
-
-
-def _read_file(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+def _read_file(path: Path, groups: Groups | None, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     match _kind(path):
         case ".jsonl" | ".ndjson":
             rows = _line_rows(path, on_bad_row, on_skip)
@@ -240,7 +227,7 @@ def _read_file(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Ro
         case ".csv":
             rows = _csv_rows(path, on_bad_row, on_skip)
         case ".parquet":
-            rows = _parquet_rows(path)
+            rows = _parquet_rows(path, groups)
         case _:
             yield from _text_rows(path, on_bad_row, on_skip)
             return
@@ -254,11 +241,12 @@ def _read_file(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Ro
 def _line_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     """JSON lines. Whatever is wrong with one line, the next ones stay readable."""
     source, loads, number = str(path), json.loads, 0
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         offset = stream.tell()  # of the line, in bytes
         while line := stream.readline(MAX_RECORD_BYTES):
             number += 1
             try:
+                refuse_many_values(line)
                 columns = loads(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 if not line.isspace():
@@ -289,11 +277,11 @@ def _not_an_object(value: Any) -> str:
 
 def _json_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     """A .json file: a list of objects, {"data": [...]}, JSON lines, or objects spread over lines."""
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         if not holds_list(stream.peek(HEAD_BYTES)) and _is_object(stream.readline(MAX_RECORD_BYTES)):
             yield from _line_rows(path, on_bad_row, on_skip)
             return
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         read = json_items if holds_list(stream.peek(HEAD_BYTES)) else json_values
         try:
             for number, item in enumerate(read(stream, max_characters=MAX_RECORD_BYTES), 1):
@@ -308,6 +296,7 @@ def _json_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Ro
 
 def _is_object(line: bytes) -> bool:
     try:
+        refuse_many_values(line)
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
@@ -318,7 +307,7 @@ def _csv_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))  # the default refuses texts over 128 KiB
     source = str(path)
     problems: list[str] = []  # of the record being read
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         reader = csv.reader(_csv_lines(stream, problems), strict=True)
         header: list[str] | None = None
         while True:
@@ -353,51 +342,40 @@ def _csv_lines(stream: "io.BufferedReader[Any]", problems: list[str]) -> Iterato
     offset = stream.tell()
     while line := stream.readline(MAX_RECORD_BYTES):
         try:
+            refuse_many_values(line)
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             problems.append(not_utf8(line[error.start], offset + error.start))
             yield line.decode("utf-8", errors="replace")
+        except ValueError as error:
+            problems.append(str(error))
+            yield "\n"
         offset += len(line)
 
 
 def _csv_header(fields: list[str], problems: list[str], where: str) -> list[str]:
     if problems:
         raise HoneError(f"the header cannot be read: {problems[0]}", where=where)
-    _check_width(len(fields), where)
+    refuse_width(len(fields), MAX_COLUMNS, where)
     if repeated := sorted(name for name, times in Counter(fields).items() if times > 1):
         raise HoneError(f"two columns are named '{repeated[0]}'", where=where, fix="rename one in the header")
     return fields
 
 
-def _check_width(n: int, where: str) -> None:
-    if n > MAX_COLUMNS:
-        raise HoneError(f"{n:,} columns, at most {MAX_COLUMNS:,} are read", where=where, fix="keep those to train on")
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    with _open(path) as stream:
-        try:
-            number, file = 0, pyarrow.parquet.ParquetFile(stream)
-            _check_width(file.metadata.num_columns, str(path))
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                for columns in batch.to_pylist():
-                    number += 1
-                    yield Row(columns, str(path), number)
-        except pyarrow.ArrowException as error:
-            raise HoneError(f"not readable as parquet: {first_line(error)}", where=str(path)) from error
+def _parquet_rows(path: Path, groups: Groups | None) -> Iterator[Row]:
+    with open_bytes(path) as stream:
+        for number, columns in enumerate(parquet_rows(stream, path, groups, MAX_COLUMNS, MAX_RECORD_BYTES), 1):
+            yield Row(columns, str(path), number)
 
 
 def _text_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     """One text file as one document, in pieces of about `PIECE_BYTES`."""
-    with _open(path) as stream:  # a first pass, so that a file is used whole or not at all
+    with open_bytes(path) as stream:  # a first pass, so that a file is used whole or not at all
         try:
             check_utf8(stream)
         except DecodeError as error:
             refuse_row(error.reason, f"{path}:{error.line}", on_bad_row, on_skip)
             return
-    with _open(path) as stream:
+    with open_bytes(path) as stream:
         for text, ends in text_pieces(stream, PIECE_BYTES, MAX_PIECE_CHARACTERS):
             yield Row({"text": text}, str(path), 0, ends)

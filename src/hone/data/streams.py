@@ -18,6 +18,9 @@ from typing import IO, Any, NoReturn
 CHUNK_BYTES = 1 << 18
 NEAR_END = 12  # characters of "\ud83d\ude00": what is found this close to the window's end may be a value cut in two
 
+MANY_VALUES = 2_000_000  # in one JSON row: each takes 70 bytes of memory for its 3 of the file
+OTHERS = bytes(set(range(256)) - set(b'"\\,[{'))
+STRING_OR_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[,\[{]+', re.DOTALL)
 SPACE = re.compile(r"[ \t\r\n]*")
 LIST_OPENS = re.compile(r'[ \t\r\n]*(\[|\{[ \t\r\n]*"data"[ \t\r\n]*:[ \t\r\n]*\[)')
 DECODER = json.JSONDecoder()
@@ -121,6 +124,21 @@ def holds_list(head: bytes) -> bool:
     return LIST_OPENS.match(head.decode("utf-8", errors="ignore")) is not None
 
 
+def refuse_many_values(row: bytes) -> None:
+    """Raise a ValueError for JSON that is small to send and large to read: lists of millions of lists.
+
+    Args:
+        row: one row, or more text.
+    """
+    if len(row) <= MANY_VALUES or sum(map(row.count, (b",", b"[", b"{"))) <= MANY_VALUES:
+        return
+    n = 0  # of those signs that do not stand in a text
+    for steps, found in enumerate(STRING_OR_SIGNS.finditer(row.translate(None, OTHERS).replace(b'""', b""))):
+        n += len(found[0]) if found[0][:1] != b'"' else 0
+        if n > MANY_VALUES or steps > MANY_VALUES:
+            raise ValueError(f"a row of more than {MANY_VALUES:,} values")
+
+
 def json_items(stream: IO[bytes], *, max_characters: int) -> Iterator[Any]:
     """Items of a JSON list, bare or under the first key, "data", of an object.
 
@@ -208,6 +226,8 @@ class _Window:
         self.peek()
         while True:
             try:
+                if len(self.text) > MANY_VALUES:
+                    refuse_many_values(self.text[self.at :].encode())
                 value, end = DECODER.raw_decode(self.text, self.at)
                 if self._ended or end + NEAR_END < len(self.text):  # "1" may be the beginning of "1.5e-3"
                     self.at = end

@@ -7,30 +7,16 @@ another way is left to the real rendering, which says why.
 >>> check_template("{% for message in messages %}{{ message['content'] }}{% endfor %}", "models/chat")
 """
 
-import json
-import signal
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
+from hone.data.trial import MEMORY, STACK, TOO_LONG, tried
 from hone.errors import HoneError
 
 CPU_SECONDS = 2  # the trial of a template that people use takes 0.2 s, nearly all of it Python's start
-WALL_SECONDS = 60  # of a machine that is busy, or has no limit on a process's time
 MEMORY_BYTES = 400 << 20
 MAX_CHARACTERS = 1_000_000  # of one rendering; the trial's conversations have less than a thousand
 PROGRAM = f"""
-import json, sys
-asked = json.load(sys.stdin)
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_CPU, ({CPU_SECONDS}, {CPU_SECONDS}))
-    resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except (ImportError, ValueError, OSError):
-    pass
-sys.path.extend(asked["packages"])
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -50,7 +36,7 @@ try:
     room.globals["strftime_now"] = lambda form: "2024-01-31"
     template = room.from_string(asked["template"])
 except MemoryError:
-    sys.exit(3)
+    sys.exit({MEMORY})
 except Exception:
     sys.exit(0)
 for messages in asked["conversations"]:
@@ -60,9 +46,9 @@ for messages in asked["conversations"]:
             for piece in template.generate(messages=messages, add_generation_prompt=answer_next, **asked["tokens"]):
                 length += len(piece)
                 if length > {MAX_CHARACTERS}:
-                    sys.exit(4)
+                    sys.exit({TOO_LONG})
         except MemoryError:
-            sys.exit(3)
+            sys.exit({MEMORY})
         except Exception:
             pass
 """
@@ -90,24 +76,17 @@ def check_template(template: str, name: str) -> None:
     import jinja2
     import markupsafe
 
-    packages = sorted({str(Path(str(module.__file__)).parents[1]) for module in (jinja2, markupsafe)})
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    asked = {"template": template, "conversations": CONVERSATIONS, "tokens": tokens, "packages": packages}
-    command, given = [sys.executable, "-I", "-S", "-c", PROGRAM], json.dumps(asked).encode()
-    try:
-        ended = subprocess.run(command, input=given, capture_output=True, timeout=WALL_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        code = -1
-    else:
-        code = ended.returncode
-    if code in (0, 1):  # 1: the program itself cannot run here; what is wrong shows when the template is used
+    asked = {"template": template, "conversations": CONVERSATIONS, "tokens": tokens}
+    ended, _ = tried(PROGRAM, asked, [jinja2, markupsafe], cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES)
+    if ended == 0:
         return
     limits = {
-        3: f"{MEMORY_BYTES >> 20} MiB of memory",
-        4: f"{MAX_CHARACTERS:,} characters",
-        -signal.SIGSEGV: "all of Python's stack",
+        MEMORY: f"{MEMORY_BYTES >> 20} MiB of memory",
+        TOO_LONG: f"{MAX_CHARACTERS:,} characters",
+        STACK: "all of Python's stack",
     }
-    limit = limits.get(code, f"{CPU_SECONDS} seconds")
+    limit = limits.get(ended, f"{CPU_SECONDS} seconds")
     raise HoneError(
         f"the chat template takes more than {limit} for a conversation of a few words",
         where=template_file(name),

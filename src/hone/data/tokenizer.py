@@ -21,9 +21,10 @@ import numpy as np
 
 from hone import bundled
 from hone.config.sections.model import ModelSection
+from hone.data.tokenizer_trial import check_rules
 from hone.errors import HoneError, first_line
 from hone.files import disk_errors
-from hone.hub import no_retries
+from hone.hub import file_in_cache, no_retries
 from hone.runs import no_such_folder
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # Hugging Face's names, OpenAI's names
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.txt")
-MAX_RULES_BYTES = 128 << 20  # of tokenizer.json; 262,144 tokens take 33 MB
 ANCHORS = ("\n", "a", ".")  # what a continued text is hung on; each works where the others melt into the text
 
 
@@ -97,7 +97,10 @@ def load_tokenizer(
         raise no_such_folder(name)
     advice = "check the name; without a network, download it once (`hf download NAME`) or name a local folder"
     with no_retries(name):
-        return _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)
+        tokenizer = _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)
+    if rules := file_in_cache(name, "tokenizer.json", revision):
+        check_rules(Path(rules))
+    return tokenizer
 
 
 def tokenizer_of(section: ModelSection) -> "PreTrainedTokenizerBase":
@@ -219,9 +222,8 @@ def _load_folder(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerB
         wanted = ", ".join((TOKENIZER_FILES[0], *(" + ".join(names) for names in GPT2_FILES)))
         raise HoneError("no tokenizer in this folder", where=str(folder), fix=f"one of these is needed: {wanted}")
     rules = folder / "tokenizer.json"
-    if rules.is_file() and rules.stat().st_size > MAX_RULES_BYTES:
-        fix = "it is damaged, or made to take all memory: use the tokenizer of another model"
-        raise HoneError(f"more than {MAX_RULES_BYTES >> 20} MiB are no tokenizer", where=str(rules), fix=fix)
+    if rules.is_file():
+        check_rules(rules)
     fix = "save it again with save_pretrained, or copy the tokenizer's files from the base model's folder"
     return _auto_tokenizer(str(folder), None, trust_remote_code, fix)
 
@@ -250,10 +252,17 @@ def _auto_tokenizer(name: str, revision: str | None, trust_remote_code: bool, fi
 
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
-    except Exception as error:  # OSError, ValueError, KeyError, ImportError or the Rust library's bare Exception
+    except BaseException as error:  # OSError, ValueError, KeyError, ImportError, the Rust library's Exception or panic
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if "trust_remote_code" in str(error):
             fix = "its Python code was not run; trust_remote_code=true runs it as you: only where you have read it"
         raise HoneError(f"cannot load the tokenizer: {first_line(error)[:300]}", where=name, fix=fix) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether it is what pyo3 makes of a panic in Rust, which is no Exception."""
+    return type(error).__name__ == "PanicException"
 
 
 @contextmanager
@@ -273,8 +282,8 @@ def _plain_backend(tokenizer: "PreTrainedTokenizerBase", special: bool) -> "Iter
 def _batch(backend: "Tokenizer", texts: list[str]) -> list[list[int]]:
     try:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    except BaseException as error:  # what pyo3 makes of a panic in Rust is no Exception
-        if type(error).__name__ != "PanicException":
+    except BaseException as error:
+        if not is_panic(error):
             raise
         raise HoneError(
             f"the tokenizer gave up: {first_line(str(error))}",
