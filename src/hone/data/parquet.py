@@ -8,7 +8,7 @@ a process of its own, which a damaged file may end (pyarrow aborts where what is
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -85,7 +85,7 @@ def _described(files: tuple[tuple[Path, int, int], ...], max_columns: int) -> di
 
 def parquet_rows(
     stream: IO[bytes], path: Path, groups: Groups | None, max_columns: int, max_bytes: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Mapping[str, object]]:
     """The rows, each at most `max_bytes` large.
 
     Args:

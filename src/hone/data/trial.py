@@ -8,10 +8,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 WALL_SECONDS = 60  # of a machine that is busy, or has no limit on a process's time
 MEMORY, TOO_LONG, TOO_SLOW, STACK, PANIC, UNREADABLE = 3, 4, 5, 6, 7, 8  # what a trial ends with, besides 0
@@ -30,7 +29,7 @@ sys.path.extend(asked["packages"])
 
 
 def tried(
-    program: str, asked: dict[str, Any], modules: Sequence[ModuleType], *, cpu_seconds: int, memory_bytes: int
+    program: str, asked: Mapping[str, object], modules: Sequence[ModuleType], *, cpu_seconds: int, memory_bytes: int
 ) -> tuple[int, str]:
     """What the program ends with (0 where all is well, TOO_SLOW, or what it says itself), and what it prints.
 
