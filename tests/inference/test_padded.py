@@ -12,6 +12,7 @@ from hone.errors import HoneError
 from hone.inference.engine import Engine, Request, answer_all
 from hone.inference.padded import bytes_per_token
 from hone.inference.stream import Answer, AnswerRule
+from hone.inference.weights import Unsuitable
 from tiny_tasks import BART, T5
 
 ARCHITECTURES = ["gpt2", "gpt_neox", "opt", "llama", "mistral", "qwen2", "gemma2"]
@@ -36,6 +37,16 @@ def by_transformers(model: Any, prompt: list[int], room: int) -> list[int]:
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, do_sample=False, eos_token_id=-1
     )
     return [int(token) for token in out[0, len(prompt) :]]
+
+
+@pytest.fixture(autouse=True)
+def without_the_fast_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hone.inference import engine
+
+    def unsuitable(model: Any) -> Any:
+        raise Unsuitable("not here")
+
+    monkeypatch.setattr(engine, "weights_of", unsuitable)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ code tasks, memorization, the evaluation of encoder-decoders.
 """
 
 import hashlib
+import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hone.config.sections.generate import GenerateSection
+from hone.inference.fast_step import agrees
 from hone.inference.padded import PaddedBatches
 from hone.inference.sampling import next_tokens, penalized
+from hone.inference.slots import Slots
 from hone.inference.stream import Answer
+from hone.inference.weights import Unsuitable, weights_of
 
+log = logging.getLogger("hone")
 CACHE_BYTES = 1 << 30  # of keys and values in all rows together
 MOST_ROWS = 64
 
@@ -95,7 +100,8 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, *, cache_bytes: int = CACHE_BYTES, max_rows: int = MOST_ROWS) -> None:
         self._waiting: deque[Row] = deque()
-        self._rows = PaddedBatches(model, cache_bytes, max_rows)
+        self._model, self._cache_bytes, self._max_rows = model, cache_bytes, max_rows
+        self._rows: Slots | PaddedBatches | None = None
 
     def add(self, request: Request) -> Row:
         """Let a request enter at the next step; while rows or memory are full it waits, first come, first served."""
@@ -115,7 +121,7 @@ class Engine:
     @property
     def n_rows(self) -> int:
         """Rows that grow."""
-        return self._rows.n_growing
+        return self._rows.n_growing if self._rows else 0
 
     @property
     def busy(self) -> bool:
@@ -129,9 +135,23 @@ class Engine:
         """
         while self._waiting and self._waiting[0].gone:
             self._waiting.popleft()
+        if not self._waiting and not self.n_rows:
+            return []
         with torch.inference_mode():
+            self._rows = self._rows or self._checked(self._waiting[0].request.prompt)
             self._rows.enter(self._waiting)
             return [step for rows, scores in self._rows.scores() for step in _grow(rows, scores)]
+
+    def _checked(self, prompt: Sequence[int]) -> Slots | PaddedBatches:
+        """The fast step where it is written down for this model and says what the model says of the first prompt."""
+        try:
+            weights = weights_of(self._model)
+            if not agrees(weights, self._model, prompt):
+                raise Unsuitable("the fast step does not agree with it on the first prompt")
+        except Unsuitable as reason:
+            log.info("decoding by transformers' own forward pass: %s", reason)
+            return PaddedBatches(self._model, self._cache_bytes, self._max_rows)
+        return Slots(weights, self._cache_bytes, self._max_rows)
 
     def run(self, request: Request) -> Iterator[Step]:
         """The steps of a request that is answered alone; closed or interrupted early, the row is removed."""
