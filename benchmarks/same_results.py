@@ -37,7 +37,7 @@ Numbers = dict[str, float | str]
 
 # Differences that are meant: (case, file, name) as patterns of `fnmatch`, and why.
 WANTED: list[tuple[str, str, str, str]] = [
-    ("lora-chat", "*.merge.out", "difference", "divided by the spread in another precision: 8 digits are equal"),
+    ("lora-chat", "*.export.out", "difference", "divided by the spread in another precision: 8 digits are equal"),
     ("*", "*", "quality.per_text.*", "the numbers of each text are not kept: the texts are"),
     ("code-tasks", "*.compare.out", "code.*", "the unit tests are in it, too"),
     ("*", "*/compare.code.json", "passed.test", "the same test, without 'exact'"),

@@ -11,11 +11,12 @@ SOURCE = Path(__file__).parents[1] / "src" / "hone"
 # From the bottom up: a package or module imports from those before it, and from itself.
 ORDER = [
     *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
-    *("config", "runs", "data", "loss", "statistics", "models", "accelerations", "convert", "inference", "grading"),
+    *("config", "runs", "data", "loss", "statistics", "models", "accelerations", "inference", "grading"),
     *(
         "metrics",
         "tasks",
         "evaluation",
+        "convert",
         "report",
         "training",
         "planning",

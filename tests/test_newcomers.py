@@ -202,7 +202,14 @@ def test_rows_of_ones_own_stay(here: Path, refused: Refused) -> None:
     assert "--with-data" not in refused("init", "light-lab", says=["light-lab.yaml: exists already"])
 
 
-ASK_A_MODEL = ["generate NAME x", "chat NAME", "predict NAME --text x", "eval NAME", "merge NAME out", "compare NAME"]
+ASK_A_MODEL = [
+    "generate NAME x",
+    "chat NAME",
+    "predict NAME --text x",
+    "eval NAME",
+    "export NAME --to merged",
+    "compare NAME",
+]
 ASK_A_MODEL += ["report NAME", "eval NAME --text x", "compare NAME NAME", "predict NAME qa.csv"]
 
 
@@ -376,9 +383,7 @@ def test_columns_that_are_not_used_are_named(
 # ---- commands and options from elsewhere ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["test", "list", "sample", "finetune", "fine-tune", "serve", "export", "infer", "tune"]
-)
+@pytest.mark.parametrize("name", ["test", "list", "sample", "finetune", "fine-tune", "serve", "merge", "infer", "tune"])
 def test_other_commands_are_answered(refused: Refused, name: str) -> None:
     message = refused(name, says=[f"no such command: {name}", "hone "], code=2)
     assert "Did you mean" not in message
@@ -405,7 +410,7 @@ def test_completion_is_offered() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["chat", "eval", "grade", "generate", "compare", "report", "predict", "convert", "merge"]
+    "name", ["chat", "eval", "grade", "generate", "compare", "report", "predict", "convert", "export"]
 )
 def test_bare_commands_name_an_example(refused: Refused, name: str) -> None:
     message = refused(name, says=[f"e.g. {EXAMPLES[name][0][0]}"], code=2)

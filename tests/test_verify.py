@@ -114,7 +114,7 @@ def test_the_card_may_be_edited(run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["checkpoint-2", "manifest.json"])
 def test_parts_of_a_run(name: str, run: Path, tmp_path: Path) -> None:
-    """A checkpoint alone, and a model folder as `hone merge` writes one."""
+    """A checkpoint alone, and a model folder as `hone export` writes one."""
     folder = run / name
     if not folder.is_dir():
         folder = tmp_path / "model"

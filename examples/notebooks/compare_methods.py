@@ -90,8 +90,8 @@ print(hone.text(runs["full"].compare(runs["lora"])))
 
 # %% [markdown]
 # One seed each: another seed would give slightly other numbers. `hone.repeat` measures by how much. A LoRA run keeps
-# its base apart; `merge` makes one model folder of the two that any other tool loads:
+# its base apart; `export` makes one model folder of the two that any other tool loads:
 
 # %%
-merged = runs["lora"].merge("merged")
-print(f"{merged.n_parameters:,} parameters in {merged.folder}")
+merged = runs["lora"].export("merged", output="merged")
+print(f"{merged.details['n_parameters']:,} parameters in {merged.path}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hone.config.load import Source
     from hone.config.schema import Config
-    from hone.convert.merge import Merged
+    from hone.convert.export import Exported
     from hone.data.prepare import Prepared
     from hone.data.records import Example
     from hone.inference.generate import SamplingOptions
@@ -41,13 +41,13 @@ __all__ = [
     "Run",
     "compare",
     "evaluate",
+    "export",
     "find_runs",
     "flat_collator",
     "generate",
     "generate_many",
     "load",
     "load_config",
-    "merge",
     "plan",
     "predict",
     "prepare",
@@ -151,7 +151,7 @@ def train(
     Returns:
         A `hone.Run`. run.base and run.tuned hold the numbers before and after, run.comparison their difference and
         its verdict; run.metrics() is a table of the steps, run.samples() what both wrote, run.report() a page;
-        run.generate(prompt) asks the tuned model, run.compare(other) compares two runs, run.merge(folder) removes an
+        run.generate(prompt) asks the tuned model, run.compare(other) compares two runs, run.export("merged") removes an
         adapter. A notebook shows a run as a table, `print(hone.text(run))` prints what `hone train` does.
 
     Raises:
@@ -253,13 +253,18 @@ def compare(a: "Run | str | Path", b: "Run | str | Path | None" = None, *, confi
     return compare_measured(_name(a), None if b is None else _name(b), confidence=confidence)
 
 
-def merge(
-    source: "Run | str | Path", target: "str | Path", *, base: str | None = None, dtype: str | None = None
-) -> "Merged":
-    """Make an adapter and its base one model folder that loads without PEFT; see `hone.convert.merge`."""
-    from hone.convert.merge import merge as merge_adapter
+def export(
+    model: "Run | str | Path",
+    to: str,
+    *,
+    output: "str | Path | None" = None,
+    dtype: str | None = None,
+    base: str | None = None,
+) -> "Exported":
+    """Write a model for other programs, read it back and compare; see `hone.convert.export`."""
+    from hone.convert.export import export as export_model
 
-    return merge_adapter(Path(_name(source)), Path(target), base=base, dtype=dtype)
+    return export_model(_name(model), to, output=None if output is None else Path(output), dtype=dtype, base=base)
 
 
 def predict(model: "Run | str | Path", texts: str | Sequence[str]) -> list[dict[str, Any]]:

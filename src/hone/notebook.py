@@ -27,7 +27,7 @@ from hone.tables.run import before_after, run_row, runs_table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hone.convert.merge import Merged
+    from hone.convert.export import Exported
     from hone.inference.generate import SamplingOptions
     from hone.planning.plan import Plan
 
@@ -119,11 +119,14 @@ class Run(runs.Run):
         """What base and tuned wrote for the same held-out items: prompt, reference, base, tuned."""
         return side_by_side(self.base, self.tuned)
 
-    def merge(self, target: str | Path, *, base: str | None = None, dtype: str | None = None) -> "Merged":
-        """Of a LoRA run: base and adapter as one model folder that loads without PEFT, as `hone.merge` writes it."""
-        from hone.convert.merge import merge
+    def export(
+        self, to: str, *, output: str | Path | None = None, dtype: str | None = None, base: str | None = None
+    ) -> "Exported":
+        """The tuned model for other programs, as `hone.export` writes it; `run.export("merged")` removes an adapter."""
+        from hone.convert.export import export
 
-        return merge(self.folder, Path(target), base=base, dtype=dtype)
+        target = None if output is None else Path(output)
+        return export(str(self.folder), to, output=target, dtype=dtype, base=base)
 
 
 class Runs(list[Run]):

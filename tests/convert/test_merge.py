@@ -14,7 +14,7 @@ import hone
 from conftest import pairs
 from hone.cli import app
 from hone.convert import merge as merging
-from hone.convert.merge import TOLERANCE, merge_folders
+from hone.convert.merge import TOLERANCE, merge
 from hone.errors import HoneError
 
 IDS = torch.arange(1, 40)[None]
@@ -56,7 +56,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def merged(source: Path, target: Path, **options: Any) -> Any:
-    return merge_folders(source, target, hone.load(source)[1], **options)
+    return merge(str(source), target, hone.load(source)[1], **options)
 
 
 def spoiled_copy(source: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> Path:
@@ -198,17 +198,35 @@ def test_a_merge_that_does_not_hold_leaves_nothing(
 
 def test_the_command(tmp_path: Path, adapter_run: Path, model_folder: Path) -> None:
     def invoke(*arguments: str) -> Any:
-        return CliRunner().invoke(app, ["merge", *arguments])
+        return CliRunner().invoke(app, ["export", *arguments])
 
-    done = invoke(str(adapter_run), str(tmp_path / "merged"), "--json")
+    out = ("--to", "merged", "-o", str(tmp_path / "merged"))
+    done = invoke(str(adapter_run), *out, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["difference"] <= 1e-4
-    again = invoke(str(adapter_run), str(tmp_path / "merged"))
+    assert json.loads(done.stdout)["difference"] <= 1e-4 and json.loads(done.stdout)["verified"]
+    again = invoke(str(adapter_run), *out)
     assert again.exit_code == 1
     assert "exists already" in again.stderr
-    whole = invoke(str(model_folder), str(tmp_path / "other"))
-    assert whole.exit_code == 1
-    assert "there is nothing to merge" in whole.stderr
-    assert invoke(str(adapter_run), str(tmp_path / "x"), "--dtype", "int8").exit_code == 1
+    for wrong in (("--dtype", "int8"), ("--to", "onnx"), ("--base", str(model_folder))):
+        source = model_folder if wrong[0] == "--base" else adapter_run
+        refused = invoke(str(source), "--to", "merged", "-o", str(tmp_path / "x"), *wrong)
+        assert refused.exit_code == 1 and wrong[0] in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"]
     assert "peft" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+
+
+def test_a_whole_run_becomes_a_plain_folder(
+    tmp_path: Path, model_folder: Path, write_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights, tokenizer, template and card; nothing of its training."""
+    rows = write_rows("rows.jsonl", pairs(20))
+    run = train_lora(tmp_path / "run", model_folder, rows, method="full", save_strategy="steps", save_steps=5)
+    monkeypatch.chdir(tmp_path)
+    done = hone.export("run", "merged")
+    assert done.path == "run-merged" and done.details["difference"] == 0.0
+    names = {path.name for path in (tmp_path / "run-merged").iterdir()}
+    assert names == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md",
+                     "tokenizer_config.json", "template.json", "manifest.json"}  # fmt: skip
+    card = (tmp_path / "run-merged" / "README.md").read_text()
+    assert "`run` as one plain model folder" in card and "name = 'run-merged'" in card and "side by side" not in card
+    assert torch.equal(logits(hone.load("run-merged")[0]), logits(hone.load(run)[0]))

@@ -36,7 +36,7 @@ inputs = tokenizer('def f():```', return_tensors='pt')
 output = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]
 ````
 
-PEFT looks for the base where `adapter_config.json` says; `hone merge` makes one model of both.
+PEFT looks for the base where `adapter_config.json` says; `hone export` makes one model of both.
 
 With hone: `hone generate NAME -p '…'`. It writes the prompt in the form of the training.
 
@@ -95,7 +95,7 @@ def test_it_says_how_the_merged_model_is_used_and_keeps_what_holds() -> None:
     assert "Measured with base and adapter" in card
     unmeasured = ADAPTERS.replace("| --- | --- |", "").replace("| ", "")
     assert "Measured with" not in merged_card("m", "AutoModelForCausalLM", "", None, unmeasured)
-    for gone in ("peft", "PEFT", "'lora'", "# lora", "report.md", "env.json", "hone merge"):
+    for gone in ("peft", "PEFT", "'lora'", "# lora", "report.md", "env.json", "hone export"):
         assert gone not in card
 
 

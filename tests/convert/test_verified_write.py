@@ -1,6 +1,5 @@
 """A folder has its name only when what was read back from it is what was meant; otherwise nothing is there."""
 
-import math
 import weakref
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hone.convert.verified_write import refuse_existing, verified_write
+from hone.convert.verified_write import refuse_existing, same_logits, verified_write
 from hone.errors import HoneError
 
 REFERENCE = torch.linspace(-3, 3, 12).reshape(3, 4)
@@ -25,10 +24,10 @@ def test_what_reads_back_right_gets_its_name(tmp_path: Path, prepared: bool) -> 
         target.mkdir(parents=True)  # an empty folder counts as none
     refuse_existing(target)
     card = "off by {:.2f}".format
-    with verified_write(target, REFERENCE, read, tolerance=0.1, card=card) as written:
-        assert written.path != target and written.path.parent == target.parent and math.isnan(written.difference)
+    with verified_write(target, same_logits(REFERENCE, read, tolerance=0.1), card) as written:
+        assert written.path != target and written.path.parent == target.parent and written.found is None
         save_file({"logits": REFERENCE + 0.05}, written.path / "a.safetensors")
-    assert written.difference == pytest.approx(0.05, abs=1e-6)
+    assert written.found == pytest.approx(0.05, abs=1e-6)
     assert (target / "README.md").read_text() == "off by 0.05"
     assert sorted(path.name for path in target.iterdir()) == ["README.md", "a.safetensors", "manifest.json"]
     assert len({path.stat().st_mode for path in target.iterdir()}) == 1, "weights are as readable as the card"
@@ -41,7 +40,7 @@ def test_what_reads_back_right_gets_its_name(tmp_path: Path, prepared: bool) -> 
 def test_what_reads_back_wrong_is_gone(tmp_path: Path, logits: torch.Tensor) -> None:
     with (
         pytest.raises(HoneError, match="answers differently") as caught,
-        verified_write(tmp_path / "out", REFERENCE, read, tolerance=0.1, fix="try again") as written,
+        verified_write(tmp_path / "out", same_logits(REFERENCE, read, tolerance=0.1, fix="try again")) as written,
     ):
         save_file({"logits": logits.clone()}, written.path / "a.safetensors")
     assert caught.value.where == str(tmp_path / "out") and "try again" in str(caught.value.fix)
@@ -53,7 +52,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, error: BaseExceptio
     expected = HoneError if isinstance(error, OSError) else type(error)
     with (
         pytest.raises(expected),
-        verified_write(tmp_path / "out", REFERENCE, read, tolerance=0.1) as written,
+        verified_write(tmp_path / "out", same_logits(REFERENCE, read, tolerance=0.1)) as written,
     ):
         (written.path / "half").write_text("…")
         raise error
@@ -68,6 +67,6 @@ def test_the_writer_can_let_its_model_go_before_the_other_is_loaded(tmp_path: Pa
         assert gone() is None, "two copies of the weights in memory"
         return read(folder)
 
-    with verified_write(tmp_path / "out", REFERENCE, read_back, tolerance=0.1) as written:
+    with verified_write(tmp_path / "out", same_logits(REFERENCE, read_back, tolerance=0.1)) as written:
         save_file({"logits": REFERENCE}, written.path / "a.safetensors")
         del model

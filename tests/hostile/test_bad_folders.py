@@ -168,7 +168,7 @@ def test_every_command_has_help(hone: Hone) -> None:
     from hone.cli import app
 
     names = [str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands]
-    assert {"train", "plan", "merge", "predict"} <= set(names)
+    assert {"train", "plan", "export", "predict"} <= set(names)
     for command in names:
         result = hone(command, "--help")
         assert result.exit_code == 0

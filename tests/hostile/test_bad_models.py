@@ -83,7 +83,7 @@ def test_a_base_of_the_same_shape_with_other_weights(
     adapter: Path, project: Path, hone: Hone, refused: Refused, tiny_model: Any
 ) -> None:
     tiny_model("gpt2", seed=1).save_pretrained(project / "base")
-    for result in [*every_use(hone), hone("merge", "adapter", "merged")]:
+    for result in [*every_use(hone), hone("export", "adapter", "--to", "merged", "-o", "merged")]:
         words = "adapter: the adapter was trained on other weights than those of"
         refused(result, words, str(project / "base" / "model.safetensors"), "the same shape", "--base")
     assert not (project / "merged").exists()
@@ -101,10 +101,10 @@ def test_a_base_with_another_config_is_named(
 
 def test_a_base_of_another_shape(adapter: Path, project: Path, hone: Hone, refused: Refused, tiny_model: Any) -> None:
     tiny_model("gpt2", n_embd=64).save_pretrained(project / "base")
-    for result in [*every_use(hone), hone("merge", "adapter", "merged")]:
+    for result in [*every_use(hone), hone("export", "adapter", "--to", "merged", "-o", "merged")]:
         refused(result, "the adapter does not fit", "lora_A", "the base that it was trained on")
     tiny_model("llama").save_pretrained(project / "base")
-    for result in [*every_use(hone), hone("merge", "adapter", "merged")]:
+    for result in [*every_use(hone), hone("export", "adapter", "--to", "merged", "-o", "merged")]:
         refused(result, "adapter: the adapter ", str(project / "base"))
     assert not (project / "merged").exists()
 
@@ -113,10 +113,12 @@ def test_a_base_that_has_gone(adapter: Path, project: Path, hone: Hone, refused:
     (project / "base").rename(project / "moved")
     for result in every_use(hone):
         refused(
-            result, f"adapter_config.json: its base {project / 'base'} is missing", "hone merge RUN OUT --base BASE"
+            result,
+            f"adapter_config.json: its base {project / 'base'} is missing",
+            "hone export RUN --to merged --base BASE",
         )
-    refused(hone("merge", "adapter", "merged"), "the adapter's base does not load", "--base")
-    done = hone("merge", "adapter", "merged", "--base", "moved")
+    refused(hone("export", "adapter", "--to", "merged"), "the adapter's base does not load", "--base")
+    done = hone("export", "adapter", "--to", "merged", "--base", "moved")
     assert done.exit_code == 0, done.output
 
 
@@ -130,7 +132,7 @@ def test_a_base_whose_weights_are_cut_off(adapter: Path, project: Path, hone: Ho
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "base.json"])
 def test_a_cut_off_adapter(adapter: Path, project: Path, hone: Hone, refused: Refused, name: str) -> None:
     cut_off(adapter / name)
-    for result in [*every_use(hone), hone("merge", "adapter", "merged")]:
+    for result in [*every_use(hone), hone("export", "adapter", "--to", "merged", "-o", "merged")]:
         refused(result, f"adapter/{name}: ", "copy")
     assert not (project / "merged").exists()
 
@@ -147,7 +149,9 @@ def test_an_adapter_without_weights_or_base(adapter: Path, hone: Hone, refused: 
 
 def test_an_adapter_is_no_model_to_train(adapter: Path, project: Path, hone: Hone, refused: Refused) -> None:
     for command in ("train", "plan"):
-        message = refused(hone(command, "cfg.yaml", "model_name_or_path=./adapter"), "this is an adapter for", "merge")
+        message = refused(
+            hone(command, "cfg.yaml", "model_name_or_path=./adapter"), "this is an adapter for", "--to merged"
+        )
         assert str(project / "base") in message
     assert not (project / "out").exists()
 

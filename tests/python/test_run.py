@@ -114,8 +114,8 @@ def test_a_trained_run_answers_compares_and_merges(
     between = first.compare(second)
     assert (between.a, between.b) == (str(first.folder), str(second.folder))
     assert first.generate("add 1 and 2:", max_new_tokens=3) == hone.generate(first, "add 1 and 2:", max_new_tokens=3)
-    merged = second.merge(tmp_path / "merged")
-    assert (tmp_path / "merged" / "model.safetensors").is_file() and merged.base_checked
+    done = second.export("merged", output=tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file() and done.details["base_checked"]
     assert hone.evaluate(first).value("loss") == pytest.approx(first.tuned.value("loss"), abs=1e-6)
     others = write_rows("others.jsonl", [{"prompt": f"say {i}:", "completion": f" {i}"} for i in range(7)])
     other = hone.evaluate(str(first.folder), validation_file=others)

@@ -35,7 +35,7 @@ def test_the_front_matter_is_the_hubs(run_folder: Path) -> None:
     assert data.license is None and "# license: not known. Fill it in" in text
     adapter, text = card_of(run_folder, "method=lora")
     assert (adapter.library_name, adapter.to_dict()["base_model_relation"]) == ("peft", "adapter")
-    assert "from peft import AutoPeftModelForCausalLM" in text and "hone merge" in text
+    assert "from peft import AutoPeftModelForCausalLM" in text and "hone export" in text
 
 
 def test_the_bundled_base_is_described_with_its_licence(run_folder: Path) -> None:

@@ -166,7 +166,7 @@ def test_a_better_run_is_used_first_and_repeated(run_folder: Path) -> None:
     assert any(one.startswith("hone repeat ") and "--seeds 6" in one for one in found)
     (run_folder / "template.json").write_text('{"template": "instruction"}', encoding="utf-8")
     assert commands(run_folder)[0].startswith("hone chat ")
-    assert any(one.startswith("hone merge ") for one in commands(with_settings(run_folder, "method=lora")))
+    assert any("--to merged" in one for one in commands(with_settings(run_folder, "method=lora")))
 
 
 def test_a_run_that_overfits_names_the_epoch_it_turned(run_folder: Path) -> None:

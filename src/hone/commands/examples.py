@@ -73,7 +73,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone tokenizer measure my-tokenizer eval.jsonl --against gpt2", "beside another's"),
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
-    "merge": [("hone merge runs/lora merged", "one model folder that loads without PEFT")],
+    "export": [("hone export runs/lora --to merged", "one model folder that loads without PEFT: runs/lora-merged")],
     "verify": [
         ("hone verify runs/my", "the model, its checkpoints and what was measured"),
         ("hone verify runs/lora --json", "for scripts; exit code 3 if a file has changed"),

@@ -24,8 +24,7 @@ COMMANDS: dict[str, str] = {
     **dict.fromkeys(("estimate", "cost", "memory"), "write hone plan my.yaml"),
     **dict.fromkeys(("info", "env", "setup"), "write hone doctor"),
     "serve": "not there yet: write hone chat MODEL, or load it with transformers" + ELSEWHERE,
-    "export": "not there yet: a run's folder is a model folder already; of a LoRA run, write hone merge RUN OUT"
-    + ELSEWHERE,
+    **dict.fromkeys(("merge", "save"), "write hone export RUN --to merged" + ELSEWHERE),
     "push": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,
     "upload": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,
 }

@@ -1,4 +1,4 @@
-"""Commands for what lies on the disk and for the machine: convert, merge, verify, doctor, cache."""
+"""Commands for what lies on the disk and for the machine: convert, verify, doctor, cache."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-import hone
 from hone.commands.shared import AsJson
-from hone.errors import HoneError
 
 
 def convert(
@@ -27,31 +25,6 @@ def convert(
 
     done = convert_files(source, target)
     typer.echo(json.dumps(asdict(done), default=str) if as_json else describe(done))
-
-
-def merge(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="A LoRA run or an adapter's folder.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter says.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the base's.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make an adapter and its base one model folder that loads without PEFT, and check that it answers the same."""
-    from hone.convert.merge import DTYPES
-
-    if dtype not in (None, *DTYPES):
-        raise HoneError(f"unknown dtype '{dtype}'", where="--dtype", fix=f"use {', '.join(DTYPES)}")
-    result = hone.merge(source, target, base=base, dtype=dtype)
-    if as_json:
-        typer.echo(json.dumps(result.as_dict()))
-        return
-    typer.echo(f"merged into {result.folder}: {result.n_parameters:,} parameters, {result.dtype}")
-    typer.echo(
-        f"loaded again without PEFT, its logits differ from base and adapter by at most {result.difference:.1e} of "
-        f"their spread (allowed: {result.tolerance:.0e})"
-    )
-    if not result.base_checked:
-        typer.echo("note: the adapter does not say which weights it was trained on; the base is unchecked", err=True)
 
 
 def verify(

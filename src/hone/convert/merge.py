@@ -1,14 +1,16 @@
-"""An adapter and its base made into one model folder, which loads without PEFT and answers the same.
+"""`hone export --to merged`: one model folder that loads without PEFT and answers the same, of any run.
 
-The sum is taken in float32 and saved in the dtype of the base's files; the folder is loaded again and compared with
-base and adapter side by side before it gets its name (`verified_write.py`).
+Of a LoRA run, base and adapter are added in float32 and saved in the dtype of the base's files; any other model is
+saved as it is, without what its training left beside it. The folder is loaded again and compared with the source, base
+and adapter side by side, before it gets its name (`verified_write.py`).
 
->>> merge_folders(Path("runs/lora"), Path("merged"), tokenizer).difference      # doctest: +SKIP
+>>> merge("runs/lora", Path("merged"), tokenizer).difference              # doctest: +SKIP
 2.1e-07
 """
 
+import math
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,14 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from hone import bundled
 from hone.config.sections.model import ModelSection
 from hone.convert.merged_card import merged_card
-from hone.convert.verified_write import refuse_existing, verified_write
-from hone.data.tokenizer import load_tokenizer
+from hone.convert.verified_write import refuse_existing, same_logits, verified_write
 from hone.errors import HoneError, first_line
 from hone.files import read_json, write_json_atomic
 from hone.models.adapter import adapter_error, check_base
 from hone.models.classifier_head import adapter_labels
 from hone.models.inspect import max_positions
 from hone.models.load import kind_of, load_finished, load_model, quiet_libraries
-from hone.models.source import ADAPTER, check_adapter, check_source
-from hone.runs import no_such_folder
+from hone.models.source import ADAPTER, check_adapter
 
 # Largest |difference of logits| over their standard deviation that is taken for the same model. float32: the order of
 # sums. The others: each weight is rounded once more, to 8 or 11 significant bits (2⁻⁹ or 2⁻¹² of it), in every layer.
@@ -41,33 +41,34 @@ PROBE_ROWS, PROBE_TOKENS = 2, 64
 
 
 @dataclass(frozen=True)
-class Merged:
-    """What came of a merge. difference: of the reloaded model's logits, over their standard deviation.
+class Whole:
+    """A run's model, in float32, and where it comes from.
 
-    base_checked: whether the base is known to be the very one that the adapter was trained on.
+    base: of an adapter, else None. dtype: of the files of base or model. base_checked: whether the base is known to be
+    the very one that the adapter was trained on; true where there is no adapter.
     """
 
+    model: Any
+    base: str | None
+    dtype: str
+    base_checked: bool
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of it. difference: of the reloaded model's logits, over their standard deviation."""
+
     folder: Path
-    base: str
+    base: str | None
     dtype: str
     n_parameters: int
     difference: float
     tolerance: float
     base_checked: bool
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "folder": str(self.folder)}
 
-
-def merge(source: Path, target: Path, *, base: str | None = None, dtype: str | None = None) -> Merged:
-    """`merge_folders` with the tokenizer that lies beside the adapter."""
-    read_adapter(source)  # what it says is clearer than what the tokenizer's loader says
-    return merge_folders(source, target, load_tokenizer(source), base=base, dtype=dtype)
-
-
-def merge_folders(
-    source: Path,
+def merge(
+    source: str,
     target: Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -75,69 +76,79 @@ def merge_folders(
     dtype: str | None = None,
     trust_remote_code: bool = False,
 ) -> Merged:
-    """Write base + adapter as an ordinary model to `target`, with tokenizer, template and a model card.
+    """Write the model of `source` to `target`, in one piece, with tokenizer, template and a model card.
 
     Args:
-        source: a run folder with an adapter, or any PEFT adapter's folder. tokenizer: the one saved there.
-        base: where the base is now, if not where the adapter says.
-        dtype: of the saved weights, float32, bfloat16 or float16; None takes that of the base's files.
+        source: a run folder, any PEFT adapter's folder, a model folder or a hub name. tokenizer: the one of it.
+        base: where an adapter's base is now, if not where the adapter says.
+        dtype: of the saved weights, float32, bfloat16 or float16; None takes that of the base's, or model's, files.
 
     Raises:
-        HoneError: no adapter there, its base is missing or another one, `target` exists, or the reloaded model does
-            not answer as base and adapter do; nothing is left at `target` then.
+        HoneError: no such model, its base is missing or another one, `target` exists, or the reloaded model does not
+            answer as the source does; nothing is left at `target` then.
     """
     quiet_libraries()
-    about = read_adapter(source)
     refuse_existing(target)
-    name = base or str(about["base_model_name_or_path"])
-    model = _load_base(name, about, source, tokenizer, trust_remote_code)
-    saved_in = dtype or _stored_dtype(name, about.get("revision"), trust_remote_code)
-    adapted = _add_adapter(model, source, name)
-    checked = check_base(adapted, source, name, FIX)
-    ids = probe_ids(adapted, tokenizer)
-    before = logits_of(adapted, ids)
+    whole = load_whole(source, tokenizer, base, trust_remote_code=trust_remote_code)
+    saved_in = dtype or whole.dtype
+    ids = probe_ids(whole.model, tokenizer)
+    before = logits_of(whole.model, ids)
     spread = float(before.std().clamp(min=1e-12))
-    merged = _merged(adapted, saved_in)
-    n_parameters = sum(p.numel() for p in merged.parameters())
-
-    def result(difference: float) -> Merged:
-        tolerance = TOLERANCE[saved_in]
-        return Merged(target, name, saved_in, n_parameters, difference / spread, tolerance, checked)
-
-    with verified_write(
-        target,
+    model = summed(whole).to(getattr(torch, saved_in))
+    about = Merged(
+        *(target, whole.base, saved_in, sum(p.numel() for p in model.parameters())),
+        *(math.nan, TOLERANCE[saved_in], whole.base_checked),
+    )
+    check = same_logits(
         before,
         lambda path: logits_of(load_finished(str(path), trust_remote_code=trust_remote_code).float(), ids),
         tolerance=TOLERANCE[saved_in] * spread,
-        card=lambda difference: _card(result(difference), source),
-        fix="try --dtype float32, or use base and adapter as they are",
-    ) as written:
-        _save(merged, tokenizer, source, written.path)
-        del model, adapted, merged  # one copy of the weights at a time
-    return result(written.difference)
+        fix="try --dtype float32, or use the run as it is",
+    )
+    with verified_write(target, check, lambda found: _card(replace(about, difference=found / spread), source)) as done:
+        _save(model, tokenizer, Path(source), done.path)
+        del model, whole  # one copy of the weights at a time
+    return replace(about, difference=float(done.found or 0) / spread)
 
 
 # ---- what is merged --------------------------------------------------------------------------------------------------
 
 
-def read_adapter(source: Path) -> dict[str, Any]:
-    """adapter_config.json of a folder.
+def load_whole(
+    source: str, tokenizer: PreTrainedTokenizerBase, base: str | None, *, trust_remote_code: bool = False
+) -> Whole:
+    """The model in float32; of an adapter, base and adapter side by side, as in training.
 
     Raises:
-        HoneError: the folder or the file is not there, or it does not say which base it is for.
+        HoneError: it does not load, or `base` is given where there is no adapter.
     """
-    if not source.is_dir():
-        raise no_such_folder(source)
-    if not (source / ADAPTER).is_file():
-        check_source(str(source))
-        raise HoneError(
-            f"no adapter here ({ADAPTER} is missing): there is nothing to merge",
-            where=str(source),
-            fix="a full or frozen training saves the whole model: use the folder as it is",
-        )
-    check_adapter(source)
-    about: dict[str, Any] = read_json(source / ADAPTER)
-    return about
+    folder = Path(source)
+    if not (folder / ADAPTER).is_file():
+        model = load_finished(source, trust_remote_code=trust_remote_code)
+        if base is not None:
+            raise HoneError("this is a whole model, it has no base", where=source, fix="leave out --base")
+        return Whole(model.float(), None, _stored_dtype(source, None, trust_remote_code), True)
+    check_adapter(folder)
+    about = read_json(folder / ADAPTER)
+    name = base or str(about["base_model_name_or_path"])
+    plain = _load_base(name, about, folder, tokenizer, trust_remote_code)
+    adapted = _add_adapter(plain, folder, name)
+    checked = check_base(adapted, folder, name, FIX)
+    return Whole(adapted, name, _stored_dtype(name, about.get("revision"), trust_remote_code), checked)
+
+
+def summed(whole: Whole) -> PreTrainedModel:
+    """The model in one piece: the adapter is added to the base's weights, in place."""
+    if whole.base is None:
+        model: PreTrainedModel = whole.model
+        return model
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*no longer tied.*")  # PEFT unties and says so in the config
+            merged: PreTrainedModel = whole.model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # safe_merge found an infinite sum
+        raise HoneError(f"the adapter cannot be merged: {first_line(error)}") from error
+    return merged
 
 
 def _load_base(
@@ -219,17 +230,6 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
 # ---- what is written -----------------------------------------------------------------------------------------------
 
 
-def _merged(adapted: Any, dtype: str) -> PreTrainedModel:
-    """The base with the adapter added to its weights, in `dtype`."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*no longer tied.*")  # PEFT unties and says so in the config
-            merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # safe_merge found an infinite sum
-        raise HoneError(f"the adapter cannot be merged: {first_line(error)}") from error
-    return merged.to(getattr(torch, dtype))
-
-
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, folder: Path) -> None:
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
@@ -239,18 +239,26 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Pa
             break
 
 
-def _card(result: Merged, source: Path) -> str:
-    """The model card: how it is used, what was merged, how well, and what the adapter's card says that still holds."""
-    bundle, there = bundled.is_meant(result.base), Path(result.base).exists()
-    base = bundled.NAME if bundle else Path(result.base).name if there else result.base
-    checked = "the one it was trained on (checked)" if result.base_checked else "as the adapter names it (not checked)"
+def _card(result: Merged, source: str) -> str:
+    """The model card: how it is used, what was merged, how well, and what the source's card says that still holds."""
+    name = result.base
+    bundle, there = name is not None and bundled.is_meant(name), name is not None and Path(name).exists()
+    made = f"`{Path(source).resolve().name if Path(source).exists() else source}` as one plain model folder."
+    seen = "the model"
+    if name is not None:
+        base = bundled.NAME if bundle else Path(name).name if there else name
+        checked = (
+            "the one it was trained on (checked)" if result.base_checked else "as the adapter names it (unchecked)"
+        )
+        adapter = Path(source).resolve().name
+        made = f"The adapter `{adapter}` is merged into the weights of its base `{base}`, which is {checked}."
+        seen = "base and adapter side by side"
     about = (
-        f"The adapter `{source.resolve().name}` is merged into the weights of its base `{base}`, which is {checked}. "
-        f"{result.n_parameters:,} parameters in {result.dtype}. Loaded again from these files, its logits differ from "
-        f"those of base and adapter side by side by at most {result.difference:.1e} of their standard deviation "
-        f"(accepted up to {result.tolerance:.0e})."
+        f"{made} {result.n_parameters:,} parameters in {result.dtype}. Loaded again from these files, its logits "
+        f"differ from those of {seen} by at most {result.difference:.1e} of their standard deviation (accepted up to "
+        f"{result.tolerance:.0e})."
     )
-    own = source / "README.md"
+    own = Path(bundled.resolve(source)) / "README.md"
     before = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else ""
-    loader = kind_of(str(source)).auto.__name__
-    return merged_card(result.folder.resolve().name, loader, about, None if bundle or there else result.base, before)
+    loader = kind_of(source).auto.__name__
+    return merged_card(result.folder.resolve().name, loader, about, None if bundle or there else name, before)

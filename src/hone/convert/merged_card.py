@@ -1,6 +1,6 @@
-"""The model card of a merged model: its own way of use, and what the adapter's card says that still holds.
+"""The model card of a merged model: its own way of use, and what the source's card says that still holds.
 
-The adapter's card is the one that hone wrote, if there is one (`report/card.py`); of any other, only its head is taken.
+The source's card is the one that hone wrote, if there is one (`report/card.py`); of any other, only its head is taken.
 
 >>> print(merged_card("merged", "AutoModelForCausalLM", "About it.", "distilgpt2", ""))      # doctest: +SKIP
 """
@@ -30,27 +30,27 @@ CALLS = {
 }
 
 
-def merged_card(name: str, loader: str, about: str, hub_base: str | None, adapters: str) -> str:
+def merged_card(name: str, loader: str, about: str, hub_base: str | None, before: str) -> str:
     """README.md of a merged model.
 
     Args:
         name: of its folder. loader: the class of transformers that loads it. about: what was merged, and how exactly.
-        hub_base: the base's name on the hub, if it has one. adapters: the adapter's own card, empty if there is none.
+        hub_base: the base's name on the hub, if it has one. before: the source's own card, empty if there is none.
     """
-    found = HEAD.match(adapters)
-    body = adapters[found.end() :] if found else adapters
+    found = HEAD.match(before)
+    body = before[found.end() :] if found else before
+    head = _read(found[1] if found else "")
     sections = _sections(body)
     ours = "Before and after" in sections
-    parts = [_head(_read(found[1] if found else ""), loader, hub_base), f"# {name}"]
+    parts = [_head(head, loader, hub_base), f"# {name}"]
     parts += [*(sections[""] if ours else []), about]
     parts += ["## Use", *_use(name, loader, "\n\n".join(sections.get("Use", [])) if ours else "")]
     for title in KEPT if ours else ():
         if title in sections:
             parts += [f"## {title}", *sections[title]]
-            before = sections[title] if title == "Before and after" else []
-            parts += (
-                ["Measured with base and adapter side by side."] if any("| --- " in text for text in before) else []
-            )
+            measured = title == "Before and after" and any("| --- " in text for text in sections[title])
+            if measured and head.get("library_name") == "peft":
+                parts.append("Measured with base and adapter side by side.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,7 +63,7 @@ def _read(head: str) -> dict[str, Any]:
 
 
 def _head(before: dict[str, Any], loader: str, hub_base: str | None) -> str:
-    """The adapter's head, of a whole model: licence, data and tags stay."""
+    """The source's head, of a whole model: licence, data and tags stay."""
     tags = before.get("tags")
     kept = [str(tag) for tag in tags if not str(tag).startswith("base_model:")] if isinstance(tags, list) else []
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": before.get("pipeline_tag", TAGS[loader])}
@@ -110,7 +110,7 @@ def _sections(body: str) -> dict[str, list[str]]:
 
 
 def _use(name: str, loader: str, before: str) -> list[str]:
-    """The adapter's snippet without PEFT, with its prompt; what `hone` command there is stays true."""
+    """The source's snippet without PEFT, with its prompt; what `hone` command there is stays true."""
     first = [
         f"from transformers import {loader}, AutoTokenizer",
         "",

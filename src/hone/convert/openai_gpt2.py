@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hone.convert.tensorbundle import open_bundle, read_tensor
-from hone.convert.verified_write import refuse_existing, verified_write
+from hone.convert.verified_write import refuse_existing, same_logits, verified_write
 from hone.data.tokenizer import load_tokenizer, save_tokenizer, start_ids
 from hone.errors import HoneError
 from hone.models.gpt2 import GPT2, SIZES, GPT2Config, fill, save_gpt2
@@ -79,14 +79,13 @@ def convert(source: Path, target: Path) -> Converted:
     if not expected.isfinite().all():
         raise HoneError("the weights give logits that are not numbers", fix="this checkpoint is of a diverged training")
     largest = float(expected.abs().max())
-    with verified_write(
-        target, expected, lambda path: _logits_of_saved(path, ids), tolerance=TOLERANCE * largest
-    ) as written:
+    check = same_logits(expected, lambda path: _logits_of_saved(path, ids), tolerance=TOLERANCE * largest)
+    with verified_write(target, check) as written:
         save_gpt2(model, written.path, end_id=tokenizer.eos_token_id)
         save_tokenizer(tokenizer, written.path)
         del model  # one copy of the weights at a time
     n_bytes = sum(path.stat().st_size for path in target.iterdir())
-    return Converted(target, hparams, n_parameters, n_bytes, written.difference, largest, n_ignored)
+    return Converted(target, hparams, n_parameters, n_bytes, float(written.found or 0), largest, n_ignored)
 
 
 def describe(done: Converted) -> str:

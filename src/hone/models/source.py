@@ -27,7 +27,8 @@ MOST = {  # sizes in a config.json; today's largest models have 128 layers, 18,4
 }
 COPY_AGAIN = "the file is damaged or was not copied whole: copy the adapter again"
 BASE_FIX = (
-    "put back the base that it was trained on; or name it: hone merge RUN OUT --base BASE makes one model of both"
+    "put back the base that it was trained on; or name it: hone export RUN --to merged --base BASE makes one model of "
+    "both"
 )
 
 
@@ -161,5 +162,5 @@ def refuse_adapter(name: str) -> None:
         raise HoneError(
             f"this is an adapter for {base_of(folder)}: it cannot be trained further as it is",
             where=name,
-            fix=f"make one model of both, `hone merge {name} {name}-merged`, and train that; or train the base",
+            fix=f"make one model of both, `hone export {name} --to merged`, and train that; or train the base",
         )

@@ -150,7 +150,7 @@ def _use(folder: Folder, tag: str, example: SideBySide | None) -> list[str]:
     ]
     parts = ["## Use", fenced("\n".join(lines), "python")]
     if lora:
-        parts.append("PEFT looks for the base where `adapter_config.json` says; `hone merge` makes one model of both.")
+        parts.append("PEFT looks for the base where `adapter_config.json` says; `hone export` makes one model of both.")
     if command := str(folder.status.get("try_it") or ""):
         command = command.replace("{run}", "NAME")
         does = "prints the class" if tag == CLASSIFIES else "writes the prompt in the form of the training"

@@ -225,7 +225,7 @@ def _merge(folder: Folder, verdict: str | None) -> list[Point]:
         return []
     merged = beside(folder, "merged")
     what = "Make adapter and base one model that loads without PEFT."
-    return [Point(what, f"hone merge {typed(folder.path)} {typed(merged)}")]
+    return [Point(what, f"hone export {typed(folder.path)} --to merged -o {typed(merged)}")]
 
 
 def _more(folder: Folder, verdict: str | None) -> list[Point]:

@@ -162,7 +162,7 @@ class MethodSection(Section):
         what="With lora: modules that train whole, next to the adapters, and are saved with them.",
         why="New tokens need new embeddings and output scores, which no low-rank matrix can give.",
         how="Names as printed by the model, e.g. [embed_tokens, lm_head]. Each is copied: where head and embeddings "
-        "were one tensor, the copies part, and `hone merge` keeps both.",
+        "were one tensor, the copies part, and `hone export` keeps both.",
         benefit="A vocabulary of your own with an adapter of moderate size.",
         tradeoff="Each costs its full size in weight, gradient and optimizer, and trains in the model's dtype. A name "
         "the model does not have is an error at the start.",
