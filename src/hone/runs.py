@@ -259,14 +259,26 @@ def _remove_run(folder: Path) -> None:
 
 def _refuse_other_run(new: dict[str, Any], folder: Path) -> None:
     old = identity(load_config(folder / RESOLVED))
-    changed = [f"{key}: {_said(old.get(key))} there, {_said(new[key])} here" for key in new if old.get(key) != new[key]]
-    if changed:
-        shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-        raise HoneError(
-            f"the output folder holds another run ({shown})",
-            where=str(folder),
-            fix="choose another output_dir, or give overwrite=true to delete that run",
-        )
+    changed = [key for key in new if old.get(key) != new[key]]
+    if not changed:
+        return
+    shown = [f"{key}: {_said(old.get(key))} there, {_said(new[key])} here" for key in changed]
+    more = f"; and {len(shown) - 3} more" if len(shown) > 3 else ""
+    fix = "choose another output_dir, or give overwrite=true to delete that run"
+    if all(_has_moved(old.get(key), new[key]) for key in changed):
+        paths = f"write the new paths of {', '.join(changed)} into {folder / RESOLVED}"
+        fix = f"if files were only moved, {paths}: then the same command goes on; else {fix}"
+    raise HoneError(f"the output folder holds another run ({'; '.join(shown[:3])}{more})", where=str(folder), fix=fix)
+
+
+def _has_moved(there: Any, here: Any) -> bool:
+    """Whether a setting names a file or folder that has gone from where it was, and is of the same name elsewhere."""
+    if isinstance(there, list) and isinstance(here, list):
+        return len(there) == len(here) and all(map(_has_moved, there, here))
+    if not (isinstance(there, str | Path) and isinstance(here, str | Path)):
+        return False
+    before, now = Path(there), Path(here)
+    return before == now or (before.name == now.name and now.exists() and not before.exists())
 
 
 def _said(value: Any) -> str:

@@ -215,6 +215,19 @@ def test_a_checkpoint_has_no_pickle_and_all_of_it_is_described(resumable: tuple[
     assert checkpoint_problems(newest) == []
 
 
+def test_a_run_whose_files_were_moved_goes_on_as_soon_as_its_config_says_where(resumable: tuple[Run, Config]) -> None:
+    run, config = resumable
+    resolved = run.folder / "config.resolved.yaml"
+    here = resolved.read_text(encoding="utf-8")
+    resolved.write_text(here.replace(config["train_file"], "/gone/train.jsonl"), encoding="utf-8")
+    with pytest.raises(
+        HoneError, match=r"write the new paths of train_file into .*config.resolved.yaml: then the same"
+    ):
+        hone.train(hone.load_config(config))
+    resolved.write_text(here, encoding="utf-8")
+    assert hone.train(hone.load_config(config)).status["status"] == "finished"
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
