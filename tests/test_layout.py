@@ -18,6 +18,7 @@ ORDER = [
         "evaluation",
         "convert",
         "report",
+        "serve",
         "training",
         "planning",
         "doctor",

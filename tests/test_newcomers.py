@@ -383,7 +383,7 @@ def test_columns_that_are_not_used_are_named(
 # ---- commands and options from elsewhere ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["test", "list", "sample", "finetune", "fine-tune", "serve", "merge", "infer", "tune"])
+@pytest.mark.parametrize("name", ["test", "list", "sample", "finetune", "fine-tune", "merge", "infer", "tune"])
 def test_other_commands_are_answered(refused: Refused, name: str) -> None:
     message = refused(name, says=[f"no such command: {name}", "hone "], code=2)
     assert "Did you mean" not in message

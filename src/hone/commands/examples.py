@@ -67,6 +67,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone predict runs/my --text 'I loved it'", "class and probability"),
         ("hone predict runs/my reviews.txt", "one text a line"),
     ],
+    "serve": [
+        ("hone serve runs/my", "base and tuned of a run, at http://127.0.0.1:8000/v1"),
+        ("hone serve hone-base --port 0", "one model, at any port that is free"),
+        ("hone serve hone-base --adapter a=runs/a --adapter b=runs/b", "two adapters, their base in memory once"),
+    ],
     "tokenizer": [
         ("hone tokenizer train code/ --vocab-size 8192 -o my-tokenizer", "a byte-level BPE of these files"),
         ("hone tokenizer measure my-tokenizer eval.jsonl", "bytes per token, beside the bundled one's"),

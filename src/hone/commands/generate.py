@@ -17,7 +17,7 @@ from hone.errors import HoneError
 if TYPE_CHECKING:
     from hone.inference.generate import SamplingOptions
 
-SAMPLING: dict[str, Any] = {  # as `hone.generate` takes them, and what typer is to know of each
+SAMPLING: dict[str, object] = {  # as `hone.generate` takes them, and what typer is to know of each
     "max_new_tokens": Annotated[
         int | None, typer.Option(min=1, help="At most this many new tokens [128, or as the run has it].")
     ],

@@ -23,7 +23,6 @@ COMMANDS: dict[str, str] = {
     **dict.fromkeys(("tokenize", "preprocess", "dataset", "data"), "write hone prepare my.yaml --show 3"),
     **dict.fromkeys(("estimate", "cost", "memory"), "write hone plan my.yaml"),
     **dict.fromkeys(("info", "env", "setup"), "write hone doctor"),
-    "serve": "not there yet: write hone chat MODEL, or load it with transformers" + ELSEWHERE,
     **dict.fromkeys(("merge", "save"), "write hone export RUN --to merged" + ELSEWHERE),
     "push": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,
     "upload": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,

@@ -4,6 +4,7 @@
 >>> [prompt.example for prompt in read_prompts(Path("prompts.jsonl"))]         # doctest: +SKIP
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hone.data.records import BadRow, Chat, Example, Form, Message, to_example
+from hone.data.records import BadRow, Chat, Example, Form, Instruction, Message, Pair, to_example
 from hone.data.sources import Row, read_rows
 from hone.data.special_tokens import special_tokens
 from hone.data.templates import render, render_prompt
@@ -92,18 +93,24 @@ def prompt_ids(
 ) -> list[int]:
     """Ids of everything before the answer, with begin-of-text where the tokenizer's model expects it.
 
-    A conversation is tokenised in the pieces training cuts it into, at the beginning and the end of every answer.
+    A conversation is tokenised in the pieces training cuts it into, at the beginning and the end of every answer. What
+    a message says is text, also where it spells a special token: only the template writes those.
     framed: as the source of an encoder-decoder, with all special tokens that its tokenizer puts around a text.
 
     Raises:
         HoneError: the template cannot format the prompt.
     """
-    text = render_prompt(prompt, template, tokenizer)
     chat = template == "chat"
+    spelled = _spelled_specials(prompt, tokenizer) if chat else {}
+    prompt = _marked(prompt, spelled) if spelled else prompt
+    text = render_prompt(prompt, template, tokenizer)
     pieces = _chat_pieces(prompt, text, tokenizer) if chat and isinstance(prompt, Chat) else [text]
-    ids = start_ids(tokenizer, pieces[:1], special=chat)[0]
-    if len(pieces) > 1:
-        ids = sum(continuation_ids(tokenizer, pieces[1:], special=chat), ids)
+    if spelled:
+        ids = _ids_of_marked(pieces, {mark: special for special, mark in spelled.items()}, tokenizer)
+    else:
+        ids = start_ids(tokenizer, pieces[:1], special=chat)[0]
+        if len(pieces) > 1:
+            ids = sum(continuation_ids(tokenizer, pieces[1:], special=chat), ids)
     if framed:
         return [int(token) for token in special_tokens(tokenizer).around(np.array(ids, dtype=np.int64))]
     if not chat and adds_bos(tokenizer):
@@ -124,6 +131,59 @@ def _chat_pieces(chat: Chat, text: str, tokenizer: PreTrainedTokenizerBase) -> l
     answer = max(i for i, segment in enumerate(segments) if segment.supervised)
     pieces = [segment.text for segment in segments[:answer]]
     return pieces if "".join(pieces) == text else [text]
+
+
+def _spelled_specials(prompt: Example | str, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Special tokens that the messages spell, the longest first, and for each a character that occurs in none."""
+    said = "\n".join(_contents(prompt))
+    specials = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    found = sorted((special for special in specials if special and special in said), key=len, reverse=True)
+    unused = (chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in said)  # for private use
+    return dict(zip(found, unused))
+
+
+def _contents(prompt: Example | str) -> list[str]:
+    match prompt:
+        case str():
+            return [prompt]
+        case Chat(messages):
+            return [message.content for message in messages]
+        case Pair(asked, _):
+            return [asked]
+        case Instruction(instruction, given, _):
+            return [instruction, given]
+    return []
+
+
+def _marked(prompt: Example | str, spelled: Mapping[str, str]) -> Example | str:
+    """The prompt with a mark for each special token that it spells."""
+
+    def mark(text: str) -> str:
+        for special, one in spelled.items():
+            text = text.replace(special, one)
+        return text
+
+    match prompt:
+        case str():
+            return mark(prompt)
+        case Chat(messages):
+            return Chat([Message(message.role, mark(message.content)) for message in messages])
+        case Pair(asked, completion):
+            return Pair(mark(asked), completion)
+        case Instruction(instruction, given, output):
+            return Instruction(mark(instruction), mark(given), output)
+    return prompt
+
+
+def _ids_of_marked(pieces: list[str], marks: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of pieces in which marks stand for special tokens that are meant as text."""
+    pattern = re.compile(f"([{''.join(marks)}])")
+    parts = [part for piece in pieces for part in pattern.split(piece) if part]
+    ids: list[int] = []
+    for i, part in enumerate(parts):
+        ids_of = continuation_ids if i else start_ids
+        ids += ids_of(tokenizer, [marks.get(part, part)], special=part not in marks)[0]
+    return ids
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> str:

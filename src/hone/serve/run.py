@@ -1,0 +1,107 @@
+"""The server as a process: its socket, its signals, and what it says at the start.
+
+>>> serve(served_models("runs/my", [], {}, None), Place("127.0.0.1", 8000, allowed), Limits())   # doctest: +SKIP
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from hone.errors import Interrupted
+from hone.models.source import base_of
+from hone.serve.app import Limits, Server, application
+from hone.serve.guard import Guard
+from hone.serve.models import Served
+from hone.serve.place import Place
+
+DRAIN_S = 60.0
+POLL_S = 0.05
+
+
+def serve(
+    models: Sequence[Served],
+    place: Place,
+    limits: Limits,
+    *,
+    listener: socket.socket,
+    default_seed: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Answer until a signal comes; then finish what is being answered, or end at once at the second signal.
+
+    Raises:
+        Interrupted: at the second signal, with answers unfinished.
+    """
+    process = Process(Server(models, limits, default_seed), place, say)
+    process.run([listener])
+    if process.force_exit and process.served.worker.n_jobs:
+        raise Interrupted("answers were left unfinished")
+
+
+class Process(uvicorn.Server):
+    """uvicorn's, with a first signal that lets running answers end while new requests get a 503."""
+
+    def __init__(self, served: Server, place: Place, say: Callable[[str], None] = lambda line: None) -> None:
+        for library in ("uvicorn", "uvicorn.error"):  # what matters is said by the guard
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+        self.served, self._say = served, say
+        app = Guard(application(served), place.allowed, served.limits.body_bytes, served.figures.refused)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                http="h11",
+                ws="none",
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=32_768,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.served.closing:
+            self.should_exit = self.force_exit = True
+            return
+        self.served.closing = True
+        if n := self.served.worker.n_jobs:
+            self._say(f"finishing {n} requests, at most {DRAIN_S:.0f} s; another signal ends at once")
+        self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        ends = asyncio.get_running_loop().time() + DRAIN_S
+        while self.served.worker.n_jobs and asyncio.get_running_loop().time() < ends:
+            await asyncio.sleep(POLL_S)
+        self.should_exit = True
+
+
+def start_lines(models: Sequence[Served], address: str) -> list[str]:
+    """What is served where, and by which commands others serve the same to many users."""
+    width = max(len(one.name) for one in models)
+    lines = [f"serving at {address} (Ctrl-C ends):"]
+    for one in models:
+        window = "" if one.window is None else f", context {one.window}"
+        also = f", also called {', '.join(one.aliases)}" if one.aliases else ""
+        lines.append(f"  {one.name:{width}}  {one.fingerprint}  {one.folder}, template {one.template}{window}{also}")
+    if len(models) > 1:
+        lines.append("probe: they give different scores")
+    return [*lines, f"for many users at once: {traffic_line(models[-1])}"]
+
+
+def traffic_line(served: Served) -> str:
+    """The command with which vLLM serves this model.
+
+    A program for many users reads the same folder; a GGUF file for llama.cpp comes from `hone export`.
+    """
+    folder = Path(served.folder)
+    if served.adapter:
+        base = base_of(folder)
+        return f"vllm serve {base} --enable-lora --lora-modules {served.name}={folder}"
+    return f"vllm serve {served.folder} --served-model-name {served.name}"
