@@ -4,6 +4,7 @@ Anything a person can cause (a wrong key, a broken row, a full disk) is raised a
 command line as one message without a traceback, exit code 1. Everything else is our own bug and keeps its traceback.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -17,9 +18,29 @@ MEMORY_SIGNS = (
 # Controls, direction marks, surrogates, unassigned, odd line ends.
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
-# A password in an address, https://me:PASSWORD@host or https://TOKEN@host (one slash, where it was taken for a path),
-# and the hub's tokens wherever they stand.
-SECRET = re.compile(r"(?:(?<=://)|(?<=:/)(?!/))(?:[^\s/@:]*:[^\s/@]+|[^\s/@:]{20,})(?=@)|\bhf_[A-Za-z0-9]{20,}\b")
+# What is secret by its form: a password in an address, https://me:PASSWORD@host or https://TOKEN@host (one slash, where
+# it was taken for a path), and the tokens of services that begin in a way of their own.
+_TOKENS = (
+    *(r"hf_[A-Za-z0-9]{20,}", r"sk-[A-Za-z0-9_-]{20,}", r"gh[pousr]_[A-Za-z0-9]{30,}", r"github_pat_[A-Za-z0-9_]{22,}"),
+    *(
+        r"glpat-[A-Za-z0-9_-]{20,}",
+        r"(?:AKIA|ASIA)[A-Z0-9]{16}",
+        r"AIza[A-Za-z0-9_-]{35}",
+        r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    ),
+    *(
+        r"npm_[A-Za-z0-9]{36}",
+        r"pypi-[A-Za-z0-9_-]{40,}",
+        r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    ),
+)
+SECRET = re.compile(
+    r"(?:(?<=://)|(?<=:/)(?!/))(?:[^\s/@:]*:[^\s/@]+|[^\s/@:]{20,})(?=@)"
+    rf"|\b(?:{'|'.join(_TOKENS)})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+# Variables of the environment whose value is one, whatever its form (AWS_SECRET_ACCESS_KEY, WANDB_API_KEY …).
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
+SECRET_LENGTH = 12  # shorter values are words
 
 
 class HoneError(ValueError):
@@ -70,7 +91,23 @@ def said(text: str) -> str:
     >>> said("no such folder: https://me:pass@host/model")
     'no such folder: https://***@host/model'
     """
-    return printable(SECRET.sub("***", text))
+    text = SECRET.sub("***", text)
+    for value in _of_the_environment(text):
+        text = text.replace(value, "***")
+    return printable(text)
+
+
+def secret_at(text: str) -> int | None:
+    """Where the first password or token begins in a text, if there is one."""
+    if found := SECRET.search(text):
+        return found.start()
+    return next((text.index(value) for value in _of_the_environment(text)), None)
+
+
+def _of_the_environment(text: str) -> list[str]:
+    """The secrets of the environment that stand in a text."""
+    long = [(name, value) for name, value in os.environ.items() if len(value) >= SECRET_LENGTH and value in text]
+    return [value for name, value in long if SECRET_NAME.search(name)]
 
 
 def printable(text: str) -> str:

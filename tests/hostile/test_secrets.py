@@ -70,6 +70,60 @@ def test_an_argument_with_a_secret_is_not_repeated(project: Path, hone: Hone, co
     assert_kept(result, project / "model")
 
 
+AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+OTHERS = {
+    "openai": "sk-proj-" + "aB3" * 12,
+    "github": "ghp_" + "a1B" * 12,
+    "github-fine": "github_pat_" + "a1B" * 12,
+    "gitlab": "glpat-" + "a1B" * 8,
+    "aws": "AKIA" + "Q7" * 8,
+    "google": "AIza" + "aB3_x" * 7,
+    "slack": "xoxb-" + "1234567890-" * 3 + "ab",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlLW9mLWl0",
+    "npm": "npm_" + "a1B" * 12,
+    "key": "-----BEGIN RSA PRIVATE KEY-----",
+    "database": "postgresql://me:swordfish@db.example.org/rows",
+}
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+def test_secrets_of_other_services(name: str, project: Path, hone: Hone, refused: Refused) -> None:
+    secret = OTHERS[name]
+    (project / "cfg.yaml").write_text(f"seed: 1\n# {secret}\n")
+    said = [refused(hone("check", "cfg.yaml"), "cfg.yaml:2", "a password or token")]
+    said.append(refused(hone("train", f"train_file={secret}.jsonl"), "command line", "a password or token"))
+    for command in (("report", f"a {secret}"), ("generate", f"a {secret}", "-p", "x")):
+        result = hone(*command)
+        assert result.exit_code == 1
+        said.append(result.output + result.stderr)
+    hidden = "swordfish" if name == "database" else secret
+    assert not any(hidden in text for text in said), said
+
+
+def test_a_secret_of_the_environment_is_known_by_its_name(
+    hone: Hone, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS)
+    result = hone("report", f"s3-{AWS}")
+    assert result.exit_code == 1 and AWS not in result.output + result.stderr, result.stderr
+    message = refused(hone("check", "cfg.yaml", f"column_mapping={{text: '{AWS}x'}}"), "a password or token")
+    assert AWS not in message
+
+
+def test_what_looks_a_little_like_a_secret_is_shown() -> None:
+    from hone.errors import said
+
+    for text in (
+        "model/sk-learn",
+        "hf_hub",
+        "sha 40ce682b59293c6efef414511e257fd480a2dabe",
+        "a@b.org",
+        "sk-short",
+        "AKIA",
+    ):
+        assert said(text) == text
+
+
 def test_python_hears_the_same(project: Path) -> None:
     import hone
 

@@ -27,7 +27,7 @@ from hone.config.rates import rate_notices
 from hone.config.resolve import Given, Problem, resolve, type_problem
 from hone.config.schema import Config, Provenance, leaf_field, leaves, section_names
 from hone.config.sections.output import OutputSection
-from hone.errors import SECRET, HoneError
+from hone.errors import HoneError, secret_at
 
 Source = str | Path | Mapping[str, Any] | Config | None
 KEYWORD = "keyword argument"  # where a key given in Python stands
@@ -93,9 +93,9 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
 
 def _refuse_secrets(text: str, name: str) -> None:
     """A run keeps its configuration as it was given, comments too, and a run is what people hand on."""
-    if found := SECRET.search(text):
+    if (at := secret_at(text)) is not None:
         is_file = name not in ("command line", KEYWORD)
-        line = text.count("\n", 0, found.start()) + 1
+        line = text.count("\n", 0, at) + 1
         raise HoneError(
             "a password or token stands here, and a run folder keeps its configuration",
             where=f"{name}:{line}" if is_file else name,
