@@ -13,8 +13,10 @@ from typing import Any
 
 from hone.errors import HoneError
 
+MAX_DEPTH = 100  # of brackets: the parser takes seconds for 2,000
 MAX_NODES = 20_000  # a configuration has about a hundred; nested aliases can multiply a few lines into billions
 
+_BRACKET = re.compile(r"[\[\]{}]")
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]{1,4000}|0o[0-7]{1,4000}|0x[0-9a-fA-F]{1,4000}")
@@ -45,6 +47,8 @@ def parse_yaml(text: str, source: str) -> Item:
     from ruamel.yaml.error import YAMLError
 
     try:
+        if _depth(text) > MAX_DEPTH:
+            raise RecursionError
         node = YAML(typ="safe", pure=True).compose(text)
     except YAMLError as error:
         raise _syntax_error(error, text, source) from None
@@ -57,6 +61,15 @@ def parse_yaml(text: str, source: str) -> Item:
     if node is None:
         return Item(None, 1)
     return _Converter(source).convert(node, ())
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at once, those in quotes and comments included."""
+    depth = most = 0
+    for found in _BRACKET.finditer(text):
+        depth = depth + 1 if found[0] in "[{" else max(0, depth - 1)
+        most = max(most, depth)
+    return most
 
 
 class _Converter:

@@ -56,7 +56,7 @@ def resolve(given: Given) -> tuple[Given, str | None] | Problem:
         return _problem(given, f"'{name}' is not a key here", GONE[name])
     if name in section_names() and given.section is None:
         return _section_scalar(given)
-    return _problem(given, f"unknown key '{name}'", suggestion(str(name)))
+    return _problem(given, f"unknown key '{_cut(str(name))}'", suggestion(str(name)[:100]))
 
 
 def _problem(given: Given, what: str, fix: str) -> Problem:

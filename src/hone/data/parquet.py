@@ -122,10 +122,13 @@ def parquet_rows(
                         raise HoneError(what, where=f"{path}:{number + 1}", fix="leave it out, or split its texts")
                     yield from piece.to_pylist()
                     number += 1
-    except (HoneError, OSError, MemoryError):
+    except (HoneError, MemoryError):
         raise
     except Exception as error:  # of a damaged file pyarrow raises anything: ArrowInvalid, RuntimeError, KeyError …
-        raise HoneError(f"not readable as parquet: {first_line(error)}", where=str(path)) from error
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's own
+            raise
+        fix = "fetch or write it again"
+        raise HoneError(f"not readable as parquet: {first_line(error)}", where=str(path), fix=fix) from error
 
 
 def refuse_width(n: int, most: int, where: str) -> None:

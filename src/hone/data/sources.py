@@ -178,7 +178,7 @@ def _files_matching(pattern: Path) -> list[Path]:
     try:
         matches = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:  # "**" next to other characters
-        raise HoneError(str(error), where=str(pattern)) from None
+        raise HoneError(str(error), where=str(pattern), fix="write a pattern such as 'src/**/*.py'") from None
     return [
         path
         for path in matches
@@ -233,7 +233,9 @@ def _read_file(path: Path, groups: Groups | None, on_bad_row: OnBadRow, on_skip:
             return
     first = next(rows, None)
     if first is None:
-        raise HoneError("no usable rows in the file", where=str(path))
+        raise HoneError(
+            "no usable rows in the file", where=str(path), fix="check how it was written, or name another file"
+        )
     yield first
     yield from rows
 
@@ -355,7 +357,8 @@ def _csv_lines(stream: "io.BufferedReader[Any]", problems: list[str]) -> Iterato
 
 def _csv_header(fields: list[str], problems: list[str], where: str) -> list[str]:
     if problems:
-        raise HoneError(f"the header cannot be read: {problems[0]}", where=where)
+        fix = "the first line names the columns; save the table as CSV, with commas and in UTF-8"
+        raise HoneError(f"the header cannot be read: {problems[0]}", where=where, fix=fix)
     refuse_width(len(fields), MAX_COLUMNS, where)
     if repeated := sorted(name for name, times in Counter(fields).items() if times > 1):
         raise HoneError(f"two columns are named '{repeated[0]}'", where=where, fix="rename one in the header")

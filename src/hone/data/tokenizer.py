@@ -251,7 +251,10 @@ def _auto_tokenizer(name: str, revision: str | None, trust_remote_code: bool, fi
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+        loaded = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=trust_remote_code)
+        if not isinstance(loaded.model_max_length, int | float):
+            raise TypeError(f"model_max_length is {loaded.model_max_length!r:.40}, not a number")
+        return loaded
     except BaseException as error:  # OSError, ValueError, KeyError, ImportError, the Rust library's Exception or panic
         if not isinstance(error, Exception) and not is_panic(error):
             raise

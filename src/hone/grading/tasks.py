@@ -90,7 +90,8 @@ def _own(columns: Mapping[str, Any], where: str | None, *, tests: str, reference
     """Our form and HumanEval's, which differ in names."""
     prompt, entry = _text(columns, "prompt", where), _text(columns, "entry_point", where)
     if not entry.isidentifier():
-        raise HoneError(f"entry_point '{entry[:40]}' is not the name of a function", where=where)
+        fix = "write the bare name that the tests call: f, not f()"
+        raise HoneError(f"entry_point '{entry[:40]}' is not the name of a function", where=where, fix=fix)
     chunks = _chunks(columns, tests, where)
     trees = _parsed(chunks, tests, where)
     if "check" in _defined(trees) and not _called_at_top(trees, "check"):

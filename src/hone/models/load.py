@@ -203,7 +203,9 @@ def _load_pretrained(
         if (Path(name) / ADAPTER).is_file():
             raise adapter_error(error, Path(name), str(base_of(Path(name))), BASE_FIX) from error
         raise HoneError(
-            f"cannot load the model: {first_line(error)}", where=name, fix=loading_fix(name, first_line(error), kind)
+            f"cannot load the model: {first_line(error)[:600]}",
+            where=name,
+            fix=loading_fix(name, first_line(error), kind),
         ) from error
     if outputs:  # a head may be new
         report["mismatched_keys"] = [key for key in report["mismatched_keys"] if not is_head_weight(model, key[0])]
