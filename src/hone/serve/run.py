@@ -39,7 +39,7 @@ def serve(
     """
     process = Process(Server(models, limits, default_seed), place, say)
     process.run([listener])
-    if process.force_exit and process.served.worker.n_jobs:
+    if process.left_unfinished:
         raise Interrupted("answers were left unfinished")
 
 
@@ -49,7 +49,7 @@ class Process(uvicorn.Server):
     def __init__(self, served: Server, place: Place, say: Callable[[str], None] = lambda line: None) -> None:
         for library in ("uvicorn", "uvicorn.error"):  # what matters is said by the guard
             logging.getLogger(library).setLevel(logging.CRITICAL)
-        self.served, self._say = served, say
+        self.served, self._say, self.left_unfinished = served, say, False
         app = Guard(application(served), place.allowed, served.limits.body_bytes, served.figures.refused)
         super().__init__(
             uvicorn.Config(
@@ -68,6 +68,7 @@ class Process(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.served.closing:
+            self.left_unfinished = self.served.worker.n_jobs > 0
             self.should_exit = self.force_exit = True
             return
         self.served.closing = True

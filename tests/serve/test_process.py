@@ -1,0 +1,140 @@
+"""The command as a process: what it says, how it ends, and what is wrong before it starts."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Client
+from typer.testing import CliRunner
+
+from conftest import SIGNALS
+from hone.cli import app
+
+pytest_plugins = ["serving", "talking"]
+
+
+@contextmanager
+def process(*arguments: Any) -> Iterator[tuple[Client, subprocess.Popen[str], list[str]]]:
+    """`hone serve` and what it has said so far, once it answers."""
+    command = [sys.executable, "-m", "hone", "serve", *map(str, arguments), "--port", "0"]
+    keyless = {name: value for name, value in os.environ.items() if name != "HONE_API_KEY"}
+    found = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=keyless)
+    said: list[str] = []
+    assert found.stderr
+    try:
+        for line in found.stderr:
+            said.append(line)
+            if address := re.search(r"serving at http://[^ ]*:(\d+)/v1", line):
+                break
+        else:
+            raise AssertionError(said)
+        reader = threading.Thread(target=lambda: said.extend(found.stderr), daemon=True)  # type: ignore[arg-type]
+        reader.start()
+        client = Client(int(address[1]))
+        ends = time.monotonic() + 60
+        while not said[-1].startswith("for many users") and time.monotonic() < ends:
+            time.sleep(0.02)
+        yield client, found, said
+    finally:
+        if found.poll() is None:
+            found.kill()
+        found.wait(20)
+
+
+def ask_slowly(client: Client) -> socket.socket:
+    """A long streamed answer, of which the first bytes have come."""
+    body = json.dumps({"model": "tuned", "prompt": "x", "max_tokens": 230, "n": 24, "stream": True, "temperature": 1.0,
+                       "logprobs": 5, "logit_bias": {"0": -100}})  # fmt: skip
+    one = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    assert b"200 OK" in one.recv(50)
+    return one
+
+
+def rest(one: socket.socket) -> bytes:
+    parts = []
+    while part := one.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+@SIGNALS
+@pytest.mark.slow
+def test_the_first_signal_drains(chat_run: Path) -> None:
+    with process(chat_run) as (client, server, said):
+        waiting = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+        one = ask_slowly(client)
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        body = b'{"model": "tuned", "prompt": "x"}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        waiting.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        refused = rest(waiting)
+        assert b"503" in refused.split(b"\r\n")[0] and b"shutting_down" in refused
+        assert b"data: [DONE]" in rest(one), "what was begun is answered to its end"
+        assert server.wait(30) == 0
+    text = "".join(said)
+    assert "finishing 1 request" in text and f"vllm serve {chat_run}" in text
+    assert re.search(r"  base +hone-[0-9a-f]{16}  .*template chat, context 256\n", text)
+
+
+@SIGNALS
+@pytest.mark.slow
+def test_the_second_signal_ends_at_once(chat_run: Path) -> None:
+    with process(chat_run) as (client, server, _):
+        one = ask_slowly(client)
+        server.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        began = time.monotonic()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130 and time.monotonic() - began < 10
+        assert b"[DONE]" not in rest(one)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["none"], ["no folder of that name"]),
+        (["{run}", "--host", "0.0.0.0"], ["HONE_API_KEY", "other machines"]),
+        (["{run}", "--host", "203.0.113.7", "--api-key", "k"], ["cannot listen", "address of this machine"]),
+        (["{run}", "--adapter", "x"], ["--adapter NAME=RUN"]),
+        (["{run}", "--template", "haiku"], ["unknown template", "plain, instruction or chat"]),
+        (["{base}", "--template", "instruction", "--temperature", "101"], ["temperature", "100"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_the_start(
+    arguments: list[str], says: list[str], chat_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HONE_API_KEY", raising=False)
+    places = {"run": str(chat_run), "base": str(chat_run.parent / "base")}
+    found = CliRunner().invoke(app, ["serve", *(one.format(**places) for one in arguments), "--port", "0"])
+    assert found.exit_code == 1 and "Traceback" not in found.output
+    for word in says:
+        assert word in found.stderr, found.stderr
+
+
+def test_a_port_that_is_taken(chat_run: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = CliRunner().invoke(app, ["serve", str(chat_run), "--port", str(port)])
+        assert found.exit_code == 1 and f"port {port} is taken" in found.stderr and "--port 0" in found.stderr
+
+
+def test_a_classifier_is_sent_to_predict(make_run: Callable[..., Path]) -> None:
+    run = make_run("plain")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2ForSequenceClassification"]}))
+    found = CliRunner().invoke(app, ["serve", str(run), "--port", "0"])
+    assert found.exit_code == 1 and "Traceback" not in found.output
