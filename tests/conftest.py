@@ -16,6 +16,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tiny models gain nothing from threads, and threads that wait for each other crawl on a busy machine.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HONE_NATIVE"] = "0"  # each test has a cache of its own, and would compile the kernel again
 
 import pytest
 

@@ -361,3 +361,21 @@ def test_models_that_cannot_write_are_refused(tmp_path: Path, tokenizer: Any, mo
     for command in ("generate", "chat"):
         refused = invoke(command, model_folder, "--template", "chat", input="x")
         assert refused.exit_code == 1 and "no chat template" in refused.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--temperature", "1", "-n", "2", "--seed", "3"]])
+def test_a_stream_shows_the_text_of_the_answer(
+    model_folder: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", model_folder, "-p", PROMPTS[2], "--max-new-tokens", "30", *options]
+    written: list[str] = []
+    monkeypatch.setattr("hone.inference.terminal.piece_writer", lambda clean: written.append)
+    plain = invoke(*command).stdout
+    assert invoke(*command, "--stream").exit_code == 0
+    assert "".join(written) == plain and len(written) > 10, "in pieces"
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--output", "x.jsonl"], ["--prompts", "x.txt"]])
+def test_a_stream_is_of_one_prompt(model_folder: Path, more: list[str]) -> None:
+    refused = invoke("generate", model_folder, "--stream", *more)
+    assert refused.exit_code == 1 and "one prompt" in str(refused.exception)

@@ -77,11 +77,15 @@ def generate(
     *,
     sampling: "SamplingOptions",
     template: Template = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Show the text of one prompt while it is written.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a prompt, or each one of a file, with a model; formatted as in its training."""
     if sum(given is not None for given in (words, prompt, prompts)) > 1:
         raise HoneError("more than one of PROMPT, --prompt and --prompts is given", fix="give one of them")
+    if stream and (prompts or output or as_json):
+        fix = "leave --stream out, or give one prompt without --output and --json"
+        raise HoneError("--stream shows the answer to one prompt on the screen", fix=fix)
     prompt = words if prompt is None else prompt
     from hone.inference.generate import chosen_settings
     from hone.inference.prompts import Prompt, read_prompts
@@ -89,6 +93,9 @@ def generate(
     chosen_settings(model, sampling)  # a mistake in them is better known before a prompt is typed than after it
     if output is not None:
         check_output(output, prompts)
+    if stream:
+        _show_pieces(model, _prompt_text(prompt), template, sampling)
+        return
     if prompts:
         asked = read_prompts(prompts)
     else:
@@ -117,6 +124,20 @@ def _prompt_text(prompt: str | None) -> str:
         where = "stdin" if prompt is None else "--prompt"
         raise HoneError("the prompt is not UTF-8 text", where=where, fix="convert it, e.g. with iconv") from error
     return text
+
+
+def _show_pieces(model: str, prompt: str, template: str | None, sampling: "SamplingOptions") -> None:
+    """Ctrl-C leaves what has come, in a line of its own."""
+    from hone.errors import printable
+    from hone.inference.generate import pieces
+    from hone.inference.terminal import piece_writer
+
+    write = piece_writer(printable)
+    try:
+        for piece in pieces(model, prompt, template, sampling):
+            write(piece)
+    finally:
+        write("\n")
 
 
 def _print_answers(rows: Iterator[dict[str, Any]], places: list[str | None], as_json: bool) -> None:

@@ -125,6 +125,25 @@ def answers(
     return generate_texts(model, tokenizer, prompts, settings, chosen_template(name, template, tokenizer))
 
 
+def pieces(name: str, prompt: Example | str, template: str | None, options: SamplingOptions) -> Iterator[str]:
+    """The answers to one prompt while they are written, with an empty line between; joined, those of `answers`.
+
+    Raises:
+        HoneError: as `answers`.
+    """
+    settings = chosen_settings(name, options)
+    model, tokenizer = ready_model(name)
+    chosen = chosen_template(name, template, tokenizer)
+    ids = fitting_ids(model, tokenizer, prompt, chosen)
+    rule = answer_rule(model, tokenizer, chosen, settings, len(ids))
+    engine = Engine(model)
+    for number in range(settings.num_return_sequences):
+        if number:
+            yield "\n\n"
+        answer = Answer(tokenizer, [] if reads_source(model) else ids, rule)
+        yield from (step.text for step in engine.run(Request(ids, answer, settings, number)) if step.text)
+
+
 def generate_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from hone.inference.native import product_of
 from hone.models.inspect import unwrapped
 
 Map = Callable[[Tensor], Tensor]
@@ -231,14 +232,10 @@ def _linear(module: Any) -> Map:
     else:
         raise Unsuitable(f"a linear module of type {type(module).__name__}")
     bias = None if module.bias is None else module.bias.detach()
-    product: Map = partial(_product, weight, bias)
+    product = product_of(weight, bias)
     for down, up in extra:
         product = partial(_with_adapter, product, down, up)
     return product
-
-
-def _product(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return F.linear(x, weight, bias)
 
 
 def _with_adapter(base: Map, down: Tensor, up: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,169 @@
+/* y = x w + b for a few rows of x: what decoding does all the time, at the speed at which memory gives the weights.
+
+   Compiled by native.py on the machine it runs on. x (n, in) and y (n, out) are contiguous float32; w is (out, in), as
+   torch.nn.Linear has it, or (in, out), as GPT-2 has it. Each weight is read once for each four rows. */
+
+#if defined(__AVX512F__)
+#define LANES 16
+#else
+#define LANES 8
+#endif
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define ROWS 4
+#define OUTS 4
+#define AHEAD 1024 /* floats: what is read is asked for so much earlier */
+#define LOAD(p) (*(const vec *)(p))
+
+/* By halves: adding lane after lane would take longer than the products of a short row. */
+typedef float four __attribute__((vector_size(16)));
+static inline float sum(vec v) {
+    union {
+        vec whole;
+        four parts[LANES / 4];
+    } of = {v};
+    four s = of.parts[0];
+    for (int i = 1; i < LANES / 4; i++) s += of.parts[i];
+    return (s[0] + s[1]) + (s[2] + s[3]);
+}
+
+/* w (out, in): OUTS rows of w with R rows of x, as dot products. */
+#define DOTS(R)                                                                                                        \
+    static inline void dots_##R(const float *x, const float *w, float *y, long in, long out, int outs) {               \
+        vec acc[R][OUTS] = {{{0}}};                                                                                    \
+        const float *at[OUTS];                                                                                         \
+        for (int o = 0; o < OUTS; o++) at[o] = w + (o < outs ? o : 0) * in;                                            \
+        long k = 0;                                                                                                    \
+        for (; k + LANES <= in; k += LANES) {                                                                          \
+            vec v[OUTS];                                                                                               \
+            for (int o = 0; o < OUTS; o++) {                                                                           \
+                __builtin_prefetch(at[o] + k + OUTS * in);                                                             \
+                v[o] = LOAD(at[o] + k);                                                                                \
+            }                                                                                                          \
+            for (int r = 0; r < R; r++) {                                                                              \
+                vec xs = LOAD(x + r * in + k);                                                                         \
+                for (int o = 0; o < OUTS; o++) acc[r][o] += xs * v[o];                                                 \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int r = 0; r < R; r++)                                                                                    \
+            for (int o = 0; o < outs; o++) {                                                                           \
+                float s = sum(acc[r][o]);                                                                              \
+                for (long j = k; j < in; j++) s += x[r * in + j] * at[o][j];                                           \
+                y[r * out + o] += s;                                                                                   \
+            }                                                                                                          \
+    }
+DOTS(2) DOTS(3) DOTS(4)
+
+/* One row of x: the rows of w one after another, so that memory is read in one stream. */
+static inline void dots_1(const float *x, const float *w, float *y, long in, long out, int outs) {
+    for (int o = 0; o < outs; o++) {
+        const float *at = w + o * in;
+        vec a = {0}, b = {0}, c = {0}, d = {0};
+        long k = 0;
+        for (; k + 4 * LANES <= in; k += 4 * LANES) {
+            for (int i = 0; i < 4 * LANES; i += 16) __builtin_prefetch(at + k + i + AHEAD);
+            a += LOAD(x + k) * LOAD(at + k);
+            b += LOAD(x + k + LANES) * LOAD(at + k + LANES);
+            c += LOAD(x + k + 2 * LANES) * LOAD(at + k + 2 * LANES);
+            d += LOAD(x + k + 3 * LANES) * LOAD(at + k + 3 * LANES);
+        }
+        for (; k + LANES <= in; k += LANES) a += LOAD(x + k) * LOAD(at + k);
+        float s = sum((a + b) + (c + d));
+        for (; k < in; k++) s += x[k] * at[k];
+        y[o] += s;
+    }
+}
+
+/* w (in, out): OUTS * LANES columns of w, each weight times R numbers of x. */
+#define COLUMNS(R)                                                                                                     \
+    static inline void columns_##R(const float *x, const float *w, float *y, long in, long out) {                      \
+        vec acc[R][OUTS] = {{{0}}};                                                                                    \
+        for (long k = 0; k < in; k++) {                                                                                \
+            const float *row = w + k * out;                                                                            \
+            vec v[OUTS];                                                                                               \
+            for (int o = 0; o < OUTS; o++) {                                                                           \
+                __builtin_prefetch(row + 12 * out + o * LANES);                                                        \
+                v[o] = LOAD(row + o * LANES);                                                                          \
+            }                                                                                                          \
+            for (int r = 0; r < R; r++)                                                                                \
+                for (int o = 0; o < OUTS; o++) acc[r][o] += x[r * in + k] * v[o];                                      \
+        }                                                                                                              \
+        for (int r = 0; r < R; r++)                                                                                    \
+            for (int o = 0; o < OUTS; o++) {                                                                           \
+                vec *to = (vec *)(y + r * out + o * LANES);                                                            \
+                *to += acc[r][o];                                                                                      \
+            }                                                                                                          \
+    }
+COLUMNS(1) COLUMNS(2) COLUMNS(3) COLUMNS(4)
+
+static void scalar_columns(const float *x, const float *w, float *y, long n, long in, long out, long first, long end) {
+    for (long r = 0; r < n; r++)
+        for (long k = 0; k < in; k++)
+            for (long j = first; j < end; j++) y[r * out + j] += x[r * in + k] * w[k * out + j];
+}
+
+static void by_rows(const float *x, const float *w, float *y, long n, long in, long out, long o) {
+    int outs = out - o < OUTS ? (int)(out - o) : OUTS;
+    long r = 0;
+    for (; r + ROWS <= n; r += ROWS) dots_4(x + r * in, w + o * in, y + r * out + o, in, out, outs);
+    switch (n - r) {
+    case 3: dots_3(x + r * in, w + o * in, y + r * out + o, in, out, outs); break;
+    case 2: dots_2(x + r * in, w + o * in, y + r * out + o, in, out, outs); break;
+    case 1: dots_1(x + r * in, w + o * in, y + r * out + o, in, out, outs); break;
+    }
+}
+
+static void by_columns(const float *x, const float *w, float *y, long n, long in, long out, long j) {
+    long r = 0;
+    if (out - j < OUTS * LANES) {
+        scalar_columns(x, w, y, n, in, out, j, out);
+        return;
+    }
+    for (; r + ROWS <= n; r += ROWS) columns_4(x + r * in, w + j, y + r * out + j, in, out);
+    switch (n - r) {
+    case 3: columns_3(x + r * in, w + j, y + r * out + j, in, out); break;
+    case 2: columns_2(x + r * in, w + j, y + r * out + j, in, out); break;
+    case 1: columns_1(x + r * in, w + j, y + r * out + j, in, out); break;
+    }
+}
+
+/* One row and w (in, out): columns first..end, four rows of w at a time, each read from left to right. */
+static void one_row(const float *x, const float *w, float *y, long in, long out, long first, long end) {
+    long k = 0;
+    for (; k + 4 <= in; k += 4) {
+        const float *a = w + k * out, *b = a + out, *c = b + out, *d = c + out;
+        float p = x[k], q = x[k + 1], s = x[k + 2], t = x[k + 3];
+        long j = first;
+        for (; j + LANES <= end; j += LANES) {
+            vec *to = (vec *)(y + j);
+            __builtin_prefetch(a + 4 * out + j, 0, 2);
+            __builtin_prefetch(b + 4 * out + j, 0, 2);
+            __builtin_prefetch(c + 4 * out + j, 0, 2);
+            __builtin_prefetch(d + 4 * out + j, 0, 2);
+            *to += p * LOAD(a + j) + q * LOAD(b + j) + s * LOAD(c + j) + t * LOAD(d + j);
+        }
+        for (; j < end; j++) y[j] += p * a[j] + q * b[j] + s * c[j] + t * d[j];
+    }
+    for (; k < in; k++)
+        for (long j = first; j < end; j++) y[j] += x[k] * w[k * out + j];
+}
+
+void linear(const float *x, const float *w, const float *bias, float *y, long n, long in, long out, int columns,
+            int threads) {
+    for (long r = 0; r < n; r++)
+        for (long j = 0; j < out; j++) y[r * out + j] = bias ? bias[j] : 0;
+    if (!columns) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (long o = 0; o < out; o += OUTS) by_rows(x, w, y, n, in, out, o);
+    } else if (n == 1) {
+        long share = ((out + threads - 1) / threads + LANES - 1) / LANES * LANES;
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int t = 0; t < threads; t++) {
+            long first = t * share, end = first + share < out ? first + share : out;
+            if (first < end) one_row(x, w, y, in, out, first, end);
+        }
+    } else {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (long j = 0; j < out; j += OUTS * LANES) by_columns(x, w, y, n, in, out, j);
+    }
+}
