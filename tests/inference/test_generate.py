@@ -378,4 +378,4 @@ def test_a_stream_shows_the_text_of_the_answer(
 @pytest.mark.parametrize("more", [["--json"], ["--output", "x.jsonl"], ["--prompts", "x.txt"]])
 def test_a_stream_is_of_one_prompt(model_folder: Path, more: list[str]) -> None:
     refused = invoke("generate", model_folder, "--stream", *more)
-    assert refused.exit_code == 1 and "one prompt" in str(refused.exception)
+    assert refused.exit_code == 1 and "one prompt" in refused.stderr
