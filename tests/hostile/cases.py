@@ -259,6 +259,8 @@ DOCUMENTS_OF_YAML: dict[str | bytes, tuple[str, ...]] = {
     "seed: !!python/object/apply:os.system ['touch ran']\n": ("seed",),
     "a: &a [*a]\n": ("refers to itself",),
     "<<: {seed: 1}\n": ("",),
+    'stop: ["\\ud800"]\n': ("half a character",),
+    '"\\udc00": 1\n': ("half a character",),
     b"seed: \xff\n": ("not UTF-8",),
     b"\x00\x01\x02": ("",),
     b"\xff\xfes\x00": ("not UTF-8",),

@@ -16,6 +16,8 @@ from hone.errors import HoneError
 MAX_DEPTH = 100  # of brackets: the parser takes seconds for 2,000
 MAX_NODES = 20_000  # a configuration has about a hundred; nested aliases can multiply a few lines into billions
 
+_HALVES = re.compile("[\ud800-\udfff]")
+_WHOLE = "write the character itself, or both of its halves"
 _BRACKET = re.compile(r"[\[\]{}]")
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -93,7 +95,7 @@ class _Converter:
             return Item({name: item.value for name, item in pairs.items()}, line, pairs)
         if node.id == "sequence":
             return Item([self.convert(child, inside).value for child in node.value], line)
-        return Item(_scalar(node), line)
+        return Item(self._scalar(node), line)
 
     def _pairs(self, node: Any, inside: tuple[int, ...]) -> dict[Any, Item]:
         pairs: dict[Any, Item] = {}
@@ -102,7 +104,7 @@ class _Converter:
             line = key_node.start_mark.line + 1
             if key_node.id != "scalar":
                 raise HoneError("a key must be a plain word", where=f"{self.source}:{line}", fix="write `key: value`")
-            name = _scalar(key_node)
+            name = self._scalar(key_node)
             if name in first_line:
                 raise HoneError(
                     f"duplicate key '{name}', already given at {self.source}:{first_line[name]}",
@@ -114,8 +116,19 @@ class _Converter:
             pairs[name] = Item(item.value, line, item.pairs)
         return pairs
 
+    def _scalar(self, node: Any) -> Any:
+        """The value of a scalar; JSON writes what is beyond 16 bits as two halves, and no half stands alone."""
+        value = scalar_of(node)
+        if isinstance(value, str) and _HALVES.search(value):
+            try:
+                return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                where = f"{self.source}:{node.start_mark.line + 1}"
+                raise HoneError("a text holds half a character (\\ud800 to \\udfff)", where=where, fix=_WHOLE) from None
+        return value
 
-def _scalar(node: Any) -> Any:
+
+def scalar_of(node: Any) -> Any:
     """The value of a scalar node; the rules are those of yaml.org/spec/1.2.2, section 10.3.2."""
     text = node.value
     if node.style is not None or node.tag == "tag:yaml.org,2002:str":  # quoted, a block scalar, or tagged !!str
