@@ -41,7 +41,7 @@ SECONDS_EACH := 300
 
 fuzz: setup  ## look for inputs that break the readers, each kind for five minutes (SECONDS_EACH=60 for one)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
-	for target in rows config answers model; do $(BIN)/python tools/fuzz.py $$target --seconds $(SECONDS_EACH) || exit 1; done
+	for target in rows parquet config answers model; do $(BIN)/python tools/fuzz.py $$target --seconds $(SECONDS_EACH) || exit 1; done
 
 bench: setup  ## measure data preparation against datasets.map (see benchmarks/)
 	$(BIN)/python benchmarks/prepare_data.py

@@ -16,7 +16,7 @@ def fuzz() -> ModuleType:
     return load_script(ROOT / "tools" / "fuzz.py")
 
 
-@pytest.mark.parametrize("target", ["rows", "config", "answers", "model"])
+@pytest.mark.parametrize("target", ["rows", "parquet", "config", "answers", "model"])
 def test_the_corpus_holds(target: str, fuzz: ModuleType, tmp_path: Path) -> None:
     files = sorted((CORPUS / target).iterdir())
     assert len(files) >= 4
