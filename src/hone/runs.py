@@ -254,7 +254,12 @@ def _remove_run(folder: Path) -> None:
         with lock(Run(folder)):  # refused while a process is training there
             pass
         with disk_errors(folder):
-            shutil.rmtree(folder)
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != RESOLVED:
+                    path.unlink()
+            shutil.rmtree(folder)  # last what says that it is a run: killed before, the same command deletes the rest
 
 
 def _refuse_other_run(new: dict[str, Any], folder: Path) -> None:

@@ -6,6 +6,7 @@ CPU, float32.
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ import hone.training.saving as saving
 import hone.training.train as story
 from hone.errors import HoneError
 from hone.files import read_sealed
-from hone.runs import COMPLETE, Run, checkpoint_problems
+from hone.runs import COMPLETE, Run, checkpoint_problems, open_run
 from hone.training.checkpoint import saved_problems
 
 Config = dict[str, Any]
@@ -356,8 +357,6 @@ def test_a_start_that_was_killed_does_not_claim_the_folder(
 
 
 def test_two_starts_at_once(resumable: tuple[Run, Config]) -> None:
-    from hone.runs import open_run
-
     config = hone.load_config(resumable[1])
     with open_run(config), pytest.raises(HoneError, match="another process is training"), open_run(config):
         pass
@@ -458,3 +457,35 @@ def test_files_of_a_run_that_are_others_are_named(resumable: tuple[Run, Config])
     (run.folder / "template.json").write_text("{}")
     with pytest.raises(HoneError, match=r"template.json: names no template"):
         hone.generate(str(run.folder), "add 1 and 2:", max_new_tokens=2)
+
+
+# ---- overwrite -------------------------------------------------------------------------------------------------------
+
+
+def dies_after(n: int, function: Callable[..., None]) -> Callable[..., None]:
+    """The function, in a process that is killed before call n + 1."""
+    calls = iter(range(n))
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        if next(calls, None) is None:
+            raise Killed
+        function(*args, **kwargs)
+
+    return call
+
+
+def test_killed_while_an_old_run_is_deleted_the_same_command_goes_on(
+    resumable: tuple[Run, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file is the last that was deleted: `overwrite=true` still finds a run there, or an empty folder."""
+    kept = resumable[0].folder.rename(tmp_path / "kept")
+    config = hone.load_config({**resumable[1], "overwrite": True})
+    for n_deleted in range(sum(path.is_file() for path in kept.rglob("*"))):
+        shutil.rmtree(resumable[0].folder, ignore_errors=True)
+        shutil.copytree(kept, resumable[0].folder)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink", dies_after(n_deleted, os.unlink))
+            with pytest.raises(Killed), open_run(config):
+                pass
+        with open_run(config) as run:
+            assert run.checkpoints() == [] and run.status["status"] == "unknown"
