@@ -146,7 +146,7 @@ def one_trial(kind: str, root: Path, moment: str, way: str, whole: dict[str, obj
     there = trials.trained_to(place / "run")
     second = trials.run(args, root)
     wrong = [f"exit code {second.code}: {trials.last_line(second.said)}"] if second.code else []
-    wrong += [f"{name} differs" for name in _differences(whole, place)]
+    wrong += [f"{name} differs" for name in trials.differences(whole, place)]
     wrong += [f"left over: {name}" for name in trials.leftovers(place)]
     if (
         there
@@ -161,11 +161,6 @@ def one_trial(kind: str, root: Path, moment: str, way: str, whole: dict[str, obj
     elif first.code and str(place) not in trials.last_line(first.said):
         wrong.append(f"a message without the file: {trials.last_line(first.said)}")
     return Said("one message" if first.code else "finished at once", "resuming from" in second.said, wrong)
-
-
-def _differences(whole: dict[str, object], place: Path) -> list[str]:
-    found = trials.result(place)
-    return sorted(name for name in {*whole, *found} if whole.get(name) != found.get(name))
 
 
 def in_a_process(kind: str, root: Path, moment: str, way: str, whole: dict[str, object]) -> Said:
