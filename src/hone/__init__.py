@@ -260,11 +260,20 @@ def export(
     output: "str | Path | None" = None,
     dtype: str | None = None,
     base: str | None = None,
+    repo: str | None = None,
+    public: bool = False,
 ) -> "Exported":
-    """Write a model for other programs, read it back and compare; see `hone.convert.export`."""
+    """Write a model for other programs, read it back and compare; see `hone.convert.export`.
+
+    Args:
+        to: merged (a plain model folder), gguf (a file for llama.cpp), ollama (that with a Modelfile), or hub.
+        output: the folder to write. dtype: of the weights. base: where an adapter's base is now.
+        repo, public: of an upload.
+    """
     from hone.convert.export import export as export_model
 
-    return export_model(_name(model), to, output=None if output is None else Path(output), dtype=dtype, base=base)
+    target = None if output is None else Path(output)
+    return export_model(_name(model), to, output=target, dtype=dtype, base=base, repo=repo, public=public)
 
 
 def predict(model: "Run | str | Path", texts: str | Sequence[str]) -> list[dict[str, Any]]:

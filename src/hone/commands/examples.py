@@ -78,7 +78,12 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone tokenizer measure my-tokenizer eval.jsonl --against gpt2", "beside another's"),
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
-    "export": [("hone export runs/lora --to merged", "one model folder that loads without PEFT: runs/lora-merged")],
+    "export": [
+        ("hone export runs/my --to gguf", "for llama.cpp, f16, in runs/my-gguf"),
+        ("hone export runs/my --to ollama --dtype q8_0", "the same at half the size, with a Modelfile"),
+        ("hone export runs/lora --to merged -o merged", "base and adapter as one model folder"),
+        ("hone export runs/my --to hub --repo YOUR-NAME/MODEL", "private unless --public is given"),
+    ],
     "verify": [
         ("hone verify runs/my", "the model, its checkpoints and what was measured"),
         ("hone verify runs/lora --json", "for scripts; exit code 3 if a file has changed"),

@@ -24,8 +24,8 @@ COMMANDS: dict[str, str] = {
     **dict.fromkeys(("estimate", "cost", "memory"), "write hone plan my.yaml"),
     **dict.fromkeys(("info", "env", "setup"), "write hone doctor"),
     **dict.fromkeys(("merge", "save"), "write hone export RUN --to merged" + ELSEWHERE),
-    "push": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,
-    "upload": "not there yet: write hf upload YOUR-NAME/MODEL RUN" + ELSEWHERE,
+    **dict.fromkeys(("push", "upload"), "write hone export RUN --to hub --repo YOUR-NAME/MODEL" + ELSEWHERE),
+    **dict.fromkeys(("gguf", "ollama"), "write hone export RUN --to gguf, or --to ollama" + ELSEWHERE),
 }
 # (option, the commands it is meant for; none: all) -> what to write
 OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [

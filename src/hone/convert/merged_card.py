@@ -6,6 +6,7 @@ The source's card is the one that hone wrote, if there is one (`report/card.py`)
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,23 @@ def merged_card(name: str, loader: str, about: str, hub_base: str | None, before
             if measured and head.get("library_name") == "peft":
                 parts.append("Measured with base and adapter side by side.")
     return "\n\n".join(parts) + "\n"
+
+
+def kept_head(before: str, library: str) -> str:
+    """The head of a card for the same model in another form: licence, data, tags and base stay."""
+    found = HEAD.match(before)
+    head = _read(found[1] if found else "")
+    lines = _head(head, "AutoModelForCausalLM", None).splitlines()
+    return "\n".join(f"library_name: {library}" if line.startswith("library_name:") else line for line in lines)
+
+
+def kept_sections(before: str, titles: Sequence[str]) -> list[str]:
+    """Sections of a card that hone wrote, as they are; nothing of any other card."""
+    found = HEAD.match(before)
+    sections = _sections(before[found.end() :] if found else before)
+    if "Before and after" not in sections:
+        return []
+    return [part for title in titles if title in sections for part in (f"## {title}", *sections[title])]
 
 
 def _read(head: str) -> dict[str, Any]:
