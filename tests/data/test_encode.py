@@ -198,3 +198,84 @@ def test_a_row_the_chat_template_refuses_is_a_bad_row(chat_tokenizer: Any) -> No
     assert [where for _, where in dropped] == ["x.jsonl:2"]
     with pytest.raises(HoneError, match=r"x\.jsonl:2"):
         list(encode(rows, chat_tokenizer, rule, on_drop=lambda *drop: None))
+
+
+def encoded(rows: list[tuple[Row, Example]], tokenizer: Any, template: str = "plain") -> list[Encoded]:
+    return list(encode(rows, tokenizer, EncodeRule(template, True, True), on_drop=lambda *drop: None))
+
+
+def test_an_end_token_in_the_prompt_is_not_the_answers(chat_tokenizer: Any) -> None:
+    """This template closes the user's turn and leaves the assistant's open: the answer still needs an end."""
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'user' %}<|im_end|>{% endif %}{% endfor %}"
+    )
+    row = encode_one(Chat([Message("user", "1+2"), Message("assistant", "3")]), chat_tokenizer, "chat")
+    assert spelled(row, chat_tokenizer) == [("1+2<|im_end|>", False), ("3<|im_end|>", True)]
+
+
+@pytest.mark.parametrize(("behind", "ends"), [("\n", 1), ("\n~", 1), ("\n~;?", 2)])
+def test_an_end_token_counts_in_the_last_three_tokens(chat_tokenizer: Any, behind: str, ends: int) -> None:
+    chat_tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}{{ m.content }}<|im_end|>"
+        + behind.replace("\n", "\\n").join(("{{ '", "' }}"))
+        + "{% endif %}{% endfor %}"
+    )
+    row = encode_one(Chat([Message("user", "1+2"), Message("assistant", "3")]), chat_tokenizer, "chat")
+    assert (row.ids == chat_tokenizer.eos_token_id).sum() == ends, spelled(row, chat_tokenizer)
+
+
+def test_ids_of_end_and_begin_are_the_tokenizers_own(tokenizer: Any) -> None:
+    """Also where one of them is 0, and where neither is."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.add_special_tokens(["</s>"])
+    backend.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
+    other = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="</s>")
+    row = encode_one(Text("a b"), other, "plain")
+    assert other.bos_token_id == 0 and other.eos_token_id > 0
+    assert (row.ids[0], row.ids[-1]) == (0, other.eos_token_id)
+
+
+def test_batches_are_bounded_in_rows_and_characters(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And change nothing."""
+    from hone.data import encode as module
+
+    texts = ["a" * 3] * 4 + ["b" * 9] * 3 + ["c"] * 5
+    rows: list[tuple[Row, Example]] = [(Row({}, "x", i), Text(text)) for i, text in enumerate(texts)]
+    whole = [row.ids.tolist() for row in encoded(rows, tokenizer)]
+    sizes: list[list[int]] = []
+    plain = module._encode_batch
+
+    def counted(batch: Any, *rest: Any) -> Any:
+        sizes.append([len(item.segments[0].text) for item in batch])
+        return plain(batch, *rest)
+
+    monkeypatch.setattr(module, "_encode_batch", counted)
+    monkeypatch.setattr(module, "ROWS_PER_BATCH", 4)
+    monkeypatch.setattr(module, "CHARACTERS_PER_BATCH", 18)
+    assert [row.ids.tolist() for row in encoded(rows, tokenizer)] == whole
+    assert sizes == [[3, 3, 3, 3], [9, 9], [9, 1, 1, 1], [1, 1]]
+
+
+def test_pieces_among_other_rows_with_a_tokenizer_that_marks_beginnings() -> None:
+    """SentencePiece puts a space before a beginning, and none before a piece that goes on."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<s>", "\u2581", *"abcd.\n"]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, []))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    marks = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<s>")
+    rows: list[tuple[Row, Example]] = [
+        (Row({}, "x", 0, ends=False), Text("a\n")),
+        (Row({}, "x", 0), Text("b")),
+        (Row({}, "y", 0), Text("c")),
+        (Row({}, "z", 0), Text("d")),
+    ]
+    found = [[pieces[i] for i in row.ids] for row in encoded(rows, marks)]
+    assert found == [["\u2581", "a", "\n"], ["b", "<s>"], ["\u2581", "c", "<s>"], ["\u2581", "d", "<s>"]]

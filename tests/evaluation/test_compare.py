@@ -269,6 +269,74 @@ def test_verdict_needs_both_the_test_and_the_interval() -> None:
     assert {of(0.06, -0.3, -0.1), of(0.01, -0.3, 0.0), of(0.01, None, None)} == {"not distinguishable"}
 
 
+@pytest.mark.parametrize(
+    ("p", "bounds", "higher", "expected"),
+    [
+        (0.049, (0.2, 0.5), True, "better"),
+        (0.049, (0.2, 0.5), False, "worse"),
+        (0.049, (-0.5, -0.2), True, "worse"),
+        (0.049, (-0.5, -0.2), False, "better"),
+        (0.05, (0.2, 0.5), True, "not distinguishable"),
+        (0.01, (0.0, 0.5), True, "not distinguishable"),
+        (0.01, (-0.5, 0.0), True, "not distinguishable"),
+        (0.01, (2.0, 3.0), True, "better"),
+        (0.01, (-0.2, 0.5), None, "not distinguishable"),
+    ],
+)
+def test_verdicts_by_hand(p: float, bounds: tuple[float, float], higher: bool | None, expected: str) -> None:
+    difference = Estimate(value=sum(bounds) / 2, low=bounds[0], high=bounds[1])
+    assert verdict(p, difference, Kind(heading="x", higher_is_better=higher), alpha=0.05) == expected
+
+
+def test_which_test_is_taken_and_what_it_could_have_seen() -> None:
+    """McNemar where both are yes or no; the sign flip of shares; else also the second look; each with its effect."""
+    from hone.statistics.intervals import (
+        mean_test,
+        minimum_detectable_mean,
+        ratio_interval,
+        share_difference_interval,
+        sign_flip,
+    )
+
+    rng = np.random.default_rng(5)
+    skewed = 1.7 - rng.exponential(1, 9)
+    assert sign_flip(skewed) < mean_test(skewed), "else the two are not told apart here"
+    loss, share = Kind(heading="loss", higher_is_better=False), Kind(heading="share", higher_is_better=True, top=1.0)
+    zeros = np.full(9, 0.5)
+    found = paired(Metric(loss, zeros), Metric(loss, zeros + skewed))
+    assert found.p_value == mean_test(skewed) and found.test == "sign flip"
+    spread = float(np.std(skewed * 9 / 8 - skewed.mean() * 9 / 8, ddof=1))
+    effect = minimum_detectable_mean(spread * 8 / 9, 9, power=0.8, alpha=0.05)
+    assert found.minimum_detectable_effect == pytest.approx(effect, rel=1e-6)
+    assert paired(Metric(share, zeros), Metric(share, zeros + skewed)).p_value == sign_flip(skewed)
+    same = paired(Metric(share, zeros), Metric(share, zeros)).difference
+    assert same == share_difference_interval(0, 0, 9)
+    assert paired(Metric(loss, zeros), Metric(loss, zeros)).difference == ratio_interval(np.zeros(9), np.ones(9))
+    mixed = paired(Metric(share, np.array([0.0, 1.0, 1.0, 0.0])), Metric(share, np.array([0.5, 1.0, 0.2, 0.0])))
+    assert mixed.test == "sign flip" and mixed.only_a is None
+
+
+def test_weights_that_differ_a_little_count_each_for_its_own() -> None:
+    """Two tokenizers: the value of each side is over its own tokens, and so is their difference."""
+    kind = Kind(heading="loss", higher_is_better=False)
+    a = Metric(kind, np.array([2.0, 9.0, 4.0]), np.array([1.0, 3.0, 2.0]))
+    b = Metric(kind, np.array([3.0, 9.0, 8.0]), np.array([1.0, 4.0, 4.0]))
+    found = paired(a, b)
+    assert (found.a.value, found.b.value) == pytest.approx((15 / 6, 20 / 9))
+    assert found.difference.value == pytest.approx(20 / 9 - 15 / 6)
+
+
+def test_what_one_item_or_equal_differences_can_show() -> None:
+    kind = Kind(heading="loss", higher_is_better=False)
+    for n, step in ((1, 0.5), (9, 0.5), (9, 1e-9)):
+        found = paired(Metric(kind, np.ones(n)), Metric(kind, np.ones(n) + step))
+        assert found.minimum_detectable_effect is None, "no spread was seen to judge by"
+    small = np.ones(9) + np.linspace(0, 1e-6, 9)
+    assert paired(Metric(kind, np.ones(9)), Metric(kind, small)).minimum_detectable_effect == pytest.approx(
+        4e-7, rel=0.5
+    )
+
+
 def test_what_a_training_compares() -> None:
     base, tuned = (
         with_metrics(losses(12, shift), exact_match=Metric(MATCH, np.full(12, right)))

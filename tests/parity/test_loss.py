@@ -3,10 +3,24 @@
 import math
 from typing import Any
 
+import pytest
 import torch
+from torch.nn import functional as F
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from hone.loss import causal_lm_loss, token_nll
+from hone.errors import HoneError
+from hone.loss import (
+    Diverged,
+    causal_lm_loss,
+    classification_loss,
+    refuse_bad_gradient,
+    refuse_bad_loss,
+    refuse_diverged,
+    scored_positions,
+    seq2seq_loss,
+    target_nll,
+    token_nll,
+)
 
 
 def test_loss_equals_transformers_on_random_logits() -> None:
@@ -45,3 +59,56 @@ def test_model_loss_equals_ours(tiny_model: Any, tokenizer: Any) -> None:
     with torch.no_grad():
         output = model(ids, labels=ids)
     torch.testing.assert_close(causal_lm_loss(output.logits, ids), output.loss, atol=1e-6, rtol=0)
+
+
+def drawn() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (2, 5, 7) and labels (2, 5), some of them -100; the second one of the first row is scored."""
+    generator = torch.Generator().manual_seed(3)
+    logits, labels = torch.randn(2, 5, 7, generator=generator), torch.randint(0, 7, (2, 5), generator=generator)
+    labels[0, 3:] = labels[1, :2] = -100
+    return logits, labels
+
+
+def test_the_scored_positions_alone_give_the_same_loss() -> None:
+    logits, labels = drawn()
+    scored = scored_positions(labels)
+    assert scored.tolist() == [[True, True, False, False, False], [False, True, True, True, False]]
+    for n_items in (None, 3):
+        whole = causal_lm_loss(logits, labels, n_items)
+        torch.testing.assert_close(causal_lm_loss(logits[scored], labels, n_items), whole)
+
+
+def test_loss_of_targets_place_by_place() -> None:
+    logits, labels = drawn()
+    picked = -F.log_softmax(logits, -1).gather(-1, labels.clamp(min=0)[..., None])[..., 0] * (labels >= 0)
+    torch.testing.assert_close(target_nll(logits, labels), picked)
+    torch.testing.assert_close(seq2seq_loss(logits, labels), picked.sum() / 6)
+    torch.testing.assert_close(seq2seq_loss(logits, labels, 4), picked.sum() / 4)
+    assert float(seq2seq_loss(logits, torch.full((2, 5), -100))) == 0
+
+
+def test_loss_of_classes() -> None:
+    logits, classes = drawn()[0][0], torch.tensor([0, 6, 2, 2, 1])
+    nll = F.cross_entropy(logits, classes, reduction="none")
+    torch.testing.assert_close(classification_loss(logits, classes), nll.mean())
+    torch.testing.assert_close(classification_loss(logits, classes, 10), nll.sum() / 10)
+    weights = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    by_hand = (nll * torch.tensor([1.0, 7.0, 3.0, 3.0, 2.0])).sum() / 5
+    torch.testing.assert_close(classification_loss(logits, classes, class_weights=weights), by_hand)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_refused_with_its_examples(value: float) -> None:
+    for refuse, word in ((refuse_bad_loss, "loss"), (refuse_bad_gradient, "gradient")):
+        refuse(1e30, 3, [4])
+        with pytest.raises(Diverged, match=f"{word} is {value} at step 3") as caught:
+            refuse(value, 3, [4, 5])
+        assert caught.value.examples == [4, 5]
+    layer = torch.nn.Linear(2, 2)
+    refuse_diverged(layer)
+    with torch.no_grad():
+        layer.bias[1] = value
+    with pytest.raises(HoneError, match=r"no longer finite \(bias\)"):
+        refuse_diverged(layer)
+    layer.bias.requires_grad = False  # a frozen weight was so from the beginning
+    refuse_diverged(layer)

@@ -136,10 +136,13 @@ def _encode_batch(
     closes = np.array([item.ends for item in batch]) & (rule.append_eos and tokenizer.eos_token_id is not None)
     if special:
         # A chat template usually closes the turn itself, perhaps with a line break behind; a second end token would
-        # teach the model to say it twice. It is looked for in the last three tokens of the last two segments.
-        before = (segment_ends - lengths)[np.maximum(last - 1, first)]
+        # teach the model to say it twice. It is looked for in the last three tokens, from the last answer on: the end
+        # of a prompt before a short answer is none of the answer's.
         for i in np.flatnonzero(closes).tolist():
-            closes[i] = tokenizer.eos_token_id not in ids[max(before[i], ends[i] - 3) : ends[i]]
+            answers = [n for n, segment in enumerate(batch[i].segments) if segment.supervised]
+            segment = first[i] + (answers[-1] if answers else 0)
+            begin = segment_ends[segment] - lengths[segment]
+            closes[i] = tokenizer.eos_token_id not in ids[max(begin, ends[i] - 3) : ends[i]]
 
     # the tokens to insert, item by item: begin-of-text before its start, the end token before its end
     keep = np.stack([begins, closes], axis=1).ravel()

@@ -89,7 +89,9 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
         parts = [_unpacked(part, tensors) for part in content]
         return parts if kind == "list" else tuple(parts)
     if kind == "dtype":
-        return getattr(torch, content)
+        if not isinstance(found := getattr(torch, content, None), torch.dtype):
+            raise ValueError(f"no type of numbers: {content}")
+        return found
     return tensors[content].numpy() if kind == "array" else tensors[content]
 
 
