@@ -2,17 +2,23 @@
 
 Jinja's sandbox keeps a template from files and code, not from a loop without end or a text of a billion letters. The
 trial renders a short and a long conversation. A template that goes over a limit is refused; one that fails in
-another way is left to the real rendering, which says why.
+another way is left to the real rendering, which says why, and whose time is limited too.
 
 >>> check_template("{% for message in messages %}{{ message['content'] }}{% endfor %}", "models/chat")
 """
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
 from hone.data.trial import MEMORY, STACK, TOO_LONG, tried
 from hone.errors import HoneError
 
+ROW_SECONDS = 5.0  # of the processor, for one conversation; a rendering takes a ten-thousandth of that
 CPU_SECONDS = 2  # the trial of a template that people use takes 0.2 s, nearly all of it Python's start
 MEMORY_BYTES = 400 << 20
 MAX_CHARACTERS = 1_000_000  # of one rendering; the trial's conversations have less than a thousand
@@ -92,6 +98,33 @@ def check_template(template: str, name: str) -> None:
         where=template_file(name),
         fix="it may be damaged, or made to do harm: use another model, or a chat_template.jinja that you know",
     )
+
+
+@contextmanager
+def in_time(name: str) -> Iterator[None]:
+    """End a rendering that takes too long: a template may behave with all conversations but those of some rows.
+
+    Python's own loops are ended, in the main thread of a system that counts a process's time; elsewhere nothing is.
+    name: as of `check_template`.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise HoneError(
+            f"the chat template takes more than {ROW_SECONDS:g} seconds for one conversation",
+            where=template_file(name),
+            fix="look at the row, and at what the template does with it; or use another chat_template.jinja",
+        )
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, ROW_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def template_file(name: str) -> str:

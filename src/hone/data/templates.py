@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hone.data.records import BadRow, Chat, Example, Instruction, Labelled, Message, Pair, SourceTarget, Text
-from hone.data.template_trial import check_template, template_file
+from hone.data.template_trial import check_template, in_time, template_file
 from hone.errors import HoneError
 
 if TYPE_CHECKING:
@@ -222,7 +222,10 @@ def _apply(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", *,
     if isinstance(template, str):
         check_template(template, str(tokenizer.name_or_path))
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
+        with in_time(str(tokenizer.name_or_path)):
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
+    except HoneError:
+        raise
     except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         roles = ", ".join(message.role for message in messages) or "none"
         raise BadRow(f"the tokenizer's chat template refuses the turns ({roles}): {error}") from error
