@@ -1,11 +1,12 @@
 """Every signal at every stage of a run, and the same command again: does it end as if nothing had happened?
 
 The run stops where a stage is under way; the signal is sent; then the run goes on, if it can. The stages: the base is
-measured, a training step, a checkpoint is written, the final model is written, the tuned model is measured, the card
-and the manifest are written, the report is written. A signal that can be heard ends the run with exit code 130, one
-line that says how to go on, and a status.json that says so. Exit code 1: something was lost or not said.
+measured, a training step, a checkpoint is written, the final model is written, the tuned model is measured, its
+programs are graded (where there is bubblewrap), the card and the manifest are written, the report is written. A signal
+that can be heard ends the run with exit code 130, one line that says how to go on, and a status.json that says so. Exit
+code 1: something was lost or not said.
 
-    python benchmarks/faults/signals.py                     # 35 trials, under a minute on one core
+    python benchmarks/faults/signals.py                     # 40 trials, a minute on one core
 """
 
 import json
@@ -15,17 +16,24 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import trials
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGKILL")
 HEARD = ("SIGTERM", "SIGINT", "SIGHUP")
+GRADING = "grading"
+TASKS = [
+    {"task_id": name, "prompt": f"def {name}(a, b):\n", "entry_point": name, "tests": [f"assert {name}(1, 2) == {n}"]}
+    for name, n in (("add", 3), ("subtract", -1))
+]
 STAGES: dict[str, trials.Moment] = {
     "base measured": ("hone.evaluation.held_out", "evaluate_model", 1),
     "training": ("hone.training.trainer.HoneTrainer", "training_step", 4),
     "saving a checkpoint": ("hone.training.trainer.RunTrainer", "_complete", 2),
     "saving the model": ("hone.training.checkpoint", "save_tokenizer", 1),
     "tuned measured": ("hone.evaluation.held_out", "evaluate_model", 2),
+    GRADING: ("hone.grading.grade.Grader", "first", 3),  # two tasks, by base and by tuned
     "card and manifest": ("hone.training.train", "model_card", 1),
     "report": ("hone.training.train", "write_report_or_say", 1),
 }
@@ -71,12 +79,20 @@ def main(argv: list[str]) -> int:
     root = trials.places("signals", given.work)
     trials.make_inputs(root / "inputs")
     place = root / "run"
-    args = trials.command("full", root / "inputs", trials.fresh(place), eval_base=True)
-    trials.import_what_trials_need(args, place)
-    whole, rows, troubles = trials.result(place), [], []
+    (root / "inputs" / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in TASKS))
+    wholes: dict[bool, dict[str, Any]] = {}
+    rows, troubles = [], []
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child has what this process has, and nohup ignores it
     for stage in given.stages.split(","):
-        row: list[object] = [stage]
+        if stage == GRADING and not shutil.which("bwrap"):
+            continue
+        more = {"code_tasks": str(root / "inputs" / "tasks.jsonl"), "max_new_tokens": 8} if stage == GRADING else {}
+        args = trials.command("full", root / "inputs", place, eval_base=True, **more)
+        if bool(more) not in wholes:
+            shutil.rmtree(place / "run", ignore_errors=True)
+            trials.import_what_trials_need(args, place)
+            wholes[bool(more)] = trials.result(place)
+        whole, row = wholes[bool(more)], [stage]
         for name in given.signals.split(","):
             shutil.rmtree(place / "run", ignore_errors=True)
             first = sent(getattr(signal, name), STAGES[stage], args, place)

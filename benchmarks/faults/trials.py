@@ -284,6 +284,8 @@ def timeless(path: Path) -> Any:
         return [drop(v) for v in value] if isinstance(value, list) else value
 
     try:
+        if path.suffix == ".jsonl":
+            return [drop(json.loads(line)) for line in path.read_text().splitlines()]
         return drop(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
     except ValueError:
         return path.read_bytes()
