@@ -30,7 +30,11 @@ from hone.serve.worker import Job, Worker
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may ask of the server. seconds: for a request, its wait and its reading included."""
+    """What one client may ask of the server.
+
+    seconds: for a request, its wait and its reading included. rows: of each model that grow side by side. cache_bytes:
+    of keys and values of all models together.
+    """
 
     body_bytes: int = 2 << 20
     open_requests: int = 256
@@ -48,7 +52,7 @@ class Server:
         self.by_name = {name: one for one in models for name in (one.name, *one.aliases)}
         self.figures = Figures()
         self.worker = Worker(
-            models, cache_bytes=limits.cache_bytes, max_rows=limits.rows, most_jobs=limits.open_requests
+            models, cache_bytes=limits.cache_bytes // len(models), max_rows=limits.rows, most_jobs=limits.open_requests
         )
         # A tokenizer is not to be used by two threads at once, and a long prompt must not hold up the loop.
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="hone-prompts")

@@ -187,7 +187,10 @@ def _files(source: str) -> list[Path]:
 
 
 def _base_of(run: str, tuned: Served) -> Served | None:
-    """The model a run began with, in the form of its training; None for one that began with nothing."""
+    """The model a run began with, in the form and the dtype of its training; None for one that began with nothing.
+
+    In another dtype, rounding alone would make the two differ, and the probe would show nothing.
+    """
     folder = Path(run)
     if (folder / ADAPTER).is_file():
         name = str(base_of(folder))
