@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -187,12 +187,13 @@ def with_texts(found: list[Case], folders: dict[str, str], new: int, models: Any
         base.to(tuned.dtype).save_pretrained(copied.name)
         tokenizer.save_pretrained(copied.name)
         folders = {**folders, "base": copied.name}
-    wanted = []
-    for case in found:
-        template = models[case.model]["template"] if case.chat else "plain"
-        options = {"temperature": 0.8, "seed": case.seed, "max_new_tokens": new, "template": template}
-        text = hone.generate(folders[case.model], case.prompt, **options)  # type: ignore[arg-type]
-        wanted.append(Case(**{**vars(case), "expected": text if isinstance(text, str) else text[0]}))
+    texts: dict[tuple[str, int, bool, str], str] = {}
+    for name, seed, chat in {(case.model, case.seed, case.chat) for case in found}:
+        options = {"temperature": 0.8, "seed": seed, "max_new_tokens": new}
+        template = models[name]["template"] if chat else "plain"
+        answers = hone.generate_many(folders[name], PROMPTS, template=template, **options)
+        texts.update({(name, seed, chat, prompt): one[0] for prompt, one in zip(PROMPTS, answers)})
+    wanted = [replace(case, expected=texts[case.model, case.seed, case.chat, case.prompt]) for case in found]
     copied.cleanup()
     return wanted
 

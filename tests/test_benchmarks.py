@@ -22,6 +22,7 @@ from hone.data.pretoken_cache import word_ids
 from hone.grading.tasks import as_task
 from hone.tasks import task_of
 
+pytest_plugins = ["serving", "talking"]
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["def f(x):\n", "    return", " it's", " 12", "  ", "\n\n", "\t", "é", " 二", "<|endoftext|>", "+=", " a", "Zz"]
 
@@ -216,3 +217,20 @@ def test_the_demo_s_functions_as_heads_are_beginnings_of_their_references() -> N
         assert head["reference"].startswith(f"{signature}\n") and re.fullmatch(r' {4}"""[A-Z].*"""', words)
         task = as_task(head)
         assert task.prompt_is_code and "Write" not in words
+
+
+@pytest.mark.slow
+def test_serving_finds_nothing_lost_and_nothing_mixed_up(make_run: Callable[..., Path]) -> None:
+    command = [
+        sys.executable,
+        "benchmarks/serving.py",
+        str(make_run("instruction")),
+        "--requests",
+        "20",
+        "--clients",
+        "4",
+    ]
+    options = ["--new", "4", "--minutes", "0.01", "--bad", "3"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| 0 / 0 / 0 |" in done.stdout and done.stdout.endswith("nothing lost, nothing mixed up\n")

@@ -135,28 +135,54 @@ def test_time_is_limited(chat_run: Path, slow_steps: Callable[..., None]) -> Non
         until(lambda: idle(client))
 
 
-def test_slow_readers_hold_up_nobody(chat_run: Path) -> None:
+def test_slow_readers_hold_up_nobody(chat_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They read nothing; what waits for them is bounded, and their time limit ends it."""
     from hone.serve.app import Limits
 
+    monkeypatch.setattr("hone.serve.connection.PATIENCE_S", 0.5)
     with serving(chat_run, limits=Limits(seconds=4.0)) as client:
         body = {
             "model": "tuned",
             "prompt": "x",
             "max_tokens": 250,
-            "n": 8,
+            "n": 4,
             "logprobs": 5,
             "stream": True,
+            "logit_bias": {"0": -100},
             "temperature": 1.0,
         }
-        readers = [sent(client, body, receive_buffer=2048) for _ in range(10)]
+        readers = [sent(client, body, receive_buffer=2048) for _ in range(6)]
         began = time.monotonic()
         assert client.complete("x", max_tokens=4)["choices"]
         assert time.monotonic() - began < 4.0, "answered while they dawdle"
-        until(lambda: idle(client))
-        for one in readers:
+        until(lambda: client.figure("hone_requests_total") == 1 + len(readers))
+        assert idle(client)
+        for one in readers:  # cut: what was still to be sent is not kept for them
+            text = b""
+            while part := one.recv(1 << 20):
+                text += part
+            assert b"[DONE]" not in text
             one.close()
         assert client.complete("x", max_tokens=4)["choices"]
+
+
+def test_connections_that_come_to_nothing_are_cut(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a head, a head after an answer, nothing at all; one that asks now and then stays."""
+    monkeypatch.setattr("hone.serve.connection.PATIENCE_S", 0.15)
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for begin in (b"", ask[:20], ask + ask[:30]):
+        with socket.create_connection(("127.0.0.1", client.port), timeout=10) as one:
+            one.sendall(begin)
+            while one.recv(4096):
+                pass
+    with socket.create_connection(("127.0.0.1", client.port), timeout=10) as one:
+        for _ in range(6):
+            one.sendall(ask)
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += one.recv(4096)
+            assert b"200 OK" in answer
+            time.sleep(0.1)
 
 
 @pytest.fixture

@@ -150,6 +150,8 @@ class Guard:
             return
         try:
             await self._app(scope, receive, send_more)
+        except ConnectionError:  # a client that was cut off
+            raise
         except Exception as error:
             log.error("%s", error, exc_info=error)
             if started:

@@ -13,6 +13,7 @@ from hone.errors import HoneError
 from hone.serve.guard import THIS_MACHINE, Allowed
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEPT_FOR_A_READER = 128 << 10  # bytes in the system for each client that does not read; 4 MB if nobody says
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -55,6 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT_FOR_A_READER)  # its connections have the same
         found.bind(address)
         found.listen(512)
     except OSError as error:

@@ -15,6 +15,7 @@ import uvicorn
 from hone.errors import Interrupted
 from hone.models.source import base_of
 from hone.serve.app import Limits, Server, application
+from hone.serve.connection import Connection
 from hone.serve.guard import Guard
 from hone.serve.models import Served
 from hone.serve.place import Place
@@ -58,7 +59,7 @@ class Process(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                http="h11",
+                http=Connection,
                 ws="none",
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=5,

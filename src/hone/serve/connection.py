@@ -1,0 +1,41 @@
+"""A connection that ends also where its client neither asks nor reads.
+
+uvicorn waits for ever for the rest of a request's head, and, once an answer is cut off, for its last bytes to be read:
+each such connection would stay as long as its client likes.
+
+>>> uvicorn.Config(app, http=Connection)                                                        # doctest: +SKIP
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+PATIENCE_S = 30.0
+
+
+class Connection(H11Protocol):
+    """Looked at every PATIENCE_S: one that waits for its client, and has done nothing since the last look, is cut."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._looked = self._waits_since()
+        self._timer = self.loop.call_later(PATIENCE_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _waits_since(self) -> tuple[int, bool] | None:
+        """Behind which request it waits for its client, and whether for its reading; None while one is answered."""
+        closing = self.transport.is_closing()
+        if not closing and self.cycle is not None and not self.cycle.response_complete:
+            return None
+        return id(self.cycle), closing
+
+    def _look(self) -> None:
+        waits = self._waits_since()
+        if waits is not None and waits == self._looked:
+            self.transport.abort()
+            return
+        self._looked = waits
+        self._timer = self.loop.call_later(PATIENCE_S, self._look)
