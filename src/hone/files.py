@@ -43,10 +43,10 @@ def follow_umask(folder: Path) -> None:
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# torch.save and safetensors report a full disk in their own exceptions; these words are all there is to know it by
+# torch.save, safetensors and numpy report a full disk in exceptions of their own: these words are all that tells it
 SAYS_DISK_FULL = (
     *("No space left on device", "Disk quota exceeded"),
-    *("file write failed", "unexpected pos", "basic_ios::clear: iostream error"),
+    *("file write failed", "unexpected pos", "basic_ios::clear: iostream error", "requested and"),
 )
 
 

@@ -134,6 +134,14 @@ def test_an_ordinary_token_with_the_name_of_an_end_is_refused() -> None:
         describe(tokenizer, 410)
 
 
+def test_the_token_that_ends_a_turn_is_told() -> None:
+    tokenizer = bpe(RULES["gpt-2"])
+    assert describe(tokenizer, 400, "<|im_end|>").ids == {"bos": 0, "eos": 0, "eot": 2}
+    assert describe(tokenizer, 400, "<|im_end|>").also_ends == []
+    for other in ("<|endoftext|>", "</turn>", ""):
+        assert "eot" not in describe(tokenizer, 400, other).ids
+
+
 def test_hostile_strings_are_many_and_the_same() -> None:
     found = hostile_strings(2000)
     assert found == hostile_strings(2000) and len(set(found)) > 1900
@@ -374,11 +382,16 @@ def test_a_classifier_is_refused(tmp_path: Path, write_rows: Any, model_folder: 
     assert "hone predict" in done.stderr and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError("409600 requested and 94496 written")]
+)
 def test_a_full_disk_leaves_nothing(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_llama: None
+    error: OSError, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_llama: None
 ) -> None:
+    """numpy says how much it could not write, and no number of the system's."""
+
     def full(self: Any, tensor: Any, tensor_endianess: Any = None) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(GGUFWriter, "write_tensor_data", full)
     done = invoke(str(model_folder), "--to", "gguf", "-o", str(tmp_path / "out"))

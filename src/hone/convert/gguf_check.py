@@ -217,7 +217,7 @@ def _compare(
         sums.add(_logits(model, item.ids), torch.from_numpy(reader.logits(item.ids).copy()), item)
     bars = bars_of(kind, model.config.model_type)
     allowed = None if bars.logit is None else bars.logit * max(1.0, sums.spread / SPREAD)
-    equal, ties = _compare_greedy(reader, kind, model, items, allowed or math.inf)
+    equal, ties = _compare_greedy(reader, kind, model, items, max(allowed or 0.0, sums.largest))
     found = Checked(
         reader=name,
         kind=kind,
@@ -313,9 +313,12 @@ def _compare_greedy(
     kind: str,
     model: PreTrainedModel,
     items: Sequence[Item],
-    allowed: float,
+    rounding: float,
 ) -> tuple[int, int]:
-    """How many of the first prompts are answered by the same tokens, and how many part at a tie."""
+    """How many of the first prompts are answered by the same tokens, and how many part at a tie.
+
+    rounding: what a logit may be off; two tokens that are nearer to each other than twice that are a tie.
+    """
     equal = ties = 0
     for item in items[:GREEDY_PROMPTS]:
         prompt = _shortened(item, model)
@@ -325,7 +328,7 @@ def _compare_greedy(
             continue
         at = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
         last = _logits(model, prompt + ours[:at])[-1]
-        if float(last[ours[at]] - last[theirs[at]]) <= 2 * allowed:
+        if float(last[ours[at]] - last[theirs[at]]) <= 2 * rounding:
             ties += 1
         elif kind in SAME_TEXT:
             raise HoneError(

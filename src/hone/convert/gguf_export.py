@@ -26,6 +26,8 @@ from hone.convert.prompt_form import begins_with_bos, jinja_of
 from hone.convert.verified_write import difference, refuse_existing, verified_write
 from hone.errors import HoneError, placed
 from hone.inference.generate import chosen_settings, chosen_template
+from hone.inference.prompts import turn_end
+from hone.models.inspect import check_vocabulary
 from hone.models.kinds import CLASSIFIER, DECODER
 from hone.models.load import kind_of, quiet_libraries
 
@@ -74,7 +76,8 @@ def export_gguf(
         template = chosen_template(source, None, tokenizer, talking=True)
         model, base_checked = _whole_model(source, tokenizer, base)
         check_architecture(model.config)
-        vocabulary = describe(tokenizer, model.get_input_embeddings().weight.shape[0])
+        end = turn_end(tokenizer) if template == "chat" else ""
+        vocabulary = describe(tokenizer, model.get_input_embeddings().weight.shape[0], end)
         name = plain_name(target)
         file = f"{name}-{kind}.gguf"
         settings = chosen_settings(source, {})
@@ -121,6 +124,7 @@ def _refuse_other_tasks(source: str) -> None:
 def _whole_model(source: str, tokenizer: PreTrainedTokenizerBase, base: str | None) -> tuple[PreTrainedModel, bool]:
     """The model in float32 and in one piece; an adapter's sum is compared with base and adapter side by side."""
     whole = load_whole(source, tokenizer, base)
+    check_vocabulary(whole.model, tokenizer)
     if whole.base is None:
         return summed(whole).eval(), True
     ids = probe_ids(whole.model, tokenizer)

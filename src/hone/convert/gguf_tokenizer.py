@@ -58,8 +58,10 @@ class Vocabulary:
     also_ends: list[str]
 
 
-def describe(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> Vocabulary:
+def describe(tokenizer: PreTrainedTokenizerBase, n_embeddings: int, turn_end: str = "") -> Vocabulary:
     """The tokenizer as llama.cpp is told of it; ids without a token, up to `n_embeddings`, are unused.
+
+    turn_end: what ends an answer in the chat template, if it is a token of its own.
 
     Raises:
         HoneError: it does something that llama.cpp has no word for.
@@ -69,6 +71,8 @@ def describe(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> Vocabular
     _check_model(rules["model"])
     tokens, kinds = _tokens(rules, n_embeddings)
     ids = _special_ids(tokenizer)
+    if turn_end in tokens and kinds[tokens.index(turn_end)] == CONTROL and tokens.index(turn_end) != ids.get("eos"):
+        ids["eot"] = tokens.index(turn_end)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in rules["model"]["merges"]]
     return Vocabulary(pre, nfc, tokens, kinds, merges, ids, _also_ends(tokens, kinds, ids))
 
@@ -157,7 +161,8 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 def _also_ends(tokens: list[str], kinds: list[int], ids: dict[str, int]) -> list[str]:
     """Special tokens that llama.cpp ends at beside the end token; an ordinary one of such a name is refused."""
-    named = [i for i, token in enumerate(tokens) if token in ENDS_BY_NAME and i != ids.get("eos")]
+    known = (ids.get("eos"), ids.get("eot"))
+    named = [i for i, token in enumerate(tokens) if token in ENDS_BY_NAME and i not in known]
     if ordinary := [tokens[i] for i in named if kinds[i] != CONTROL]:
         raise HoneError(
             f"the vocabulary has the ordinary token {ordinary[0]!r}: llama.cpp ends every answer at it, by its name",

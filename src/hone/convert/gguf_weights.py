@@ -1,6 +1,6 @@
 """A model's sizes and weights as a GGUF file has them: GPT-2, Llama and Qwen2.
 
-Names and layouts are llama.cpp's (its `src/models/`). Three things differ from Hugging Face's: GPT-2's matrices are
+Names and layouts are llama.cpp's (its folder src/models). Three things differ from Hugging Face's: GPT-2's matrices are
 stored transposed there; Llama's q and k rows are ordered for the other way to rotate, pairs of neighbours and not
 halves; and an output that is the embedding itself is not written twice.
 
