@@ -1,10 +1,14 @@
-"""What the tests of inference share: a chat tokenizer and tiny models taught a few answers. A plugin, as `spoiled`."""
+"""What the tests of inference share: a chat tokenizer, tiny models, a conversation. A plugin, as `spoiled`."""
 
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+
+from hone.config.sections.generate import GenerateSection
+from hone.inference.chat import Conversation
+from hone.inference.engine import Engine, Request
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -44,3 +48,24 @@ def teach(tiny_model: Callable[..., Any]) -> Callable[..., Any]:
         return model.eval()
 
     return taught
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The prompt ids of every answer, as they go to the model."""
+    found: list[list[int]] = []
+    add = Engine.add
+
+    def spy(engine: Engine, request: Request) -> Any:
+        found.append(list(request.prompt))
+        return add(engine, request)
+
+    monkeypatch.setattr(Engine, "add", spy)
+    return found
+
+
+@pytest.fixture
+def conversation(tiny_model: Callable[..., Any], chat_tokenizer: Any) -> Conversation:
+    """A random model with a window of 512 and a ChatML template."""
+    model = tiny_model("gpt2", vocab_size=len(chat_tokenizer), n_positions=512)
+    return Conversation(model, chat_tokenizer, "chat", GenerateSection(max_new_tokens=20))

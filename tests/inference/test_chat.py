@@ -1,66 +1,19 @@
 """Conversations by script: what the model is shown, what is remembered, what commands say, how Ctrl-C ends things."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from screens import Screen
 
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Message
 from hone.errors import HoneError
-from hone.inference.chat import Conversation, ask, changed, check_system, talk
-from hone.inference.engine import Engine, Request
+from hone.inference.chat import Conversation, Pen, ask, check_system
 from hone.inference.generate import generate_texts
+from hone.inference.talk import changed, talk
 
 pytest_plugins = ["talking"]
-
-
-class Screen:
-    """Feeds lines (or raises what stands among them) and keeps what was written."""
-
-    def __init__(self, lines: Iterable[Any]) -> None:
-        self._lines: Iterator[Any] = iter(lines)
-        self.pieces: list[str] = []
-        self.notes: list[str] = []
-
-    def read(self) -> str | None:
-        line = next(self._lines, None)
-        if isinstance(line, BaseException):
-            raise line
-        return line
-
-    def talk(self, conversation: Conversation, watched: bool = True) -> "Screen":
-        talk(conversation, read=self.read, write=self.pieces.append, note=self.notes.append, watched=watched)
-        return self
-
-    @property
-    def answers(self) -> str:
-        return "".join(self.pieces)
-
-    @property
-    def said(self) -> str:
-        return "\n".join(self.notes)
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The prompt ids of every answer, as they go to the model."""
-    found: list[list[int]] = []
-    add = Engine.add
-
-    def spy(engine: Engine, request: Request) -> Any:
-        found.append(list(request.prompt))
-        return add(engine, request)
-
-    monkeypatch.setattr(Engine, "add", spy)
-    return found
-
-
-@pytest.fixture
-def conversation(tiny_model: Callable[..., Any], chat_tokenizer: Any) -> Conversation:
-    """A random model with a window of 512 and a ChatML template."""
-    model = tiny_model("gpt2", vocab_size=len(chat_tokenizer), n_positions=512)
-    return Conversation(model, chat_tokenizer, "chat", GenerateSection(max_new_tokens=20))
 
 
 def test_streaming_shows_what_generation_returns(conversation: Conversation) -> None:
@@ -227,7 +180,8 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_came(conversation: Conversation,
             raise KeyboardInterrupt
         screen.pieces.append(text)
 
-    talk(conversation, read=screen.read, write=write, note=screen.notes.append, watched=True)
+    pen = Pen(write, lambda: write("\n"))
+    talk(conversation, read=screen.read, pen=lambda: pen, note=screen.notes.append, watched=True)
     assert len(shown) == 2, "the chat went on after the first answer was stopped"
     assert [turn.role for turn in conversation.turns] == ["user", "assistant"] * 2
     partial = conversation.turns[1].content
@@ -244,7 +198,8 @@ def test_after_a_stopped_answer_one_ctrl_c_at_the_prompt_leaves(conversation: Co
 
     stopped: list[bool] = []
     screen = Screen(["hi", KeyboardInterrupt(), "never read"])
-    talk(conversation, read=screen.read, write=write, note=screen.notes.append, watched=True)
+    pen = Pen(write, lambda: write("\n"))
+    talk(conversation, read=screen.read, pen=lambda: pen, note=screen.notes.append, watched=True)
     assert screen.notes[-1] == "\nbye" and len(conversation.turns) == 2
 
 

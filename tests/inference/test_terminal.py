@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from hone.cli import app
 from hone.data.tokenizer import save_tokenizer
-from hone.errors import printable
-from hone.inference.terminal import line_reader, piece_writer
+from hone.inference.terminal import CodeColours, answer_pen, cut, line_reader, piece_writer, side_by_side
 
 pytest_plugins = ["talking"]
 posix = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX's")
@@ -117,7 +116,7 @@ def test_ctrl_c_in_the_middle_of_an_answer(terminal: Callable[..., Terminal]) ->
     here.until(r"> ")
     here.type("Hello\n")
     here.until(r"Hello\r\n")
-    here.until(r"\S{5}")  # the answer has begun
+    here.until(r"[a-z]{5}")  # the answer has begun
     stopped = here.press_ctrl_c(r"\[(\d+) tokens, [\d.]+ tokens/s; stopped\]")
     assert "Traceback" not in stopped
     assert int(re.findall(r"\[(\d+) tokens", stopped)[0]) < 15000
@@ -140,7 +139,7 @@ def test_one_ctrl_c_after_a_stopped_answer_and_ctrl_d(terminal: Callable[..., Te
     here.until(r"> ")
     here.type("Hello\n")
     here.until(r"Hello\r\n")
-    here.until(r"\S{5}")
+    here.until(r"[a-z]{5}")
     here.press_ctrl_c(r"stopped\]")
     here.until(r"> ")
     here.press_ctrl_c(r"bye")
@@ -150,6 +149,35 @@ def test_one_ctrl_c_after_a_stopped_answer_and_ctrl_d(terminal: Callable[..., Te
     other.type("\x04")
     other.until(r"bye")
     assert other.wait() == 0
+
+
+@pytest.mark.slow
+@posix
+def test_a_pasted_text_and_a_block_are_one_message_each(terminal: Callable[..., Terminal]) -> None:
+    here = terminal("--max-new-tokens", "3")
+    here.until(r"> ")
+    pasted = "\n".join(f"line {i}: " + "fox 狐 " * 50 for i in range(100))  # 5,000 words of two each
+    here.type(f"\x1b[200~{pasted}\n\x1b[201~")
+    here.until(r"line 99[^\n]*")
+    here.type("\n")
+    here.until(r"\[3 tokens, [\d.]+ tokens/s; cut off")
+    here.until(r"> ")
+    here.type('"""\n')
+    here.until(r"\. ")
+    here.type("/help is not a command here\n")
+    here.until(r"\. ")
+    here.type("\n")
+    here.until(r"\. ")
+    here.type('"""\n')
+    here.until(r"\[3 tokens, [\d.]+ tokens/s; cut off")
+    here.until(r"> ")
+    here.type("/save nowhere/talk.jsonl\n")
+    here.until(r"error: nowhere/talk.jsonl: cannot write")
+    here.until(r"> ")
+    here.type("\x04")
+    seen = here.until(r"bye")
+    assert "Traceback" not in seen
+    assert here.wait() == 0
 
 
 @pytest.mark.slow
@@ -180,12 +208,99 @@ class Tty(io.StringIO):
 def test_model_output_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Tty()
     monkeypatch.setattr(sys, "stdout", screen)
-    piece_writer(printable)("a\x1b[2J\n\tb\x07")
+    piece_writer()("a\x1b[2J\n\tb\x07")
     assert screen.getvalue() == "a\\x1b[2J\n\tb\\x07"
     file = io.StringIO()
     monkeypatch.setattr(sys, "stdout", file)
-    piece_writer(printable)("a\x1b[2J")
+    piece_writer()("a\x1b[2J")
     assert file.getvalue() == "a\x1b[2J", "what goes to a file is left as it is"
+
+
+FENCED = 'See:\n```python\ndef f(x):\n\t"""Two\nlines"""\n    return x\n```\nThe `end`'
+
+
+def test_code_has_colours_line_by_line_and_prose_comes_at_once() -> None:
+    out: list[str] = []
+    code = CodeColours(out.append)
+    code.write("See: a")
+    assert out == ["See: a"], "prose is not held back"
+    out.clear()
+    for character in FENCED:
+        code.write(character)
+    code.end()
+    shown = "".join(out)
+    assert re.sub(r"\x1b\[[\d;]*m", "", shown) == FENCED.replace("\t", "    ") + "\n", "nothing is lost or moved"
+    lines = shown.split("\n")
+    assert "\x1b" not in lines[0] + lines[1] + lines[6] + lines[7]
+    assert all("\x1b[" in line for line in lines[2:6])
+    assert lines[4].startswith("\x1b[33m"), "the second line of a text is a text"
+    assert out.index("`") < 10, "a fence is written as it comes"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\nx\n",
+        "```nonsense\ndef f\n```\n",
+        "~~~python\n```\nx = 1\n",
+        "````md\n```\n",
+        "a ``` b\n",
+        "```python\n\n\nx",
+    ],
+)
+def test_fences_lose_nothing(text: str) -> None:
+    out: list[str] = []
+    code = CodeColours(out.append)
+    code.write(text)
+    code.end()
+    assert re.sub(r"\x1b\[[\d;]*m", "", "".join(out)) == text + "\n"
+
+
+def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown(screen: io.StringIO, **environment: str) -> str:
+        monkeypatch.setattr(sys, "stdout", screen)
+        for name in ("NO_COLOR", "TERM"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        pen = answer_pen()
+        pen.write("```python\nreturn 1\x1b[2J\n```")
+        pen.end()
+        return screen.getvalue()
+
+    bare = "```python\nreturn 1\\x1b[2J\n```\n"
+    assert "\x1b[" in shown(Tty(), TERM="xterm") and "\x1b[2J" not in shown(Tty(), TERM="xterm")
+    assert shown(Tty(), TERM="xterm", NO_COLOR="1") == bare
+    assert shown(Tty(), TERM="dumb") == shown(Tty()) == bare
+    assert shown(io.StringIO(), TERM="xterm") == bare.replace("\\x1b", "\x1b"), "a file gets what the model wrote"
+
+
+def test_side_by_side_rows_come_as_both_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Tty()
+    monkeypatch.setattr(sys, "stdout", screen)
+    left, right = side_by_side(23, ["base", "tuned"])  # columns of ten
+    left.write("the quick brown fox\n狐狸狐狸狐狸 x\x1b\n")
+    assert screen.getvalue().count("\n") == 2, "the right one has its heading only"
+    right.write("one\n")
+    right.write("two")
+    assert screen.getvalue().endswith("\nthe quick  | one\n")
+    right.end()
+    assert screen.getvalue().endswith("\nbrown fox  | two\n狐狸狐狸狐 |\n狸 x\\x1b   |\n")
+    left.write("more")
+    left.end()
+    assert screen.getvalue().endswith("\nmore       |\n")
+
+
+def test_lines_are_cut_by_what_they_take_on_a_screen() -> None:
+    assert cut("", 5) == [""] and cut("unbreakable", 8) == ["unbreaka", "ble"]
+    assert cut("狐" * 3, 3) == ["狐"] * 3
+
+
+def test_a_block_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Tty('"""\nfirst\n\n  "quoted"\n"""\nnext\n"""\nnot closed\n'))
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    read = line_reader()
+    assert [read(), read(), read(), read()] == ['first\n\n  "quoted"', "next", "not closed", None]
 
 
 def test_halves_of_characters_typed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,15 +165,18 @@ def chat(
 ) -> None:
     """Talk with a model: answers as they come, /help for the commands. Reads a pipe too, one message a line."""
     from hone.errors import printable
-    from hone.inference.chat import open_conversation, talk
-    from hone.inference.terminal import at_terminal, line_reader, piece_writer
+    from hone.inference.chat import open_conversation
+    from hone.inference.talk import talk
+    from hone.inference.terminal import answer_pen, at_terminal, line_reader
 
+    watched = at_terminal()
     talk(
         open_conversation(model, sampling, system=system, template=template),
         read=line_reader(),
-        write=piece_writer(printable),
+        pen=answer_pen,
         note=lambda text: typer.echo(printable(text), err=True),
-        watched=at_terminal(),
+        watched=watched,
+        columns=lambda: shutil.get_terminal_size().columns if watched else 0,
     )
 
 

@@ -1,26 +1,24 @@
-"""A conversation with a model at a terminal or through a pipe: history, commands, answers as they come.
+"""A conversation with a model: what was said, what of it the model is shown, and answers as they come.
 
 With the template "chat" the model sees the whole conversation, cut to its window without losing the system message.
-The templates "plain" and "instruction" have no form for a second turn: every message is a prompt of its own. Reads
-and writes only through the functions it is given; making model output safe for a terminal is the writer's business.
+The templates "plain" and "instruction" have no form for a second turn: every message is a prompt of its own.
 
->>> talk(conversation, read=lambda: input("> "), write=print, note=print, watched=True)      # doctest: +SKIP
+>>> conversation = open_conversation("runs/my", {})                                    # doctest: +SKIP
+>>> reply = ask(conversation, "Write a function.", write=print)                        # doctest: +SKIP
 """
 
-import difflib
-import json
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.data.records import Chat, Example, Message
 from hone.errors import HoneError
-from hone.inference.engine import Engine, Request
+from hone.inference.engine import Engine, Request, Step
 from hone.inference.generate import (
     SamplingOptions,
     answer_rule,
@@ -35,22 +33,22 @@ from hone.models.inspect import max_positions, reads_source
 
 Write = Callable[[str], None]
 
-HELP = """\
-/help          this
-/clear         forget the conversation; the system message stays
-/system TEXT   set the system message; without TEXT, remove it
-/set k=v       change a setting: temperature, top_k, top_p, max_new_tokens, stop, sampling_seed; alone, show them
-/exit          leave (also exit, quit, /quit, or Ctrl-D)
-Ctrl-C stops an answer; at the prompt, twice, it leaves."""
-# A message of exactly one of these words leaves, too.
-GOODBYE = ("exit", "exit()", "quit", "quit()", "bye", "/quit", "/q", "/bye", "\\q")
-COMMANDS = ("help", "clear", "system", "set", "exit")
-SETTINGS = ("temperature", "top_k", "top_p", "max_new_tokens", "stop", "sampling_seed")
+
+class Pen(NamedTuple):
+    """Where an answer is written: piece by piece, and its end, once."""
+
+    write: Write
+    end: Callable[[], None]
 
 
 @dataclass
 class Conversation:
-    """Whom one talks with, and what was said. turns: user and assistant by turns, oldest first."""
+    """Whom one talks with, and what was said.
+
+    turns: user and assistant by turns, oldest first, as the model is shown them. said: the same since the beginning,
+    also where no model sees it. last: the newest message; last_kept: does `said` end with it and its answer? asked:
+    the number of answers, which decides the draws. name: as the model was named. base: for comparison, see base.py.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -60,6 +58,11 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
     asked: int = 0
     cut_noted: bool = False
+    name: str = ""
+    said: list[Message] = field(default_factory=list)
+    last: str | None = None
+    last_kept: bool = False
+    base: "Conversation | None" = None
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.model)  # it knows what the model has read: only what is new is read again
@@ -87,7 +90,7 @@ def open_conversation(
     settings = chosen_settings(model, options)
     loaded, tokenizer = ready_model(model)
     chosen = chosen_template(model, template, tokenizer, talking=True)
-    conversation = Conversation(loaded, tokenizer, chosen, settings, system or None)
+    conversation = Conversation(loaded, tokenizer, chosen, settings, system or None, name=model)
     check_system(conversation)
     return conversation
 
@@ -98,25 +101,82 @@ def ask(conversation: Conversation, message: str, write: Write) -> Reply:
     Raises:
         HoneError: the message has no place in the model's window or cannot be formatted; nothing is remembered then.
     """
-    c = conversation
-    ids, n_dropped = fit(c, message)
-    rule = answer_rule(c.model, c.tokenizer, c.template, c.settings, len(ids))
-    answer = Answer(c.tokenizer, [] if reads_source(c.model) else ids, rule)
-    began, interrupted = time.perf_counter(), False
+    return ask_each([conversation], message, [Pen(write, lambda: None)])[0]
+
+
+def ask_each(conversations: Sequence[Conversation], message: str, pens: Sequence[Pen]) -> list[Reply]:
+    """`ask` several at once, a token of each by turns; a pen's end is called when its answer has ended.
+
+    Raises:
+        HoneError: as `ask`, of any; then none has answered.
+    """
+    began, writing = time.perf_counter(), list(pens)  # those whose answers have not ended
     try:
-        for step in c.engine.run(Request(ids, answer, c.settings, c.asked)):
-            if step.text:
-                write(step.text)
+        prompts = [fit(c, message) for c in conversations]
+        requests = [_request(c, ids) for c, (ids, _) in zip(conversations, prompts)]
+        _write_all([c.engine.run(request) for c, request in zip(conversations, requests)], requests, pens, writing)
+    finally:
+        for pen in writing:
+            pen.end()
+    seconds = time.perf_counter() - began
+    replies = []
+    for c, request, (_, n_dropped) in zip(conversations, requests, prompts):
+        answer = request.answer
+        replies.append(Reply(answer.text, answer.ended or "interrupted", len(answer.ids), seconds, n_dropped))
+        _remember(c, message, replies[-1])
+    return replies
+
+
+def _request(conversation: Conversation, ids: list[int]) -> Request:
+    c = conversation
+    rule = answer_rule(c.model, c.tokenizer, c.template, c.settings, len(ids))
+    return Request(ids, Answer(c.tokenizer, [] if reads_source(c.model) else ids, rule), c.settings, c.asked)
+
+
+def _write_all(
+    runs: Sequence[Iterator[Step]], requests: Sequence[Request], pens: Sequence[Pen], writing: list[Pen]
+) -> None:
+    """Until all have ended, or Ctrl-C; those that have are taken out of `writing`."""
+    try:
+        for steps in zip_longest(*runs):
+            for step, request, pen in zip(steps, requests, pens):
+                if step is not None and step.text:
+                    pen.write(step.text)
+                if request.answer.ended is not None and pen in writing:
+                    writing.remove(pen)
+                    pen.end()
     except KeyboardInterrupt:
-        interrupted = True
-        if answer.ended is None:
-            write(answer.finish())
+        for request, pen in zip(requests, pens):
+            if request.answer.ended is None:
+                pen.write(request.answer.finish())
+
+
+def _remember(conversation: Conversation, message: str, reply: Reply) -> None:
+    c = conversation
     c.asked += 1
-    del c.turns[: 2 * n_dropped]
-    if c.template == "chat" and answer.text:
-        c.turns += [Message("user", message), Message("assistant", answer.text)]
-    ended = "interrupted" if interrupted else str(answer.ended)
-    return Reply(answer.text, ended, len(answer.ids), time.perf_counter() - began, n_dropped)
+    c.last, c.last_kept = message, bool(reply.text)
+    del c.turns[: 2 * reply.n_dropped]
+    if reply.text:
+        pair = [Message("user", message), Message("assistant", reply.text)]
+        c.said += pair
+        if c.template == "chat":
+            c.turns += pair
+
+
+def take_back(conversation: Conversation) -> str:
+    """Forget the last message and its answer; the message.
+
+    Raises:
+        HoneError: there is none.
+    """
+    c = conversation
+    if c.last is None:
+        raise HoneError("no message has been answered yet", fix="type one first")
+    if c.last_kept:
+        del c.said[-2:]
+        del c.turns[-2:]
+        c.last_kept = False
+    return c.last
 
 
 def fit(conversation: Conversation, message: str) -> tuple[list[int], int]:
@@ -161,131 +221,15 @@ def check_system(conversation: Conversation) -> None:
     prompt_ids(_prompt(c, "x", len(c.turns) // 2), c.template, c.tokenizer)
 
 
-def introduction(conversation: Conversation) -> str:
-    """What to know before the first message."""
-    if conversation.template == "chat":
-        return "the model sees the whole conversation; /help for the commands, quit to leave"
-    return (
-        f"template {conversation.template}: the model knows no turns, each message is a prompt of its own; "
-        "/help for the commands, quit to leave"
-    )
-
-
-def talk(
-    conversation: Conversation, *, read: Callable[[], str | None], write: Write, note: Write, watched: bool
-) -> None:
-    """Read, answer, read, until /exit, the end of the input, or Ctrl-C twice at the prompt.
-
-    Args:
-        read: the next line without its line break, None at the end. It may raise KeyboardInterrupt, and HoneError for
-            a line that cannot be used. write: takes the answers, piece by piece. note: takes all else, line by line.
-        watched: a person sits there: tell the speed of each answer, and say good-bye.
-    """
-    note(introduction(conversation))
-    interrupts = 0
-    while interrupts < 2:
-        try:
-            line = read()
-            if line is None or not _handle(conversation, line, write, note, watched):
-                break
-            interrupts = 0
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts == 1:
-                note("\n(Ctrl-C once more, Ctrl-D or /exit leaves)")
-        except _Stopped:
-            interrupts = 1
-        except HoneError as error:
-            note(f"error: {error}")
-    if watched:
-        note("\nbye" if interrupts or line is None else "bye")
-
-
-class _Stopped(Exception):
-    """An answer was interrupted: one more Ctrl-C, at the prompt, leaves."""
-
-
-def _handle(conversation: Conversation, line: str, write: Write, note: Write, watched: bool) -> bool:
-    """Obey or answer one line; False to leave."""
-    if line.strip().lower() in GOODBYE:
-        return False
-    if command := re.fullmatch(r"\s*/([A-Za-z]*)(?:\s+(.*))?", line, re.DOTALL):
-        return _obey(conversation, command[1].lower(), (command[2] or "").strip(), note)
-    if not line.strip():
-        if watched:
-            note("nothing to answer: type a message, or /help")
-        return True
-    try:
-        reply = ask(conversation, line, write)
-    finally:
-        write("\n")
-    if reply.n_dropped and not conversation.cut_noted:
-        conversation.cut_noted = True
-        note("(the conversation is longer than the model's window: the oldest turns are left out from here on)")
-    if watched:
-        note(_remark(reply))
-    if reply.ended == "interrupted":
-        raise _Stopped
-    return True
-
-
-def _remark(reply: Reply) -> str:
-    """'[42 tokens, 93.1 tokens/s]', and what one should know of how the answer ended."""
-    speed = f"{reply.n_tokens} tokens, {reply.n_tokens / max(reply.seconds, 1e-9):.1f} tokens/s"
-    if reply.ended == "interrupted":
-        return f"[{speed}; stopped]"
-    if reply.ended == "length":
-        return f"[{speed}; cut off at its longest: /set max_new_tokens=…]"
-    return f"[{speed}]" if reply.text else f"[{speed}; the model had nothing to say]"
-
-
-def _obey(conversation: Conversation, command: str, argument: str, note: Write) -> bool:
-    """One command; False to leave."""
-    c = conversation
-    match command:
-        case "exit":
-            return False
-        case "help":
-            note(HELP)
-        case "clear":
-            c.turns, c.cut_noted = [], False
-            note("(forgotten)")
-        case "system":
-            before, c.system = c.system, argument or None
-            try:
-                check_system(c)
-            except HoneError:
-                c.system = before
-                raise
-            note("(system message set)" if c.system else "(no system message)")
-        case "set" if not argument:
-            note("\n".join(f"{name}={json.dumps(getattr(c.settings, name))}" for name in SETTINGS))
-        case "set":
-            c.settings = changed(c.settings, argument)
-        case _:
-            near = difflib.get_close_matches(command, COMMANDS, n=1)
-            fix = f"did you mean /{near[0]}?" if near else f"there are /{', /'.join(COMMANDS)}"
-            raise HoneError(f"unknown command /{command}", fix=fix)
-    return True
-
-
-def changed(settings: GenerateSection, assignment: str) -> GenerateSection:
-    """Settings with one changed, as `temperature=0.8` says.
+def set_system(conversation: Conversation, system: str | None) -> None:
+    """Change the system message, or remove it.
 
     Raises:
-        HoneError: no such setting, or a value out of its bounds.
+        HoneError: as `check_system`; the one before stays.
     """
-    name, equals, value = (part.strip() for part in assignment.partition("="))
-    name = {"seed": "sampling_seed"}.get(name, name)
-    if not equals:
-        raise HoneError(f"'{assignment}' changes nothing", fix="write /set temperature=0.8")
-    if name not in SETTINGS:
-        near = difflib.get_close_matches(name, SETTINGS, n=1)
-        fix = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(SETTINGS)}"
-        raise HoneError(f"no setting '{name}'", fix=fix)
-    if name == "stop" and not value.startswith("["):
-        value = json.dumps([value] if value else [])
+    before, conversation.system = conversation.system, system
     try:
-        return load_config({"generate": settings.model_dump()}, [f"{name}={value}"]).generate
-    except HoneError as error:
-        raise HoneError(error.what, fix=error.fix) from None
+        check_system(conversation)
+    except HoneError:
+        conversation.system = before
+        raise
