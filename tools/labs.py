@@ -118,9 +118,11 @@ def plain(number: str) -> str:
 def run(command: str, folder: Path) -> tuple[list[str], int]:
     """The lines a command prints in a folder, without the folder's own path and without empty ones, and its exit code.
 
-    `hone …` runs in this process, which has its libraries loaded; what is piped on goes to the shell.
+    `hone …` runs in this process, which has its libraries loaded; what is piped on goes to the shell. `hone … < FILE`
+    reads the file.
     """
     first, _, rest = command.partition(" | ")
+    first, _, given = first.partition(" < ")
     if not first.startswith("hone "):
         done = _shell(command, folder, "")
         return _lines(done.stdout + done.stderr, folder), done.returncode
@@ -128,7 +130,8 @@ def run(command: str, folder: Path) -> tuple[list[str], int]:
 
     from hone.cli import app
 
-    result = CliRunner().invoke(app, shlex.split(first)[1:])
+    text = (folder / given).read_text(encoding="utf-8") if given else None
+    result = CliRunner().invoke(app, shlex.split(first)[1:], input=text)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     text = result.output if not rest else _shell(rest, folder, result.output).stdout

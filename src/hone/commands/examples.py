@@ -61,7 +61,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "chat": [
         ("hone chat hone-base", "talk; quit, /exit or Ctrl-D leaves"),
-        ("hone chat runs/my --temperature 0.7", "answers that vary"),
+        ("hone chat runs/my --temperature 0.7", "answers that vary; /compare asks the base beside it"),
     ],
     "predict": [
         ("hone predict runs/my --text 'I loved it'", "class and probability"),
