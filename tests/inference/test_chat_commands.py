@@ -14,7 +14,7 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.records import Message
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.inference.base import without_adapter
+from hone.inference.base import base_conversation, without_adapter
 from hone.inference.chat import Conversation, Pen, ask, open_conversation
 from hone.inference.chat_files import load, save
 
@@ -231,7 +231,7 @@ def test_a_base_that_is_not_there_or_not_another_is_said(runs: Path, base_folder
         assert "write /compare TEXT" in screen.said
         return screen.said
 
-    assert said(runs / "none").count("give the same scores: the training changed nothing") == 2
+    assert said(runs / "none").count("have the same weights: the training changed nothing") == 2
     assert said(base_folder).count("there is no run to compare") == 2
     moved = tmp_path / "full"
     shutil.copytree(runs / "full", moved)
@@ -262,3 +262,13 @@ def test_ctrl_c_stops_what_is_being_written(
     monkeypatch.setattr(screen, "pen", lambda: Pen(write, lambda: write("\n")))
     screen.talk(conversation)
     assert screen.said.count("; stopped]") == stopped and screen.notes[-1] == "\nbye", screen.notes
+
+
+@pytest.mark.slow
+def test_an_adapter_that_adds_nothing_is_known(runs: Path) -> None:
+    conversation = open_conversation(str(runs / "lora"), {})
+    for name, weight in conversation.model.named_parameters():
+        if ".lora_B." in name:
+            weight.data.zero_()
+    with pytest.raises(HoneError, match="have the same weights"):
+        base_conversation(conversation, print)

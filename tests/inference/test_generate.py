@@ -369,7 +369,7 @@ def test_a_stream_shows_the_text_of_the_answer(
 ) -> None:
     command = ["generate", model_folder, "-p", PROMPTS[2], "--max-new-tokens", "30", *options]
     written: list[str] = []
-    monkeypatch.setattr("hone.inference.terminal.piece_writer", lambda clean: written.append)
+    monkeypatch.setattr("hone.inference.terminal.piece_writer", lambda: written.append)
     plain = invoke(*command).stdout
     assert invoke(*command, "--stream").exit_code == 0
     assert "".join(written) == plain and len(written) > 10, "in pieces"

@@ -129,11 +129,10 @@ def _prompt_text(prompt: str | None) -> str:
 
 def _show_pieces(model: str, prompt: str, template: str | None, sampling: "SamplingOptions") -> None:
     """Ctrl-C leaves what has come, in a line of its own."""
-    from hone.errors import printable
     from hone.inference.generate import pieces
     from hone.inference.terminal import piece_writer
 
-    write = piece_writer(printable)
+    write = piece_writer()
     try:
         for piece in pieces(model, prompt, template, sampling):
             write(piece)

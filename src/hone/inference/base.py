@@ -7,23 +7,19 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel
 
 from hone.config.load import load_config
-from hone.config.sections.generate import GenerateSection
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
 from hone.inference.chat import Conversation, Write
-from hone.inference.engine import Request
 from hone.inference.generate import trained_template
-from hone.inference.stream import Answer, AnswerRule
 from hone.models.load import kind_of, load_model
 from hone.models.source import ADAPTER, base_of, check_source
 from hone.runs import RESOLVED
-
-PROBE_TOKENS, PROBE_TOP = 4, 20
 
 
 def base_conversation(conversation: Conversation, note: Write) -> Conversation:
@@ -37,21 +33,25 @@ def base_conversation(conversation: Conversation, note: Write) -> Conversation:
     c = conversation
     if c.base is None:
         name, model = _loaded(c, note)
-        base = Conversation(model, c.tokenizer, c.template, c.settings, name=name)
-        if _scores(base) == _scores(c):
-            what = f"the base {name} and the tuned model give the same scores: the training changed nothing"
+        if same_weights(model, c.model):
+            what = f"the base {name} and the tuned model have the same weights: the training changed nothing"
             raise HoneError(what, where=c.name, fix=f"look at the losses: hone report {c.name}")
-        c.base = base
+        c.base = Conversation(model, c.tokenizer, c.template, c.settings, name=name)
     c.base.settings, c.base.system, c.base.asked, c.base.turns = c.settings, c.system, c.asked, list(c.turns)
     return c.base
 
 
-def _scores(c: Conversation) -> list[Any]:
-    """What the model says to a probe: its tokens, with the likeliest ones and their log-probabilities."""
-    ids = c.tokenizer.encode("def add(a, b):", add_special_tokens=False)
-    answer = Answer(c.tokenizer, [], AnswerRule(frozenset(), [], room=PROBE_TOKENS))
-    request = Request(ids, answer, GenerateSection(), logprobs=PROBE_TOP)
-    return [(step.token, step.top) for step in c.engine.run(request)]
+def same_weights(base: PreTrainedModel, tuned: PreTrainedModel) -> bool:
+    """Are all weights equal to the last bit; of a LoRA adapter, does it add nothing?
+
+    Not the scores: two engines may round differently.
+    """
+    if any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in tuned.modules()):
+        added = [weight for name, weight in tuned.named_parameters() if ".lora_A." not in name]
+        kept = {id(weight) for weight in base.parameters()}
+        return not any(bool(weight.any()) for weight in added if id(weight) not in kept)
+    own = dict(tuned.named_parameters())
+    return all(name in own and torch.equal(weight, own[name]) for name, weight in base.named_parameters())
 
 
 def _loaded(c: Conversation, note: Write) -> tuple[str, PreTrainedModel]:

@@ -104,7 +104,7 @@ def _handle(conversation: Conversation, line: str, shown: _Shown) -> bool:
     if line.strip().lower() in GOODBYE:
         return False
     command = re.fullmatch(r"\s*/([A-Za-z]*)(?:\s+(.*))?", line, re.DOTALL)
-    if command and ("\n" not in line.strip() or command[1].lower() in TAKES_LINES):
+    if command and ("\n" not in line or command[1].lower() in TAKES_LINES):
         return _obey(conversation, command[1].lower(), (command[2] or "").strip(), shown)
     if line.strip():
         _answer(conversation, line, shown)
