@@ -47,6 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2": {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, "num_attention_heads": 8,
               "num_key_value_heads": 2, "max_position_embeddings": 512},
 }  # fmt: skip
+DEFAULT = (*SHAPES, "hone-base")
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 RULES: dict[str, Any] = {
     "gpt2": pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -99,16 +100,22 @@ def row(name: str, found: Checked, n_bytes: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def round_trips(runs: list[str], n_hostile: int) -> Iterator[str]:
-    """A line of the table for each model and kind; what is refused is said in its place."""
-    for name in [*SHAPES, "hone-base", *runs]:
+def round_trips(names: list[str], n_hostile: int) -> Iterator[str]:
+    """A line of the table for each model and kind; what is refused is said in its place.
+
+    Args:
+        names: of architectures, for random models; of models and runs.
+    """
+    for name in names:
         if name in SHAPES:
             model, tokenizer = random_model(name)
             items = document_items(tokenizer)
         else:
             tokenizer = load_tokenizer(name)
             model = summed(load_whole(name, tokenizer, None)).eval()
-            items = comparison_items(name, tokenizer, 512, 4_096)[0] if name in runs else document_items(tokenizer)
+            items = (
+                comparison_items(name, tokenizer, 512, 4_096)[0] if Path(name).is_dir() else document_items(tokenizer)
+            )
         vocabulary = describe(tokenizer, model.get_input_embeddings().weight.shape[0])
         for kind in TYPES:
             with tempfile.TemporaryDirectory() as folder:
@@ -163,6 +170,7 @@ def through_llama(run: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", action="append", default=[], help="a run of yours, too (may be repeated)")
+    parser.add_argument("--only", nargs="+", choices=list(DEFAULT), default=list(DEFAULT), help="which of our own")
     parser.add_argument("--tasks", metavar="RUN", help="only the unit tests of this run, through llama.cpp")
     parser.add_argument("--hostile", type=int, default=3_200, help="how many hostile texts")
     given = parser.parse_args()
@@ -176,7 +184,7 @@ def main() -> None:
     print(HEAD)
     print("| " + " | ".join(["---"] * HEAD.count(" | ")) + " | --- |")
     refused = 0
-    for line in round_trips(given.run, given.hostile):
+    for line in round_trips([*given.only, *given.run], given.hostile):
         refused += "REFUSED" in line
         print(line, flush=True)
     sys.exit(3 if refused else 0)

@@ -1,6 +1,8 @@
 """GGUF files: read back they are the model that was written, by transformers and, where it is there, by llama.cpp."""
 
 import json
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -280,6 +282,17 @@ def test_another_word_rule_is_caught_by_the_ids(tmp_path: Path, tiny_model: Any)
     path.write_bytes(path.read_bytes().replace(b"gpt-2", b"qwen2"))
     with pytest.raises(HoneError, match=r"llama.cpp cuts .* differently: at token"):
         check(path, "f32", model, tokenizer)
+
+
+@with_llama
+@pytest.mark.slow
+def test_the_benchmark_prints_its_table() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "benchmarks/gguf_round_trip.py", "--only", "llama", "--hostile", "150"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["f32", "f16", "bf16", "q8_0"] and {row[2] for row in rows} == {"162 of 162"}
 
 
 @with_llama
