@@ -68,7 +68,10 @@ class Run:
     def status(self) -> dict[str, Any]:
         """What status.json says; {"status": "unknown"} where there is none."""
         path = self.folder / STATUS
-        return read_sealed(path, required=False) if path.is_file() else {"status": "unknown"}
+        found = read_sealed(path, required=False) if path.is_file() else {"status": "unknown"}
+        if "status" not in found:
+            raise HoneError("says nothing of a run: the file is damaged", where=str(path))
+        return found
 
     @property
     def env(self) -> dict[str, Any]:

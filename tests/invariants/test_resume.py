@@ -23,6 +23,7 @@ import hone.training.saving as saving
 import hone.training.train as story
 from hone.errors import HoneError
 from hone.files import read_sealed
+from hone.report.build import write_report
 from hone.runs import COMPLETE, Run, checkpoint_problems, open_run
 from hone.training.checkpoint import saved_problems
 
@@ -227,6 +228,16 @@ def test_a_run_whose_files_were_moved_goes_on_as_soon_as_its_config_says_where(r
         hone.train(hone.load_config(config))
     resolved.write_text(here, encoding="utf-8")
     assert hone.train(hone.load_config(config)).status["status"] == "finished"
+
+
+def test_another_sealed_file_in_the_place_of_the_status_is_named(resumable: tuple[Run, Config]) -> None:
+    """Its seal is right, and it says nothing of a run."""
+    folder = resumable[0].folder
+    shutil.copyfile(folder / "checkpoint-4" / COMPLETE, folder / "status.json")
+    with pytest.raises(HoneError, match=r"status.json: says nothing of a run"):
+        _ = resumable[0].status
+    write_report(folder)
+    assert "status.json: says nothing of a run" in (folder / "report.md").read_text(encoding="utf-8")
 
 
 def flip(path: Path) -> None:
