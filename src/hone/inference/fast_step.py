@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hone.accelerations.equivalence import TOLERANCE
+from hone.inference.native import attention
 from hone.inference.weights import Weights
 from hone.models.inspect import unwrapped
 
@@ -53,14 +54,15 @@ def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
     """Scores (wanted, V) of the tokens after those wanted; keys and values are written into `kept`."""
     w, device = weights, weights.device
     positions = torch.tensor(plan.positions, device=device)
-    x = F.embedding(torch.tensor(plan.ids, device=device), w.embed)
+    x = F.embedding(torch.tensor(plan.ids, device=device), w.embed).to(w.dtype)
     turns = None
     if w.positions is not None:
-        x = x + F.embedding(positions, w.positions)
+        x = x + F.embedding(positions, w.positions)  # of a type with fewer digits, or the same
     if w.turns is not None:
         turns = w.turns[positions][:, :, None]  # (N, 2, 1, D)
     length = kept.shape[2]
     places = torch.tensor([slot * length + p for slot, p in zip(plan.slots, plan.positions)], device=device)
+    lengths = torch.tensor(plan.lengths)
     masks = _masks(plan, device, w.dtype)
     for layer, memory in zip(w.layers, kept):
         q, k, v = _heads(w, layer.heads, layer.norm_before_attention(x), turns)
@@ -70,7 +72,7 @@ def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
         else:
             both[:, 0].index_copy_(0, places, k)
             both[:, 1].index_copy_(0, places, v)
-        x = x + layer.attention_out(_attention(w, q, memory, plan, masks))
+        x = x + layer.attention_out(_attention(w, q, memory, plan, lengths, masks))
         x = x + layer.mlp(layer.norm_before_mlp(x))
     if len(plan.wanted) < len(x):
         x = x[plan.wanted]
@@ -93,7 +95,7 @@ def agrees(weights: Weights, model: PreTrainedModel, prompt: Sequence[int]) -> b
         found.append(scores(w, kept, reading))
     found.append(scores(w, kept, Plan(ids[n:], [n], [0], [n + 1], [], [0])))
     difference = (torch.cat(found).float() - plain).abs().max() / plain.std().clamp(min=1e-6)
-    return bool(plain.isnan().any()) or float(difference) <= TOLERANCE[w.dtype]
+    return bool(plain.isnan().any()) or float(difference) <= TOLERANCE[model.dtype]
 
 
 def _heads(w: Weights, heads: Any, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -135,15 +137,14 @@ def _masks(plan: Plan, device: torch.device, dtype: torch.dtype) -> list[Tensor 
     return masks
 
 
-def _attention(w: Weights, q: Tensor, memory: Tensor, plan: Plan, masks: list[Tensor | None]) -> Tensor:
+def _attention(
+    w: Weights, q: Tensor, memory: Tensor, plan: Plan, lengths: Tensor, masks: list[Tensor | None]
+) -> Tensor:
     """What each token (N, H, D) finds in its slot of memory (slots, length, 2, K, D): (N, H * D)."""
     found = []
-    grown = len(plan.lengths)
-    if grown:
-        k, v = memory[:grown, : max(plan.lengths)].permute(2, 0, 3, 1, 4)  # (B, K, T, D) each
-        grouped = q[:grown].view(grown, w.n_kept, -1, w.head_dim)  # the queries that share keys, as rows of one
-        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=masks[0], scale=w.scale)
-        found.append(out.reshape(grown, -1))
+    if grown := len(plan.lengths):
+        out = attention(q[:grown], memory, lengths, w.scale)
+        found.append(_plain_attention(w, q[:grown], memory, plan, masks[0]) if out is None else out)
     for stretch, mask in zip(plan.stretches, masks[1:]):
         k, v = memory[stretch.slot, : stretch.past + stretch.n].permute(1, 2, 0, 3)[:, None]
         out = F.scaled_dot_product_attention(
@@ -157,3 +158,11 @@ def _attention(w: Weights, q: Tensor, memory: Tensor, plan: Plan, masks: list[Te
         )
         found.append(out[0].transpose(0, 1).reshape(stretch.n, -1))
     return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _plain_attention(w: Weights, q: Tensor, memory: Tensor, plan: Plan, mask: Tensor | None) -> Tensor:
+    """Of the rows that grow, one token each."""
+    k, v = memory[: len(q), : max(plan.lengths)].permute(2, 0, 3, 1, 4)  # (B, K, T, D) each
+    grouped = q.view(len(q), w.n_kept, -1, w.head_dim)  # the queries that share keys, as rows of one
+    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=w.scale)
+    return out.reshape(len(q), -1)

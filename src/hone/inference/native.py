@@ -1,7 +1,8 @@
-"""Products of a few rows by a kernel of our own, compiled where a C compiler is there; PyTorch's product elsewhere.
+"""Products of a few rows by a kernel of our own, compiled where a C compiler is there; PyTorch's own elsewhere.
 
 PyTorch's product of one row reads weights at half the speed of memory. The kernel (`linear.c`) is compiled once for a
-machine, in about a second, and kept in the cache.
+machine, in about a second, and kept in the cache. Weights in bfloat16 are read as they are and computed in float32:
+half the memory to read, and answers that do not depend on how a batch is rounded.
 
 >>> product = product_of(weight, bias)                                                     # doctest: +SKIP
 >>> product(x)                                                  # as F.linear(x, weight, bias) # doctest: +SKIP
@@ -30,67 +31,90 @@ from hone.cache import cache_root
 log = logging.getLogger("hone")
 SOURCE = Path(__file__).with_name("linear.c")
 FEW_ROWS = 32  # beyond these PyTorch's product, which is made for many, is as fast
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # as linear.c knows them
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-std=gnu11"]
 
 
 def product_of(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x -> F.linear(x, weight, bias), by the kernel where it can be."""
-    plain = functools.partial(_plain, weight, bias)
+    """x -> F.linear(x, weight, bias), by the kernel where it can be: then x and the result are float32."""
     columns = not weight.is_contiguous()
     whole = (weight.t() if columns else weight).is_contiguous()
-    fits = whole and weight.device.type == "cpu" and weight.dtype == torch.float32
-    if not fits or (kernel := _kernel()) is None:
-        return plain
-    return functools.partial(_native, kernel, plain, weight, bias, columns)
+    if not (whole and computes(weight)):
+        return functools.partial(_plain, weight, bias)
+    bias = None if bias is None else bias.float()
+    return functools.partial(_native, _library(weight.dtype).linear, weight, bias, columns)
+
+
+def computes(weight: Tensor) -> bool:
+    """Is there a kernel for such weights?"""
+    known = weight.device.type == "cpu" and weight.dtype in NAMES
+    return known and _library(weight.dtype) is not None
 
 
 def _plain(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _native(
-    kernel: Any, plain: Callable[[Tensor], Tensor], weight: Tensor, bias: Tensor | None, columns: bool, x: Tensor
-) -> Tensor:
+def _native(kernel: Any, weight: Tensor, bias: Tensor | None, columns: bool, x: Tensor) -> Tensor:
     n, (n_out, n_in) = len(x), weight.shape
-    if n > FEW_ROWS:
-        return plain(x)
+    if n > FEW_ROWS and weight.dtype == torch.float32:
+        return F.linear(x, weight, bias)
     x, y = x.contiguous(), torch.empty((n, n_out))
     at = None if bias is None else bias.data_ptr()
     kernel(x.data_ptr(), weight.data_ptr(), at, y.data_ptr(), n, n_in, n_out, columns, torch.get_num_threads())
     return y
 
 
+def attention(q: Tensor, memory: Tensor, lengths: Tensor, scale: float) -> Tensor | None:
+    """What one token a row finds, (B, H * D): q (B, H, D) over slots 0, 1, … of memory (slots, room, 2, K, D).
+
+    None where the kernel cannot: the caller computes it then.
+    """
+    (rows, heads, dim), (_, room, _, kept, _) = q.shape, memory.shape
+    if memory.dtype != torch.float32 or dim % 16 or not computes(memory):
+        return None
+    if q.stride(2) != 1 or q.stride(1) != dim:
+        q = q.contiguous()
+    y = torch.empty((rows, heads * dim))
+    _library(torch.float32).attend(
+        q.data_ptr(), q.stride(0), memory.data_ptr(), lengths.data_ptr(), y.data_ptr(),
+        rows, kept, heads // kept, dim, room, scale, torch.get_num_threads(),
+    )  # fmt: skip
+    return y
+
+
 @functools.cache
-def _kernel() -> Any:
-    """The compiled function, None where it cannot be had."""
+def _library(dtype: torch.dtype) -> Any:
+    """The compiled functions for weights of this type, None where they cannot be had."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if sys.platform != "linux" or compiler is None or os.environ.get("HONE_NATIVE") == "0":
         return None
     try:
-        kernel = ctypes.CDLL(str(_compiled(compiler))).linear
+        library = ctypes.CDLL(str(_compiled(compiler, NAMES[dtype])))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("decoding without the compiled kernel: %s", error)
         return None
-    pointer = ctypes.c_void_p
-    kernel.argtypes = [*[pointer] * 4, *[ctypes.c_long] * 3, ctypes.c_int, ctypes.c_int]
-    kernel.restype = None
-    return kernel
+    pointer, number = ctypes.c_void_p, ctypes.c_long
+    library.linear.argtypes = [*[pointer] * 4, *[number] * 3, ctypes.c_int, ctypes.c_int]
+    library.attend.argtypes = [pointer, number, *[pointer] * 3, *[number] * 5, ctypes.c_float, ctypes.c_int]
+    library.linear.restype = library.attend.restype = None
+    return library
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: str, name: str) -> Path:
     """The library made from SOURCE for this machine, from the cache or new.
 
     It is linked with the OpenMP that PyTorch has loaded: two of them would have two sets of threads.
     """
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]
-    identity = [SOURCE.read_text(), compiler, _processor(), str(openmp), torch.__version__, *FLAGS]
+    identity = [SOURCE.read_text(), compiler, _processor(), str(openmp), torch.__version__, name, *FLAGS]
     path = cache_root() / "native" / f"linear-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made, library = Path(folder) / "linear.o", Path(folder) / "linear.so"
-        _run([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(made)])
+        _run([compiler, *FLAGS, f"-D{name}", "-c", str(SOURCE), "-o", str(made)])
         _run([compiler, "-shared", str(made), *(map(str, openmp) if openmp else ["-fopenmp"]), "-o", str(library)])
         library.replace(path)
     return path

@@ -165,7 +165,7 @@ class Slots:
     def _make_room(self, row: "Row", waiting: "deque[Row]") -> bool:
         """Longer slots, for this row and if they fit for all that wait; False while too many are there."""
         w = self._weights
-        token = 2 * len(w.layers) * w.n_kept * w.head_dim * w.embed.element_size()
+        token = 2 * len(w.layers) * w.n_kept * w.head_dim * w.dtype.itemsize
         enough = self._cache_bytes // (token * self._max_rows)
         length = max(row.length, min(enough, max(other.length for other in waiting)))
         length = min(-(-length // ROUNDED) * ROUNDED, max(w.window, length))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hone.inference.native import product_of
+from hone.inference.native import computes, product_of
 from hone.models.inspect import unwrapped
 
 Map = Callable[[Tensor], Tensor]
@@ -67,7 +67,8 @@ class Weights:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embed.dtype
+        """Of what is computed: float32 where the kernel reads bfloat16."""
+        return torch.float32 if computes(self.embed) else self.embed.dtype
 
     @property
     def device(self) -> torch.device:
@@ -144,7 +145,7 @@ def _llama(model: Any) -> Weights:
     return Weights(
         embed=_table(body.embed_tokens),
         positions=None,
-        turns=_turns(body.rotary_emb, config.max_position_embeddings, model.dtype),
+        turns=_turns(body.rotary_emb, config.max_position_embeddings, _computed(body.embed_tokens.weight).dtype),
         layers=tuple(layers),
         norm=_norm(body.norm),
         head=_linear(model.lm_head),
@@ -199,11 +200,16 @@ def _table(module: Any) -> Tensor:
     return module.weight.detach()
 
 
+def _computed(weight: Tensor) -> Tensor:
+    """In the type that is computed in; only norms and adapters are so copied, and they are small."""
+    return weight.detach().float() if computes(weight) else weight.detach()
+
+
 def _norm(module: Any) -> Map:
     module = _chosen(module)
-    weight = module.weight.detach()
+    weight = _computed(module.weight)
     if type(module) is nn.LayerNorm:
-        bias = None if module.bias is None else module.bias.detach()
+        bias = None if module.bias is None else _computed(module.bias)
         return partial(_layer_norm, weight, bias, module.eps)
     if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm"):
         return partial(_rms_norm, weight, module.variance_epsilon)
@@ -255,5 +261,5 @@ def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
         down, up = module.lora_A[name], module.lora_B[name]
         if module.use_dora.get(name) or getattr(module, "lora_variant", {}).get(name) or up.bias is not None:
             raise Unsuitable("an adapter that is more than two products")
-        found.append((down.weight.detach(), (up.weight.detach() * module.scaling[name]).t()))
+        found.append((_computed(down.weight), (_computed(up.weight) * module.scaling[name]).t()))
     return found
