@@ -73,8 +73,12 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=48, help="tokens of an answer")
     parser.add_argument("--minutes", type=float, default=5.0, help="of load while memory is read")
     parser.add_argument("--bad", type=int, default=100, help="clients of each bad kind")
-    parser.add_argument("--peer", help="another server's command with {port}: its throughput beside ours")
+    parser.add_argument("--peer", help="another server's command with {port}: its throughput beside ours, and no more")
+    parser.add_argument("--peer-model", help="what the peer calls the model [the run's path]")
     options = parser.parse_args()
+    if options.peer:
+        beside(options)
+        return
     with hone_serve(options.run) as port:
         models = {one["id"]: one for one in get(port, "/v1/models")["data"]}
         wanted = with_texts(cases(), {name: one["folder"] for name, one in models.items()}, options.new, models)
@@ -82,8 +86,6 @@ def main() -> None:
         wrong = crowd(port, wanted, prints, options)
         wrong += over_time(port, wanted, options)
         wrong += bad_clients(port, wanted[0], options)
-    if options.peer:
-        beside(options)
     print("nothing lost, nothing mixed up" if not wrong else f"wrong: {wrong}")
     raise SystemExit(bool(wrong))
 
@@ -363,7 +365,7 @@ def beside(options: argparse.Namespace) -> None:
         try:
             with hone_serve(options.run) as ours:
                 wait_until(lambda: get(port, "/health"))
-                sides = {"hone": (ours, "tuned"), "peer": (port, str(Path(options.run).resolve()))}
+                sides = {"hone": (ours, "tuned"), "peer": (port, options.peer_model or str(Path(options.run).resolve()))}
                 for turn in range(4):
                     for name, (where, model) in sides.items():
                         rate = rate_of(where, model, options)
