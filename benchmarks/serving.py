@@ -365,7 +365,8 @@ def beside(options: argparse.Namespace) -> None:
         try:
             with hone_serve(options.run) as ours:
                 wait_until(lambda: get(port, "/health"))
-                sides = {"hone": (ours, "tuned"), "peer": (port, options.peer_model or str(Path(options.run).resolve()))}
+                theirs = options.peer_model or str(Path(options.run).resolve())
+                sides = {"hone": (ours, "tuned"), "peer": (port, theirs)}
                 for turn in range(4):
                     for name, (where, model) in sides.items():
                         rate = rate_of(where, model, options)

@@ -47,6 +47,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.process: Any = None  # of a server in a thread
 
     def raw(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -136,7 +137,7 @@ def serving(
     client = Client(listener.getsockname()[1])
     try:
         until(lambda: process.started)
-        client.server = server  # type: ignore[attr-defined]
+        client.process = process
         yield client
     finally:
         process.should_exit = True

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Client
+from serving import Client, serving, until
 from typer.testing import CliRunner
 
 from conftest import SIGNALS
@@ -43,7 +43,7 @@ def process(*arguments: Any) -> Iterator[tuple[Client, subprocess.Popen[str], li
         reader.start()
         client = Client(int(address[1]))
         ends = time.monotonic() + 60
-        while not said[-1].startswith("for many users") and time.monotonic() < ends:
+        while not said[-1].startswith("or: hone export") and time.monotonic() < ends:
             time.sleep(0.02)
         yield client, found, said
     finally:
@@ -70,37 +70,40 @@ def rest(one: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-@SIGNALS
-@pytest.mark.slow
+def ask_after_the_signal(waiting: socket.socket) -> bytes:
+    body = b'{"model": "tuned", "prompt": "x"}'
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    waiting.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return rest(waiting)
+
+
 def test_the_first_signal_drains(chat_run: Path) -> None:
-    with process(chat_run) as (client, server, said):
+    with serving(chat_run) as client:
+        process = client.process
         waiting = socket.create_connection(("127.0.0.1", client.port), timeout=60)
         one = ask_slowly(client)
-        server.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        body = b'{"model": "tuned", "prompt": "x"}'
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        waiting.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        refused = rest(waiting)
+        process.handle_exit(signal.SIGTERM, None)
+        until(lambda: process.served.closing)
+        refused = ask_after_the_signal(waiting)
         assert b"503" in refused.split(b"\r\n")[0] and b"shutting_down" in refused
         assert b"data: [DONE]" in rest(one), "what was begun is answered to its end"
-        assert server.wait(30) == 0
-    text = "".join(said)
-    assert "finishing 1 request" in text and f"vllm serve {chat_run}" in text
-    assert re.search(r"  base +hone-[0-9a-f]{16}  .*template chat, context 256\n", text)
+        until(lambda: process.should_exit)
+        assert not process.force_exit and not process.left_unfinished
 
 
 @SIGNALS
 @pytest.mark.slow
 def test_the_second_signal_ends_at_once(chat_run: Path) -> None:
-    with process(chat_run) as (client, server, _):
+    with process(chat_run) as (client, server, said):
         one = ask_slowly(client)
+        server.send_signal(signal.SIGTERM)
+        until(lambda: "finishing 1 request" in "".join(said))
         server.send_signal(signal.SIGINT)
-        time.sleep(0.2)
-        began = time.monotonic()
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 130 and time.monotonic() - began < 10
+        assert server.wait(30) == 130
         assert b"[DONE]" not in rest(one)
+    text = "".join(said)
+    assert f"vllm serve {chat_run}" in text
+    assert re.search(r"  base +hone-[0-9a-f]{16}  .*template chat, context 256\n", text)
 
 
 @pytest.mark.parametrize(

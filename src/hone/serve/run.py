@@ -3,9 +3,9 @@
 >>> serve(served_models("runs/my", [], {}, None), Place("127.0.0.1", 8000, allowed), Limits())   # doctest: +SKIP
 """
 
-import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,6 @@ from hone.serve.models import Served
 from hone.serve.place import Place
 
 DRAIN_S = 60.0
-POLL_S = 0.05
 
 
 def serve(
@@ -72,16 +71,16 @@ class Process(uvicorn.Server):
             self.left_unfinished = self.served.worker.n_jobs > 0
             self.should_exit = self.force_exit = True
             return
+        self._drained_by = time.monotonic() + DRAIN_S
         self.served.closing = True
         if n := self.served.worker.n_jobs:
             self._say(f"finishing {n} requests, at most {DRAIN_S:.0f} s; another signal ends at once")
-        self._drainer = asyncio.get_running_loop().create_task(self._drain())
 
-    async def _drain(self) -> None:
-        ends = asyncio.get_running_loop().time() + DRAIN_S
-        while self.served.worker.n_jobs and asyncio.get_running_loop().time() < ends:
-            await asyncio.sleep(POLL_S)
-        self.should_exit = True
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: closing, it ends once all answers have."""
+        if self.served.closing and (not self.served.worker.n_jobs or time.monotonic() > self._drained_by):
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def start_lines(models: Sequence[Served], address: str) -> list[str]:
@@ -94,16 +93,18 @@ def start_lines(models: Sequence[Served], address: str) -> list[str]:
         lines.append(f"  {one.name:{width}}  {one.fingerprint}  {one.folder}, template {one.template}{window}{also}")
     if len(models) > 1:
         lines.append("probe: they give different scores")
-    return [*lines, f"for many users at once: {traffic_line(models[-1])}"]
+    return [*lines, *traffic_lines(models[-1])]
 
 
-def traffic_line(served: Served) -> str:
-    """The command with which vLLM serves this model.
-
-    A program for many users reads the same folder; a GGUF file for llama.cpp comes from `hone export`.
-    """
+def traffic_lines(served: Served) -> list[str]:
+    """The commands with which vLLM and llama.cpp serve this model to many users."""
     folder = Path(served.folder)
+    vllm = f"vllm serve {served.folder} --served-model-name {served.name}"
     if served.adapter:
-        base = base_of(folder)
-        return f"vllm serve {base} --enable-lora --lora-modules {served.name}={folder}"
-    return f"vllm serve {served.folder} --served-model-name {served.name}"
+        vllm = f"vllm serve {base_of(folder)} --enable-lora --lora-modules {served.name}={folder}"
+    lines = [f"for many users at once: {vllm}"]
+    if folder.is_dir():
+        name = folder.resolve().name
+        file = folder.parent / f"{name}-gguf" / f"{name}-f16.gguf"
+        lines.append(f"or: hone export {folder} --to gguf && llama-server --jinja -m {file}")
+    return lines
