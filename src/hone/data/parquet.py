@@ -9,6 +9,7 @@ a process of its own, which a damaged file may end (pyarrow aborts where what is
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -76,11 +77,12 @@ def _described(files: tuple[tuple[Path, int, int], ...], max_columns: int) -> di
 
     asked = {"files": [str(path.resolve()) for path, _, _ in files], "columns": max_columns}
     _, said = tried(PROGRAM, asked, [pyarrow, numpy], cpu_seconds=CPU_SECONDS, memory_bytes=MEMORY_BYTES)
-    lines: list[Groups | None] = [
-        groups and [[Column(*facts) for facts in columns] for columns in groups]
-        for groups in map(json.loads, said.splitlines())
-    ]
-    return {path: lines[i] if i < len(lines) else None for i, (path, _, _) in enumerate(files)}
+    lines: list[Groups | None] = [None] * len(files)
+    for i, line in enumerate(said.splitlines()[: len(files)]):  # fewer, or half of one, where a file ended the process
+        with suppress(ValueError):
+            groups = json.loads(line)
+            lines[i] = groups and [[Column(*facts) for facts in columns] for columns in groups]
+    return {path: found for (path, _, _), found in zip(files, lines, strict=True)}
 
 
 def parquet_rows(
