@@ -213,7 +213,7 @@ def test_an_end_token_in_the_prompt_is_not_the_answers(chat_tokenizer: Any) -> N
     assert spelled(row, chat_tokenizer) == [("1+2<|im_end|>", False), ("3<|im_end|>", True)]
 
 
-@pytest.mark.parametrize(("behind", "ends"), [("\n", 1), ("\n~", 1), ("\n~;?", 2)])
+@pytest.mark.parametrize(("behind", "ends"), [("\n", 1), ("\n~", 1), ("\n~;", 2), ("\n~;?", 2)])
 def test_an_end_token_counts_in_the_last_three_tokens(chat_tokenizer: Any, behind: str, ends: int) -> None:
     chat_tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}{{ m.content }}<|im_end|>"

@@ -87,6 +87,15 @@ def test_loss_of_targets_place_by_place() -> None:
     assert float(seq2seq_loss(logits, torch.full((2, 5), -100))) == 0
 
 
+def test_one_supervised_token_is_its_own_mean() -> None:
+    logits, _ = drawn()
+    labels = torch.full((2, 5), -100)
+    labels[1, 3] = 4
+    torch.testing.assert_close(causal_lm_loss(logits, labels), -F.log_softmax(logits[1, 2], -1)[4])
+    torch.testing.assert_close(causal_lm_loss(logits[1, 2:3], labels), -F.log_softmax(logits[1, 2], -1)[4])
+    torch.testing.assert_close(seq2seq_loss(logits, labels), -F.log_softmax(logits[1, 3], -1)[4])
+
+
 def test_loss_of_classes() -> None:
     logits, classes = drawn()[0][0], torch.tensor([0, 6, 2, 2, 1])
     nll = F.cross_entropy(logits, classes, reduction="none")
