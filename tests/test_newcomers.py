@@ -418,7 +418,7 @@ def test_bare_commands_name_an_example(refused: Refused, name: str) -> None:
 
 
 def test_options_from_elsewhere(refused: Refused) -> None:
-    refused("generate", "hone-base", "-p", "x", "--stream", says=["no option --stream", "hone chat"], code=2)
+    refused("init", "--recipe", "light-lab", says=["no option --recipe", "hone init light-lab"], code=2)
     refused("chat", "--model", "hone-base", says=["hone chat MODEL"], code=2)
 
 

@@ -29,7 +29,6 @@ COMMANDS: dict[str, str] = {
 }
 # (option, the commands it is meant for; none: all) -> what to write
 OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
-    (("--stream",), ("generate",), "write hone chat MODEL: it shows an answer while it is written"),
     (("--model", "-m", "--model_name_or_path"), (), "the model has no option, it comes first: hone {command} MODEL"),
     (("--recipe", "-r"), ("init",), "the recipe has no option: hone init light-lab"),
 ]
