@@ -176,7 +176,7 @@ def _gated_mlp(gate: Map, up: Map, down: Map, act: Map, x: Tensor) -> Tensor:
 
 
 def _turns(rotary: Any, n_positions: int, dtype: torch.dtype) -> Tensor:
-    """transformers' own cosines and sines; the sine of the first half negated, as its `rotate_half` does to values."""
+    """transformers' own cosines and sines; the sine of the first half negated, as their rotate_half does to values."""
     device = rotary.inv_freq.device
     cos, sin = rotary(torch.zeros((), dtype=dtype, device=device), torch.arange(n_positions, device=device)[None])
     half = sin.shape[-1] // 2
