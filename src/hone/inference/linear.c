@@ -206,7 +206,11 @@ static void one_head(const float *q, const float *keys, const float *values, flo
     float top = -3e38f, total = 0;
     for (long t = 0; t < n; t++) {
         vec acc = {0};
-        for (long d = 0; d < dim; d += LANES) acc += LOAD(q + d) * LOAD(keys + t * cell + d);
+        __builtin_prefetch(values + t * cell);
+        for (long d = 0; d < dim; d += LANES) {
+            __builtin_prefetch(keys + (t + 4) * cell + d);
+            acc += LOAD(q + d) * LOAD(keys + t * cell + d);
+        }
         p[t] = sum(acc) * scale;
         top = p[t] > top ? p[t] : top;
     }

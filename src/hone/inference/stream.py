@@ -46,6 +46,7 @@ class Answer:
         self._tokenizer, self._rule = tokenizer, rule
         self._recent = list(prompt_ids[-CONTEXT:])  # tokens that are decoded together; the first `_known` were before
         self._known = len(self._recent)
+        self._before: str | None = None  # the text of those, once it has been asked for
         self._held = ""  # whole characters that may still be cut off
 
     def push(self, token: int) -> str:
@@ -73,15 +74,17 @@ class Answer:
 
     def _decoded(self, *, whole: bool) -> str:
         """The text of the tokens since the last call that gave any; `whole`: "" while a character is unfinished."""
-        before, now = (
-            str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-            for ids in (self._recent[: self._known], self._recent)
-        )
+        if self._before is None:
+            self._before = self._text(self._recent[: self._known])
+        before, now = self._before, self._text(self._recent)
         if len(now) <= len(before) or (whole and now.endswith(UNFINISHED)):
             return ""
         self._recent = self._recent[self._known :]  # what was known is context enough for what comes
-        self._known = len(self._recent)
+        self._known, self._before = len(self._recent), None
         return now[len(before) :]
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _hand_on(self, new: str) -> str:
         """Hold back what a stop text might begin with; end at a stop text."""
@@ -114,4 +117,6 @@ def _overlap(text: str, stop: str) -> int:
     >>> _overlap("x = 1\\nde", "\\ndef ")
     3
     """
+    if not text or text[-1] not in stop:  # most often so, and this is asked at every token
+        return 0
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
