@@ -7,9 +7,11 @@ a file that hone writes; without it its side is left out.
 
     python benchmarks/decoding.py
     python benchmarks/decoding.py --shapes gpt2 --rows 1 16 --rounds 5
+    python benchmarks/decoding.py --cpu-time
 """
 
 import argparse
+import copy
 import importlib.util
 import random
 import statistics
@@ -27,6 +29,7 @@ SHAPES = {
     "qwen2-0.5b": ASSETS / "shapes/Qwen--Qwen2-0.5B",
 }
 PROMPT = 32  # tokens before those that are counted
+Clock = Callable[[], float]
 Side = Callable[[list[list[int]], int], tuple[float, list[list[int]]]]  # -> seconds, tokens
 
 
@@ -38,7 +41,15 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=32, help="tokens of each answer")
     parser.add_argument("--first", type=int, default=1000, help="tokens of the prompt for the time to the first token")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of one thread: ratios that other work does not disturb"
+    )
     options = parser.parse_args()
+    options.clock = time.thread_time if options.cpu_time else time.perf_counter
+    if options.cpu_time:
+        import torch
+
+        torch.set_num_threads(1)
     if importlib.util.find_spec("llama_cpp") is None:
         print("llama.cpp is left out: llama-cpp-python is not installed")
         options.kinds = []
@@ -56,7 +67,9 @@ def main() -> None:
 def measure_rows(shape: str, model: Any, files: dict[str, Path], rows: int, options: Any) -> None:
     """A table's rows: all sides decode `rows` answers together."""
     prompts = some_prompts(rows, PROMPT, model.config.vocab_size)
-    sides = all_sides(model, files if rows == 1 else {k: f for k, f in files.items() if k == "f32"}, rows, options.new)
+    sides = all_sides(
+        model, files if rows == 1 else {k: f for k, f in files.items() if k == "f32"}, rows, options.clock
+    )
     seconds, tokens = alternate(sides, prompts, options.new, options.rounds)
     for name, found in seconds.items():
         rates = [rows * (options.new - 1) / one for one in found]
@@ -78,7 +91,7 @@ def measure_first(shape: str, model: Any, files: dict[str, Path], options: Any) 
     length = min(options.first, (max_positions(model) or options.first) - 2)
     files = {kind: file for kind, file in files.items() if kind == "f32"}
     prompts = some_prompts(1, length, model.config.vocab_size)
-    seconds, _ = alternate(all_sides(model, files, 1, 1), prompts, 1, options.rounds)
+    seconds, _ = alternate(all_sides(model, files, 1, options.clock), prompts, 1, options.rounds)
     for name, found in seconds.items():
         milliseconds = (
             f"{1000 * statistics.median(found):,.0f} ms ({1000 * min(found):,.0f} to {1000 * max(found):,.0f})"
@@ -109,11 +122,16 @@ def alternate(sides: dict[str, Side], prompts: list[list[int]], new: int, rounds
     return seconds, tokens
 
 
-def all_sides(model: Any, files: dict[str, Path], rows: int, new: int) -> dict[str, Side]:
-    sides: dict[str, Side] = {"generate": lambda prompts, n: by_generate(model, prompts, n)}
-    sides["hone"] = lambda prompts, n: by_hone(model, prompts, n)
+def all_sides(model: Any, files: dict[str, Path], rows: int, clock: Clock) -> dict[str, Side]:
+    import torch
+
+    sides: dict[str, Side] = {"generate": lambda prompts, n: by_generate(model, prompts, n, clock)}
+    sides["hone"] = lambda prompts, n: by_hone(model, prompts, n, clock)
+    if rows == 1:  # its numbers are rounded, so are its tokens: other ones
+        half = copy.deepcopy(model).to(torch.bfloat16)
+        sides["hone, bfloat16 weights"] = lambda prompts, n: by_hone(half, prompts, n, clock)
     for kind, file in files.items():
-        sides[f"llama.cpp {kind}"] = Llama(file, rows).answer
+        sides[f"llama.cpp {kind}"] = Llama(file, rows, clock).answer
     return sides
 
 
@@ -152,28 +170,28 @@ def memory_limit(model: Any) -> float:
     return max(rates) / (4 * read)
 
 
-def by_generate(model: Any, prompts: list[list[int]], new: int) -> tuple[float, list[list[int]]]:
+def by_generate(model: Any, prompts: list[list[int]], new: int, clock: Clock) -> tuple[float, list[list[int]]]:
     import torch
     from transformers import LogitsProcessor
 
-    class Clock(LogitsProcessor):
+    class Begun(LogitsProcessor):
         began = 0.0
 
         def __call__(self, input_ids: Any, scores: Any) -> Any:
-            self.began = self.began or time.perf_counter()  # the prompts have been read
+            self.began = self.began or clock()  # the prompts have been read
             return scores
 
-    ids, clock = torch.tensor(prompts), Clock()
-    began = time.perf_counter()
+    ids, begun = torch.tensor(prompts), Begun()
+    began = clock()
     with torch.inference_mode():
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=new,
             do_sample=False,
-            logits_processor=[clock],
+            logits_processor=[begun],
         )
-    return time.perf_counter() - (clock.began if new > 1 else began), out[:, ids.shape[1] :].tolist()
+    return clock() - (begun.began if new > 1 else began), out[:, ids.shape[1] :].tolist()
 
 
 class Numbers:
@@ -183,7 +201,7 @@ class Numbers:
         return " ".join(map(str, ids))
 
 
-def by_hone(model: Any, prompts: list[list[int]], new: int) -> tuple[float, list[list[int]]]:
+def by_hone(model: Any, prompts: list[list[int]], new: int, clock: Clock) -> tuple[float, list[list[int]]]:
     from hone.config.sections.generate import GenerateSection
     from hone.inference.engine import Engine, Request
     from hone.inference.stream import Answer, AnswerRule
@@ -194,14 +212,14 @@ def by_hone(model: Any, prompts: list[list[int]], new: int) -> tuple[float, list
     list(engine.run(Request([1, 2], Answer(tokenizer, [], AnswerRule([], [], 1)), GenerateSection())))  # the check
     for request in requests:
         engine.add(request)
-    began = time.perf_counter()
+    began = clock()
     while new > 1 and engine.n_waiting + any(not request.answer.ids for request in requests):
         engine.step()
     read = [len(request.answer.ids) for request in requests]
-    began = time.perf_counter() if new > 1 else began
+    began = clock() if new > 1 else began
     while engine.busy:
         engine.step()
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     share = (new - 1) * len(prompts) / max(1, sum(new - n for n in read))  # some rows began while others were read
     return seconds * (share if new > 1 else 1.0), [request.answer.ids for request in requests]
 
@@ -223,11 +241,11 @@ def write(model: Any, path: Path, kind: str) -> Path:
 class Llama:
     """llama.cpp's own decoding of several rows in one batch, greedy; keys and values in float32."""
 
-    def __init__(self, path: Path, rows: int) -> None:
+    def __init__(self, path: Path, rows: int, clock: Clock) -> None:
         import llama_cpp
         import torch
 
-        self.cpp = llama_cpp
+        self.cpp, self.clock = llama_cpp, clock
         silent = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(silent, None)
         self._silent = silent
@@ -243,18 +261,18 @@ class Llama:
     def answer(self, prompts: list[list[int]], new: int) -> tuple[float, list[list[int]]]:
         cpp = self.cpp
         cpp.llama_memory_clear(cpp.llama_get_memory(self.context), True)
-        began = time.perf_counter()
+        began = self.clock()
         answers = [[self._decode([(t, i, row) for i, t in enumerate(p)])[0]] for row, p in enumerate(prompts)]
         if new == 1:
-            return time.perf_counter() - began, answers
-        began = time.perf_counter()
+            return self.clock() - began, answers
+        began = self.clock()
         for step in range(new - 1):
             found = self._decode(
                 [(a[-1], len(p) + step, r) for r, (p, a) in enumerate(zip(prompts, answers))], all_=True
             )
             for answer, token in zip(answers, found):
                 answer.append(token)
-        return time.perf_counter() - began, answers
+        return self.clock() - began, answers
 
     def _decode(self, tokens: list[tuple[int, int, int]], *, all_: bool = False) -> list[int]:
         """The likeliest tokens after (token, position, row): after each one, or after the last."""
