@@ -26,6 +26,7 @@ from hone.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hone.errors import HoneError
 from hone.hardware import best_device
 from hone.hub import WEIGHTS, file_in_cache
+from hone.inference.base import same_weights
 from hone.inference.engine import Engine, Request
 from hone.inference.generate import SamplingOptions, chosen_settings, chosen_template, ready_model, trained_template
 from hone.inference.stream import Answer, AnswerRule
@@ -239,9 +240,9 @@ def refuse_equal(base: Served, tuned: Served) -> None:
     """Ask both the same, as clients will, and refuse to serve two names for one model.
 
     Raises:
-        HoneError: their answers do not differ in any log-probability.
+        HoneError: their weights are equal, or their answers do not differ in any log-probability.
     """
-    if _probed(base) == _probed(tuned):
+    if same_weights(base.model, tuned.model) or _probed(base) == _probed(tuned):
         raise HoneError(
             f"'{base.name}' and '{tuned.name}' give the same scores to every token of a probe: the training changed "
             "nothing, or one model is served as two",
