@@ -6,7 +6,7 @@ During training: `test_runs.py`. Every signal at every stage, in processes: `ben
 import importlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ def config(tmp_path: Path, model_folder: Path, write_rows: Any) -> Any:
     places = {"train_file": str(rows), "validation_file": str(held), "output_dir": str(tmp_path / "out")}
     quick = {"use_cpu": True, "save_strategy": "no", "max_length": 64, "sample_prompts": 0, "num_train_epochs": 1.0}
     return hone.load_config({"model_name_or_path": str(model_folder), **places, **quick})
+
+
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """Under nohup they are not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def at_call(number: int, function: Callable[..., Any], do: Callable[[], None]) -> Callable[..., Any]:

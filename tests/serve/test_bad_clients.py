@@ -224,7 +224,7 @@ def test_an_engine_that_fails_is_replaced(client: Client, broken_engine: Callabl
 
 @pytest.mark.slow
 def test_a_crowd_is_answered_each_as_alone(client: Client, chat_run: Path) -> None:
-    """120 requests of 16 clients: base and tuned, streamed or not, drawn with seeds of their own."""
+    until(lambda: idle(client))
     prompts = ["Who?", "def add(a, b):", "The quick brown fox", "x"]
     folders = {"base": str(chat_run.parent / "base"), "tuned": str(chat_run)}
     options = {"temperature": 1.0, "max_new_tokens": 12, "template": "plain"}

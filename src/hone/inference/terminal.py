@@ -188,8 +188,21 @@ def side_by_side(width: int, headings: Sequence[str]) -> list[Pen]:
 
     pens = [pen(column) for column in columns]
     for one, heading in zip(pens, headings):
-        one.write(f"{heading}\n{'-' * each}\n")
+        one.write(f"{_in_a_row(printable(heading), each)}\n{'-' * each}\n")
     return pens
+
+
+def _in_a_row(heading: str, width: int) -> str:
+    """A heading in one row: of a long path its end, where paths differ.
+
+    >>> _in_a_row("--- tuned: /home/ada/runs/my", 20)
+    '--- tuned: …/runs/my'
+    """
+    role, _, name = heading.partition(": ")
+    while cell_len(heading) > width and len(name) > 2:
+        name = "…" + name[2:]
+        heading = f"{role}: {name}"
+    return heading
 
 
 class _Column:
