@@ -322,6 +322,22 @@ def test_a_saved_model_that_was_damaged_is_made_again(
     assert weights(run.folder) == before
 
 
+@pytest.mark.slow
+def test_a_base_whose_numbers_have_gone_is_measured_again(
+    resumable: tuple[Run, Config], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when the training is over; without it nothing could be compared, and nobody would say so."""
+    config = {**resumable[1], "eval_base": True, "output_dir": str(tmp_path / "whole")}
+    run = hone.train(hone.load_config(config))
+    before = run.base
+    for name in ("base", "tuned", "compare"):
+        run.file_of(name).unlink()
+    run.update(stage="saved", status="interrupted")
+    again = hone.train(hone.load_config(config))
+    assert "base.json is not there: the base is measured again" in caplog.text
+    assert before and again.base and again.base.metrics == before.metrics and run.file_of("compare").is_file()
+
+
 def test_a_disk_that_returns_other_bytes_is_named(
     resumable: tuple[Run, Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:

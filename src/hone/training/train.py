@@ -118,6 +118,9 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
         for checkpoint in run.checkpoints()[-1:]:
             if not checkpoint_problems(checkpoint):
                 written_metrics(run, reached_at(checkpoint))
+        if config.eval.eval_base and len(data.validation) and not run.has("base"):
+            log.warning("%s is not there: the base is measured again", run.file_of("base"))
+            measure(bench, "base", _build(config, task, tokenizer, data))
     else:
         _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
     if data.contamination is not None:
