@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hone
-from hone.cache import cache_entries, cache_root
+from hone.cache import KINDS, cache_entries, cache_root
 from hone.cli import app
 from hone.grading.ask import Kept
 
@@ -52,17 +52,19 @@ def invoke(*arguments: str) -> Any:
 def test_what_a_run_leaves_is_listed_and_goes(root: Path, trained: dict[str, Any]) -> None:
     (root / "answers").mkdir()
     (root / "answers" / "abc.jsonl").write_text("{}\n")
+    (root / "kernels").mkdir()
+    (root / "kernels" / "linear-abc.so").write_text("compiled")
     (root / "tokens" / "mine").mkdir()
     (root / "tokens" / "mine" / "notes.txt").write_text("not hone's")
     assert cache_root() == root
     kinds = [entry.kind for entry in cache_entries(root)]
-    assert sorted(kinds) == ["answers", "prefix", "tokens"]
+    assert sorted(kinds) == ["answers", "kernels", "prefix", "tokens"]
     listed = invoke()
     assert listed.exit_code == 0 and "rows.jsonl" in listed.output and str(root) in listed.output
     assert "freed" not in listed.output
     rows = json.loads(invoke("--json").output)
-    assert {row["kind"]: row["bytes"] > 0 for row in rows} == {"tokens": True, "prefix": True, "answers": True}
-    gone = invoke("--remove", "prefix,answers", "--json")
+    assert {row["kind"]: row["bytes"] > 0 for row in rows} == dict.fromkeys(KINDS, True)
+    gone = invoke("--remove", "prefix,answers,kernels", "--json")
     assert json.loads(gone.output)["freed"] == sum(row["bytes"] for row in rows if row["kind"] != "tokens")
     assert [entry.kind for entry in cache_entries(root)] == ["tokens"]
     assert not list((root / "tokens" / "prefix").iterdir())
@@ -91,7 +93,7 @@ def test_links_lead_out_of_the_cache_and_are_left_alone(root: Path, trained: dic
 
 def test_a_kind_that_there_is_not(root: Path) -> None:
     result = invoke("--remove", "weights")
-    assert result.exit_code == 1 and "tokens, prefix, answers or all" in result.output
+    assert result.exit_code == 1 and "tokens, prefix, answers, kernels or all" in result.output
 
 
 def test_an_answer_that_changed_on_the_disk_is_asked_for_again(tmp_path: Path) -> None:

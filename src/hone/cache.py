@@ -3,6 +3,7 @@
 tokens    rows as ids, and the search for repeated rows       <cache>/tokens/<key>/
 prefix    what frozen blocks make of each token               <cache>/tokens/prefix/<key>/
 answers   what models have answered to programming tasks      <cache>/answers/<key>.jsonl
+kernels   the decoding kernel, compiled for this machine      <cache>/kernels/<key>.so
 
 >>> sum(entry.n_bytes for entry in cache_entries(cache_root()))                 # doctest: +SKIP
 81000000
@@ -19,7 +20,7 @@ from hone.errors import HoneError
 from hone.files import disk_errors, read_json
 from hone.publish import leftovers, retire
 
-KINDS = ("tokens", "prefix", "answers")
+KINDS = ("tokens", "prefix", "answers", "kernels")
 DAY = 24 * 3600
 
 
@@ -51,6 +52,11 @@ def answer_cache() -> Path:
     return cache_root() / "answers"
 
 
+def kernel_cache() -> Path:
+    """Where compiled kernels live."""
+    return cache_root() / "kernels"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One thing that can go by itself. used: seconds since the epoch of the last write. about: what it was made of."""
@@ -76,9 +82,10 @@ def cache_entries(root: Path) -> list[Entry]:
         for folder in _listed(place):
             if ".tmp-" not in folder.name and (folder / "meta.json").is_file():
                 found.append(_entry(kind, folder.name, folder, about(folder / "meta.json")))
-    for path in _listed(root / "answers"):
-        if path.suffix == ".jsonl" and path.is_file():
-            found.append(_entry("answers", path.stem, path, ""))
+    for kind, suffix in (("answers", ".jsonl"), ("kernels", ".so")):
+        for path in _listed(root / kind):
+            if path.suffix == suffix and path.is_file():
+                found.append(_entry(kind, path.stem, path, ""))
     return sorted(found, key=lambda entry: -entry.n_bytes)
 
 

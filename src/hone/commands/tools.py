@@ -62,7 +62,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 def cache(
     remove: Annotated[
-        str | None, typer.Option(help="Delete these kinds: tokens, prefix, answers or all, with commas.")
+        str | None, typer.Option(help="Delete these kinds: tokens, prefix, answers, kernels or all, with commas.")
     ] = None,
     older_than: Annotated[
         float, typer.Option(min=0, metavar="DAYS", help="Only what was not written for so long.")

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hone.cache import cache_root
+from hone.cache import kernel_cache
 
 log = logging.getLogger("hone")
 SOURCE = Path(__file__).with_name("linear.c")
@@ -108,7 +108,7 @@ def _compiled(compiler: str, name: str) -> Path:
     """
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]
     identity = [SOURCE.read_text(), compiler, _processor(), str(openmp), torch.__version__, name, *FLAGS]
-    path = cache_root() / "native" / f"linear-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
+    path = kernel_cache() / f"linear-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
