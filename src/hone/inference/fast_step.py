@@ -74,7 +74,7 @@ def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
             both[:, 1].index_copy_(0, places, v)
         x = x + layer.attention_out(_attention(w, q, memory, plan, lengths, masks))
         x = x + layer.mlp(layer.norm_before_mlp(x))
-    if len(plan.wanted) < len(x):
+    if len(plan.wanted) < x.shape[0]:
         x = x[plan.wanted]
     return w.head(w.norm(x))
 
@@ -100,7 +100,7 @@ def agrees(weights: Weights, model: PreTrainedModel, prompt: Sequence[int]) -> b
 
 def _heads(w: Weights, heads: Any, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Queries (N, H, D), keys and values (N, K, D); or keys and values in one (N, 2, K, D) where they come so."""
-    n, width = len(x), w.n_heads * w.head_dim
+    n, width = x.shape[0], w.n_heads * w.head_dim
     if len(heads) == 1:
         joint = heads[0](x)
         q, both = joint[:, :width].view(n, w.n_heads, -1), joint[:, width:].view(n, 2, w.n_kept, -1)
@@ -162,7 +162,7 @@ def _attention(
 
 def _plain_attention(w: Weights, q: Tensor, memory: Tensor, plan: Plan, mask: Tensor | None) -> Tensor:
     """Of the rows that grow, one token each."""
-    k, v = memory[: len(q), : max(plan.lengths)].permute(2, 0, 3, 1, 4)  # (B, K, T, D) each
-    grouped = q.view(len(q), w.n_kept, -1, w.head_dim)  # the queries that share keys, as rows of one
+    k, v = memory[: q.shape[0], : max(plan.lengths)].permute(2, 0, 3, 1, 4)  # (B, K, T, D) each
+    grouped = q.view(q.shape[0], w.n_kept, -1, w.head_dim)  # the queries that share keys, as rows of one
     out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=w.scale)
-    return out.reshape(len(q), -1)
+    return out.reshape(q.shape[0], -1)

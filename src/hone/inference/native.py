@@ -41,8 +41,18 @@ def product_of(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor
     whole = (weight.t() if columns else weight).is_contiguous()
     if not (whole and computes(weight)):
         return functools.partial(_plain, weight, bias)
-    bias = None if bias is None else bias.float()
-    return functools.partial(_native, _library(weight.dtype).linear, weight, bias, columns)
+    return functools.partial(_native, _Product(weight, None if bias is None else bias.float(), columns))
+
+
+class _Product:
+    """What the kernel is called with, found once: a decoded token makes a hundred such calls."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, columns: bool) -> None:
+        self.weight, self.bias, self.columns = weight, bias, columns  # kept, so that what is pointed at stays
+        self.call = _library(weight.dtype).linear
+        self.at, self.bias_at = weight.data_ptr(), None if bias is None else bias.data_ptr()
+        self.n_out, self.n_in = weight.shape
+        self.most = FEW_ROWS if weight.dtype == torch.float32 else sys.maxsize
 
 
 def computes(weight: Tensor) -> bool:
@@ -55,13 +65,12 @@ def _plain(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _native(kernel: Any, weight: Tensor, bias: Tensor | None, columns: bool, x: Tensor) -> Tensor:
-    n, (n_out, n_in) = len(x), weight.shape
-    if n > FEW_ROWS and weight.dtype == torch.float32:
-        return F.linear(x, weight, bias)
-    x, y = x.contiguous(), torch.empty((n, n_out))
-    at = None if bias is None else bias.data_ptr()
-    kernel(x.data_ptr(), weight.data_ptr(), at, y.data_ptr(), n, n_in, n_out, columns, torch.get_num_threads())
+def _native(product: _Product, x: Tensor) -> Tensor:
+    p, n = product, x.shape[0]
+    if n > p.most:
+        return F.linear(x, p.weight, p.bias)
+    x, y = x.contiguous(), torch.empty((n, p.n_out))
+    p.call(x.data_ptr(), p.at, p.bias_at, y.data_ptr(), n, p.n_in, p.n_out, p.columns, torch.get_num_threads())
     return y
 
 

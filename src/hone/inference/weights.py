@@ -145,7 +145,7 @@ def _llama(model: Any) -> Weights:
     return Weights(
         embed=_table(body.embed_tokens),
         positions=None,
-        turns=_turns(body.rotary_emb, config.max_position_embeddings, _computed(body.embed_tokens.weight).dtype),
+        turns=_turns(body.rotary_emb, config.max_position_embeddings, _computed(_chosen(body.norm).weight).dtype),
         layers=tuple(layers),
         norm=_norm(body.norm),
         head=_linear(model.lm_head),
