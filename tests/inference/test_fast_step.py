@@ -250,3 +250,17 @@ def test_memory_is_made_for_what_comes(tiny_model: Callable[..., Any], tokenizer
 )
 def test_common(read: list[int], prompt: list[int], n: int) -> None:
     assert common(read, prompt) == n
+
+
+def test_a_deep_model_in_bfloat16_is_known_by_all_of_its_scores(tiny_model: Callable[..., Any]) -> None:
+    """Single scores of it stray by more than the tolerance, on either side; a wrong step strays in all of them."""
+    model = tiny_model("llama", num_hidden_layers=24)
+    for parameter in model.parameters():
+        parameter.data *= 3 if parameter.dim() > 1 else 1
+    model.to(torch.bfloat16)
+    ids = list(range(5, 21))
+    with torch.inference_mode():
+        weights = weights_of(model)
+        assert agrees(weights, model, ids)
+        other = tiny_model("llama", num_hidden_layers=24).to(torch.bfloat16)
+        assert not agrees(weights_of(other), model, ids)
