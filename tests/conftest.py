@@ -23,6 +23,14 @@ import pytest
 BASE_MODEL = Path(__file__).resolve().parents[1] / "base_model"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+LONGEST = ("docs/test_labs.py", "python/test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: begun at the end, one of them would keep a single process busy for minutes."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
 SIGNALS = pytest.mark.skipif(os.name != "posix", reason="Windows ends a process without a signal it could handle")
 
 CORPUS = [
