@@ -19,14 +19,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone import bundled
-from hone.config.load import load_config
 from hone.config.sections.generate import GenerateSection
 from hone.data.templates import INPUT, INSTRUCTION, RESPONSE
 from hone.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hone.errors import HoneError
 from hone.hardware import best_device
 from hone.hub import WEIGHTS, file_in_cache
-from hone.inference.base import same_weights
+from hone.inference.base import same_weights, started_from
 from hone.inference.engine import Engine, Request
 from hone.inference.generate import SamplingOptions, chosen_settings, chosen_template, ready_model, trained_template
 from hone.inference.stream import Answer, AnswerRule
@@ -34,7 +33,6 @@ from hone.manifest import file_digest
 from hone.models.inspect import check_vocabulary, max_positions
 from hone.models.load import kind_of, load_finished, load_model
 from hone.models.source import ADAPTER, ADAPTER_WEIGHTS, base_of, check_source
-from hone.runs import RESOLVED
 
 PROBE_TOKENS, PROBE_TOP = 4, 20  # of the question that base and tuned are asked at the start
 NO_BASE = "give --no-base to serve the tuned model alone"
@@ -197,14 +195,13 @@ def _base_of(run: str, tuned: Served) -> Served | None:
         name = str(base_of(folder))
         model = load_finished(name)
     else:
-        own = next((path for path in (folder / RESOLVED, folder.parent / RESOLVED) if path.is_file()), None)
-        config = load_config(own) if own else None
-        if config is None or config.model.model_name_or_path is None:
+        section = started_from(run)
+        if section is None or section.model_name_or_path is None:
             return None
-        name = config.model.model_name_or_path
+        name = section.model_name_or_path
         try:
             check_source(name)
-            model = load_model(config.model, kind_of(name), tuned.tokenizer, seed=0)
+            model = load_model(section, kind_of(name), tuned.tokenizer, seed=0)
         except HoneError as error:
             raise HoneError(f"the base of this run does not load: {error}", where=run, fix=NO_BASE) from error
     tokenizer = tuned.tokenizer
