@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from hone.cache import cache_root, token_cache
+from hone.config.grid import MOST_SEEDS, parse_seeds
 from hone.errors import HoneError
 from hone.files import disk_errors, follow_umask, read_json, write_text_atomic
 from hone.grading.ask import answers_folder
-from hone.training.repeat import MOST_SEEDS, parse_seeds
 
 
 def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:

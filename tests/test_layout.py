@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "hone"
 # From the bottom up: a package or module imports from those before it, and from itself.
 ORDER = [
     *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
-    *("config", "runs", "data", "loss", "statistics", "models", "accelerations", "inference", "grading"),
+    *("slurm", "config", "runs", "data", "loss", "statistics", "models", "accelerations", "inference", "grading"),
     *(
         "metrics",
         "tasks",
@@ -32,7 +32,20 @@ ORDER = [
 ]
 LIGHT = [
     *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
-    *("config", "runs", "report", "doctor", "verify", "tables", "notebook", "commands", "cli", "__init__", "__main__"),
+    *(
+        "slurm",
+        "config",
+        "runs",
+        "report",
+        "doctor",
+        "verify",
+        "tables",
+        "notebook",
+        "commands",
+        "cli",
+        "__init__",
+        "__main__",
+    ),
 ]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "scipy", "sklearn", "pyarrow", "pandas"}
 

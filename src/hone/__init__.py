@@ -21,6 +21,7 @@ from hone.progress import shown
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from hone.config.grid import Space
     from hone.config.load import Source
     from hone.config.schema import Config
     from hone.convert.export import Exported
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hone.planning.plan import Plan
     from hone.results import Comparison, Measurement
     from hone.results.repeat import Repeat
+    from hone.results.search import Search
     from hone.tasks.task import Task
 
 __version__ = "0.1.0"
@@ -52,6 +54,7 @@ __all__ = [
     "predict",
     "prepare",
     "repeat",
+    "search",
     "speed_up",
     "text",
     "train",
@@ -172,12 +175,19 @@ def train(
 
 
 def repeat(
-    source: "Source" = None, /, seeds: "int | Sequence[int]" = 6, *, task: "Task | str | None" = None, **keys: Any
+    source: "Source" = None,
+    /,
+    seeds: "int | Sequence[int]" = 6,
+    *,
+    task: "Task | str | None" = None,
+    jobs: int = 1,
+    **keys: Any,
 ) -> "Repeat":
     """Train with each seed, in folders of their own, and say what they tell together; see `hone.training.repeat`.
 
     Args:
         seeds: how many, from the configuration's seed on, or which ones.
+        jobs: so many trainings at a time, in processes of their own.
 
     The other arguments are those of `hone.train`; `print(hone.text(found))` shows it as `hone repeat` does.
     """
@@ -189,7 +199,37 @@ def repeat(
     with shown():
         config, own = _asked(source, task, keys)
         first = config.train.seed
-        return repeat_runs(config, range(first, first + seeds) if isinstance(seeds, int) else seeds, own)
+        return repeat_runs(config, range(first, first + seeds) if isinstance(seeds, int) else seeds, own, jobs=jobs)
+
+
+def search(
+    source: "Source" = None,
+    /,
+    space: "Space | None" = None,
+    *,
+    trials: int | None = None,
+    jobs: int = 1,
+    task: "Task | str | None" = None,
+    **keys: Any,
+) -> "Search":
+    """Train with several values of some keys; half of the held-out items choose, the others judge the winner.
+
+    Args:
+        space: key -> a list of values, or (lowest, highest): {"learning_rate": [1e-4, 3e-4]}.
+        trials: how many settings to try; every combination of the lists where it is not given.
+        jobs: so many trainings at a time, in processes of their own.
+
+    The other arguments are those of `hone.train`; `print(hone.text(found))` shows it as `hone search` does. See
+    `hone.training.search`.
+    """
+    from hone.hardware import calm_threads
+
+    calm_threads()
+    from hone.training.search import search as search_runs
+
+    with shown():
+        config, own = _asked(source, task, keys)
+        return search_runs(config, space or {}, trials=trials, jobs=jobs, task=own)
 
 
 def speed_up(model: "PreTrainedModel", max_length: int | None = None) -> list[str]:
@@ -239,8 +279,8 @@ def find_runs(folder: "str | Path" = ".") -> "Runs":
     return find(folder)
 
 
-def text(found: "Run | Measurement | Comparison | Repeat | Plan") -> str:
-    """A run, a measurement, a comparison, a repetition or a plan as the command of that name prints it."""
+def text(found: "Run | Measurement | Comparison | Repeat | Search | Plan") -> str:
+    """A run, a measurement, a comparison, a repetition, a search or a plan as the command of that name prints it."""
     from hone.notebook import text as text_of
 
     return text_of(found)

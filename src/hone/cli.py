@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import hone
-from hone.commands import evaluate, export, generate, serve, tokenizer, tools, train
+from hone.commands import evaluate, export, generate, launch, serve, tokenizer, tools, train
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
@@ -27,7 +27,10 @@ from hone.hardware import calm_threads
 PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     (
         "From rows to a run",
-        [train.demo, train.init, train.check, train.explain, train.prepare, train.plan, train.train, train.repeat],
+        [
+            *(train.demo, train.init, train.check, train.explain, train.prepare, train.plan, train.train),
+            *(train.repeat, train.search, launch.launch),
+        ],
     ),
     ("What it is worth", [evaluate.evaluate, evaluate.grade, evaluate.compare, evaluate.report, evaluate.runs]),
     ("Let it answer", [generate.generate, generate.chat, generate.predict, serve.serve]),

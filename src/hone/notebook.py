@@ -19,10 +19,12 @@ from hone.report.blocks import Table
 from hone.report.build import verdict_and_tables, write_report
 from hone.results import Comparison, Measurement, SideBySide, side_by_side
 from hone.results.repeat import Repeat
+from hone.results.search import Search
 from hone.show import figure, measurement_line
 from hone.tables.plan import plan_text
 from hone.tables.results import comparison_text, repeat_text
 from hone.tables.run import before_after, run_row, runs_table
+from hone.tables.search import search_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -150,7 +152,7 @@ def find_runs(folder: str | Path = ".") -> Runs:
     return Runs(Run(found.folder) for found in runs.find_runs(Path(folder)))
 
 
-def text(found: "Run | Measurement | Comparison | Repeat | Plan") -> str:
+def text(found: "Run | Measurement | Comparison | Repeat | Search | Plan") -> str:
     """What the command that makes it prints, for scripts: `print(hone.text(hone.plan("my.yaml")))`."""
     if isinstance(found, runs.Run):
         return before_after(found)
@@ -160,6 +162,8 @@ def text(found: "Run | Measurement | Comparison | Repeat | Plan") -> str:
         return comparison_text(found)
     if isinstance(found, Repeat):
         return repeat_text(found)
+    if isinstance(found, Search):
+        return search_text(found)
     return plan_text(found)
 
 

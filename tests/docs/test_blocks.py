@@ -36,6 +36,9 @@ NOT_RUN = {
     "hone convert 124M gpt2": "needs OpenAI's files",
     "hone eval runs/my --tasks arc_easy --limit 100": "needs lm-eval and the hub",
     "hone compare a_results.jsonl b_results.jsonl": "needs two graded files",
+    "hone launch slurm my.yaml --gpus 1 --seeds 6 --submit": "needs Slurm: tests/test_slurm.py",
+    "hone repeat my.yaml --seeds 6 --jobs 2": "six processes: tests/training/test_search.py",
+    "hone search my.yaml learning_rate=1e-5..1e-3 --trials 12": "twelve trainings: tests/training/test_search.py",
 }
 GROUP: Any = get_command(app)
 ONLY_PARSED = {"serve": "answers until it is stopped: tests/serve", "hub": "needs the hub: tests/convert"}
@@ -44,6 +47,7 @@ MADE = {
     "init.md": ["my.yaml", "train.jsonl", "eval.jsonl", "tasks.jsonl"],
     "predict.md": ["runs/my"],
     "repeat.md": ["runs/seeds"],
+    "search.md": ["runs/rates", "runs/searched"],
     "train.md": ["runs/b"],
 }
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))

@@ -38,6 +38,17 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "repeat": [
         ("hone repeat my.yaml", "six seeds: is the change larger than seed variance?"),
         ("hone repeat my.yaml --seeds 1,2,7", "these three"),
+        ("hone repeat my.yaml --seeds 6 --jobs 2", "two at a time"),
+    ],
+    "search": [
+        ("hone search my.yaml learning_rate=[1e-4,3e-4,1e-3]", "three rates: which is best, and how good is it?"),
+        ("hone search my.yaml lr=[1e-4,3e-4] lora_r=[8,64]", "every combination"),
+        ("hone search my.yaml learning_rate=1e-5..1e-3 --trials 12", "a range, by optuna's proposals"),
+    ],
+    "launch": [
+        ("hone launch slurm my.yaml --time 04:00:00 --gpus 4", "print a job script: four processes on one machine"),
+        ("hone launch slurm my.yaml --gpus 1 --seeds 6 --submit", "hand in six jobs, and one that puts them together"),
+        ("hone launch slurm my.yaml lr=[1e-4,3e-4] -o my.sbatch", "a job for each rate; the script goes into a file"),
     ],
     "eval": [
         ("hone eval runs/my", "the tuned model on its run's own held-out rows"),

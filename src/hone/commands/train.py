@@ -1,4 +1,4 @@
-"""Commands from a config to a run: demo, init, check, explain, prepare, plan, train, repeat."""
+"""Commands from a config to a run: demo, init, check, explain, prepare, plan, train, repeat, search."""
 
 import json
 import sys
@@ -11,6 +11,8 @@ import hone
 from hone.commands.shared import AsJson, Settings, config_of, log_to_stderr
 from hone.errors import HoneError
 from hone.progress import stage, stages_shown
+
+Jobs = Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process of its own.")]
 
 if TYPE_CHECKING:
     from hone.config.sections.data import DataSection
@@ -226,14 +228,36 @@ def repeat(
     seeds: Annotated[
         str, typer.Option(help="How many, from the config's seed on, or which ones: 6, or 1,2,7.", metavar="N|LIST")
     ] = "6",
+    jobs: Jobs = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train with several seeds: is the change larger than seed variance? The same command trains what is missing."""
     config = config_of(settings)
     log_to_stderr()
+    from hone.config.grid import parse_seeds
     from hone.results import json_text
     from hone.tables.results import repeat_text
-    from hone.training.repeat import parse_seeds
 
-    found = hone.repeat(config, seeds=parse_seeds(seeds, config.train.seed))
+    found = hone.repeat(config, seeds=parse_seeds(seeds, config.train.seed), jobs=jobs)
     typer.echo(json_text(found) if as_json else repeat_text(found, config.output.output_dir))
+
+
+def search(
+    settings: Settings = None,
+    trials: Annotated[
+        int | None, typer.Option(min=2, help="Settings to try of ranges, key=1e-5..1e-3; lists are tried whole.")
+    ] = None,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Train with several values of some keys; choose by half of the held-out items, judge by the other half."""
+    from hone.config.grid import split_choices
+
+    rest, space = split_choices(settings or [])
+    config = config_of(rest)
+    log_to_stderr()
+    from hone.results import json_text
+    from hone.tables.search import search_text
+
+    found = hone.search(config, space, trials=trials, jobs=jobs)
+    typer.echo(json_text(found) if as_json else search_text(found, config.output.output_dir))

@@ -9,6 +9,7 @@ eval/base.code.json, eval/tuned.code.json        CodeMeasurement (`results.bench
 eval/contamination.json, eval/memorization.json  Contamination, Memorization (`results.contamination`)
 eval/memorization.base.json, ….tuned.json        Continuations (`results.contamination`)
 repeat.json                                      Repeat (`results.repeat`)
+search.json                                      Search (`results.search`)
 
 >>> Estimate(value=3.12, low=3.01, high=3.24).bounds
 (3.01, 3.24)

@@ -9,9 +9,6 @@ measurement of the base where that does not depend on the seed. `repeat.json` ha
 >>> change.mean.bounds, change.verdict                                    # doctest: +SKIP
 """
 
-import gc
-import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,98 +17,57 @@ import numpy as np
 from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
+from hone.config.grid import seed_folders
 from hone.config.schema import Config
 from hone.config.sections.model import ModelSection
 from hone.errors import HoneError
-from hone.files import write_text_atomic
 from hone.grading.pass_at_k import passed_items
 from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
 from hone.results import Estimate, Items, Measurement, write
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun
-from hone.runs import RESOLVED, Run, open_run
+from hone.runs import Run
 from hone.statistics.intervals import sign_flip
 from hone.statistics.paired import Metric, adjusted, metrics_of, verdict
 from hone.statistics.seed_variance import over_seeds, smallest_p
 from hone.tasks import chosen
 from hone.tasks.task import Task
-from hone.training.train import train
-
-log = logging.getLogger("hone")
+from hone.training.several import nothing_measured, refuse_single_run, train_several
 
 Measured = tuple[str, Metric]  # what an item of it is, and the metric
 LARGEST_SEED = 2**32 - 1
-MOST_SEEDS = 1000
-WRITTEN_LAST = ("base.json", "base.code.json")  # of eval/: where they are, what belongs to them is there too
 AGAIN = "overwrite=true trains and measures all of them again; or choose another output_dir"
 
 
-def parse_seeds(text: str, first: int) -> list[int]:
-    """'3' -> three seeds from `first` on; '1,1,7' -> these.
-
-    >>> parse_seeds("3", 42), parse_seeds("1,1,7", 42)
-    ([42, 43, 44], [1, 1, 7])
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() for part in parts):
-        fix = "give how many, --seeds 6, or which ones, --seeds 1,2,7"
-        raise HoneError(f"'{text}' is neither a number nor a list of them", where="--seeds", fix=fix)
-    numbers = [int(part) for part in parts]
-    if len(parts) == 1 and numbers[0] > MOST_SEEDS:
-        raise HoneError(f"{text} trainings are more than {MOST_SEEDS}", where="--seeds", fix="give fewer")
-    return numbers if len(parts) > 1 else list(range(first, first + numbers[0]))
-
-
-def repeat(config: Config, seeds: Sequence[int], task: Task | None = None) -> Repeat:
+def repeat(config: Config, seeds: Sequence[int], task: Task | None = None, *, jobs: int = 1) -> Repeat:
     """Train with each seed what is not trained yet, and write `repeat.json`; returns what is in it.
 
     Args:
         task: one of your own, in the place of the one that the config names.
+        jobs: so many trainings at a time, in processes of their own.
 
     Raises:
         HoneError: as `train`; or no seeds, nothing to measure, or runs that were not measured alike.
         Interrupted: a signal came; the same call goes on from there.
     """
-    config, task = chosen(config, task)
+    own = task
+    config, task = chosen(config, own)
     require_training(config)
-    _require_repeatable(config, seeds)
-    folder = Path(config.output.output_dir)
-    first = with_fallback(config.changed({"seed": seeds[0], "output_dir": folder / folder_names(seeds)[0]}))
+    _refuse_wrong_seeds(seeds)
+    refuse_single_run(config, own, jobs)
+    folder, names = Path(config.output.output_dir), seed_folders(seeds)
+    first = with_fallback(config.changed({"seed": seeds[0], "output_dir": folder / names[0]}))
     config = config.model_copy(update={name: getattr(first, name) for name in ("model", "method", "data")})
     config = resolve_precision(config, token_cache(config.data.token_cache_dir))
-    runs: list[Run] = []
-    measured: Run | None = None  # has the base's numbers, from this call: of these files and settings
-    for number, (seed, name) in enumerate(zip(seeds, folder_names(seeds)), 1):
-        one = config.changed({"seed": seed, "output_dir": folder / name})
-        log.info("seed %d (%d of %d): %s", seed, number, len(seeds), folder / name)
-        is_new = not Run(folder / name).has("base")
-        if measured is not None and not config.output.overwrite:
-            with open_run(one) as begun:
-                _share_base(measured, begun)
-        run = train(one, task)
-        gc.collect()  # model and trainer refer to each other: the next one needs their memory
-        if not run.has("tuned"):
-            raise _nothing_measured(config.where("validation_split_percentage"))
-        if measured is None and is_new and not base_depends_on_seed(config.model, task.model) and run.has("base"):
-            measured = run
-        runs.append(run)
+    configs = [config.changed({"seed": seed, "output_dir": folder / name}) for seed, name in zip(seeds, names)]
+    same_base = not base_depends_on_seed(config.model, task.model)
+    runs, _ = train_several(configs, own, jobs=jobs, one_base=same_base)
+    if not all(run.has("tuned") for run in runs):
+        raise nothing_measured(config.where)
     result = _together(config, task.model, seeds, runs)
     write(folder / "repeat.json", result)
     return result
-
-
-def folder_names(seeds: Sequence[int]) -> list[str]:
-    """
-    >>> folder_names([1, 7, 1])
-    ['seed-1', 'seed-7', 'seed-1-run-2']
-    """
-    seen: Counter[int] = Counter()
-    names = []
-    for seed in seeds:
-        seen[seed] += 1
-        names.append(f"seed-{seed}" + (f"-run-{seen[seed]}" if seen[seed] > 1 else ""))
-    return names
 
 
 def seed_changes(section: ModelSection, method: str, kind: ModelKind) -> list[str]:
@@ -131,44 +87,14 @@ def base_depends_on_seed(section: ModelSection, kind: ModelKind) -> bool:
     return section.model_type is not None or kind.new_head
 
 
-# ---- before and between the runs -----------------------------------------------------------------------------------
+# ---- before the runs -----------------------------------------------------------------------------------
 
 
-def _require_repeatable(config: Config, seeds: Sequence[int]) -> None:
+def _refuse_wrong_seeds(seeds: Sequence[int]) -> None:
     if not seeds:
         raise HoneError("no seeds", where="--seeds", fix="6 are the fewest that a sign-flip test can take for p < 0.05")
     if wrong := [seed for seed in seeds if not 0 <= seed <= LARGEST_SEED]:
         raise HoneError(f"{wrong[0]} is not a seed", where="--seeds", fix=f"seeds are from 0 to {LARGEST_SEED}")
-    if config.train.resume_from_checkpoint not in ("auto", "never"):
-        raise HoneError(
-            "resume_from_checkpoint names one run's checkpoint, and each seed is a run of its own",
-            where=config.where("resume_from_checkpoint"),
-            fix="remove it: each run goes on from its own newest checkpoint",
-        )
-    data = config.data
-    if not (data.validation_file or data.dataset_validation_split or data.validation_split_percentage):
-        raise _nothing_measured(config.where("validation_split_percentage"))
-    folder = Path(config.output.output_dir)
-    if (folder / RESOLVED).is_file():
-        fix = f"choose another, in which each seed gets a folder: output_dir={folder}-seeds"
-        raise HoneError("the output folder is a single run", where=str(folder), fix=fix)
-
-
-def _nothing_measured(where: str | None) -> HoneError:
-    return HoneError(
-        "there are no validation rows, so that no two runs can be compared",
-        where=where,
-        fix="name some: validation_file=…, or hold some out: validation_split_percentage=10",
-    )
-
-
-def _share_base(measured: Run, run: Run) -> None:
-    """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
-    if run.status["status"] == "unknown" and not run.has("base"):
-        files = sorted((measured.folder / "eval").glob("base.*"), key=lambda file: file.name in WRITTEN_LAST)
-        for file in files:
-            write_text_atomic(run.folder / "eval" / file.name, file.read_text(encoding="utf-8"))
-        log.info("the base is measured already: as in %s", measured.folder.name)
 
 
 # ---- after the runs ------------------------------------------------------------------------------------------------
