@@ -36,7 +36,7 @@ CODE = ("src", "tests", "benchmarks", "tools", "base_model", "examples")
 OF_RUNS = re.compile(
     r"(.*/)?(eval|runs|out|code|tokenizer|checkpoint-\w+|seed-\S+|<.*?>|FOLDER|OUT|RUN|TASKS|SAMPLES)(/.*)?"
     r"|(.*/)?(README|report|config|config\.resolved|env|status|metrics|train|train-more|eval-more|val|validation|test|tuned|base|base_model"
-    r"|compare|samples|repeat|meta|template|complete|demo|cfg|recipe|light-lab|qwen|book|rows|prompts|tasks|model"
+    r"|compare|samples|repeat|search|meta|template|complete|demo|cfg|recipe|light-lab|qwen|book|rows|prompts|tasks|model"
     r"|eval|tokenizer|tokenizer_config|chat_template|generation_config|adapter_config|adapter_model|hparams|encoder|vocab"
     r"|trainer_state|manifest|overlap|contamination|memorization|answers|\w*results|[A-Z]\w*)(\.\w+)*"
     r"\.(md|html|yaml|yml|json|jsonl|bin|mask|npy|log|txt|safetensors|gz|py|jinja|parquet|csv|bpe|ckpt)"

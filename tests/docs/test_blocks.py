@@ -47,7 +47,6 @@ MADE = {
     "init.md": ["my.yaml", "train.jsonl", "eval.jsonl", "tasks.jsonl"],
     "predict.md": ["runs/my"],
     "repeat.md": ["runs/seeds"],
-    "search.md": ["runs/rates", "runs/searched"],
     "train.md": ["runs/b"],
 }
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
