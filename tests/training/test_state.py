@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_generators_go_back(tmp_path: Path) -> None:
     assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
 
 
+def test_generators_of_a_device_go_back_there_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device of the test's own, whose generator is one number: of no use on a CPU, nor the reverse."""
+    kept: list[torch.Tensor] = [torch.tensor([7], dtype=torch.uint8)]
+    module = SimpleNamespace(get_rng_state=lambda: kept[-1], set_rng_state=kept.append)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    device, cpu = torch.device("meta"), torch.device("cpu")
+    write_state(tmp_path, "random-0", generators(device))
+    states = read_state(tmp_path, "random-0")
+    kept.append(torch.tensor([8], dtype=torch.uint8))
+    set_generators(states, cpu)
+    set_generators(generators(cpu), device)
+    assert int(kept[-1]) == 8
+    set_generators(states, device)
+    assert int(kept[-1]) == 7
+
+
 def test_bytes_of_a_checkpoint(tiny_model: Callable[..., Any]) -> None:
     """All weights and the optimizer's tensors; of an adapter, what trains."""
     model = tiny_model("gpt2")
@@ -76,6 +93,7 @@ def test_bytes_of_a_checkpoint(tiny_model: Callable[..., Any]) -> None:
     model(input_ids=torch.ones(1, 4, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long)).loss.backward()
     optimizer.step()
     steps = 4 * len(list(model.parameters()))
+    optimizer.state[next(model.parameters())]["count"] = 3  # some keep plain numbers, too
     assert saved_bytes(model, optimizer) == 3 * n_weights + steps
     for parameter in model.parameters():
         parameter.requires_grad = False
