@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -20,7 +21,19 @@ os.environ["HONE_NATIVE"] = "0"  # each test has a cache of its own, and would c
 
 import pytest
 
-BASE_MODEL = Path(__file__).resolve().parents[1] / "base_model"
+
+def sync_nothing(fd: int) -> None:
+    """A test's folder need not outlive a power cut, and a tiny run waits for the disk as long as it computes.
+
+    What is synced, and when, is tested by calls (`test_checkpoint_files.py`) and in processes (benchmarks/faults).
+    """
+    os.fstat(fd)  # a closed file is an error here too
+
+
+os.fsync = sync_nothing  # type: ignore[assignment]
+
+TESTS = Path(__file__).resolve().parent
+BASE_MODEL = TESTS.parent / "base_model"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 LONGEST = ("docs/test_labs.py", "python/test_notebooks.py")
@@ -55,6 +68,16 @@ def load_script(path: Path) -> ModuleType:
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONE_CACHE", str(tmp_path / "hone-cache"))
+
+
+DRAWS = ("report", "docs", "python", "test_newcomers.py", "test_bundled.py")  # where reports have their curves
+
+
+@pytest.fixture(autouse=True)
+def _few_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere a run's report has tables, as without matplotlib: its curves are a third of the time of a tiny run."""
+    if request.path.relative_to(TESTS).parts[0] not in DRAWS:
+        monkeypatch.setattr("hone.report.figures.drawable", lambda: False)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +171,18 @@ def any_sandbox(request: pytest.FixtureRequest) -> Iterator[Any]:
             pytest.skip("programs are run on Linux and macOS only")
         with open_sandbox("none") as sandbox:
             yield sandbox
+
+
+def sigterm_at(step: int) -> Any:
+    """A callback that ends the training as a job is ended, within the step after `step`."""
+    from transformers import TrainerCallback
+
+    class Sigterm(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return Sigterm()
 
 
 def pairs(n: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ training is for `hone.doctor`; nothing here measures speed or changes anything.
 8589934592
 """
 
+import functools
 import math
 import os
 import platform
@@ -249,12 +250,14 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
+@functools.cache
 def matmul_gflops(dtype: "torch.dtype", device: str, n: int = 1024, repeats: int = 7) -> float:
     """GFLOP/s of the dense product (n, n) @ (n, n) -> (n, n), counted as 2 n³ operations (n³ multiplies, n³ adds).
 
     The median of `repeats` timed runs after one untimed run; an accelerator is synchronised before each clock
     reading. float32 is measured under the precision setting in force (TF32 on or off), because that is what training
     would get. The global random state is left as it was. A GPU needs n >= 4096 to be busy; 1024 suits a CPU.
+    Measured once in a process, however many runs it makes.
 
     Args:
         dtype: a floating type the device can multiply.

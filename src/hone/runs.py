@@ -13,6 +13,7 @@ checkpoint-N/                                      resumable states; complete.js
 """
 
 import difflib
+import functools
 import json
 import os
 import platform
@@ -343,6 +344,7 @@ def versions() -> dict[str, str | None]:
     return {name: _version(name) for name in PACKAGES}
 
 
+@functools.cache  # a package does not change in a process that has loaded it, and each reading parses a file
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

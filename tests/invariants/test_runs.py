@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hone
-from conftest import SIGNALS, pairs
+from conftest import SIGNALS, pairs, sigterm_at
 from hone.errors import HoneError, Interrupted
 from hone.runs import Run
 
@@ -123,21 +123,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "hone", *arguments]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "lora"])
-@SIGNALS
-def test_sigterm_then_the_same_command_ends_bit_identical(
-    method: str, tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any
-) -> None:
-    """In the middle of an epoch, with dropout, accumulation and evaluations by steps."""
+@pytest.fixture
+def interruptible(tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any) -> dict[str, Any]:
+    """A config of 80 steps in four epochs, with dropout, accumulation and evaluations by steps."""
     base = tmp_path / "base"
     tiny_model("gpt2", resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1).save_pretrained(base)
     tokenizer.save_pretrained(base)
-    config = settings(
+    return settings(
         base,
         write_rows,
         n=80,
-        method=method,
         num_train_epochs=4.0,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
@@ -151,12 +146,19 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
         bf16=False,  # in both processes, whatever this processor does best
         learning_rate=1e-3,
     )
-    if method == "full":
-        config["lora_r"] = 16  # the default: says nothing
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML 1.2
-    file = "model.safetensors" if method == "full" else "adapter_model.safetensors"
 
+
+def logged(folder: Path) -> list[Any]:
+    keep = ("step", "loss", "eval_loss", "learning_rate", "tokens", "supervised_tokens")
+    return [{k: line[k] for k in keep if k in line} for line in Run(folder).metric_lines()]
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_sigterm_then_the_same_command_ends_bit_identical(tmp_path: Path, interruptible: dict[str, Any]) -> None:
+    """In processes, as a job is stopped."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(interruptible), encoding="utf-8")  # JSON is YAML 1.2
     hone.train(hone.load_config(path, [f"output_dir={tmp_path / 'whole'}"]))
     broken = command("train", str(path), f"output_dir={tmp_path / 'broken'}")
     process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -172,19 +174,28 @@ def test_sigterm_then_the_same_command_ends_bit_identical(
     assert state["status"] == "interrupted"
     stopped = len([line for line in metrics.read_text().splitlines() if '"grad_norm"' in line])
     assert 20 <= stopped < 80, "the signal must fall in the middle"
-    assert not (tmp_path / "broken" / file).is_file()
+    assert not (tmp_path / "broken" / "model.safetensors").is_file()
 
     again = subprocess.run(broken, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "resuming from checkpoint-" in again.stderr
-    assert (tmp_path / "broken" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    assert logged(tmp_path / "broken") == logged(tmp_path / "whole"), "the log goes on as if nothing had happened"
 
-    def logged(name: str) -> list[Any]:
-        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        keep = ("step", "loss", "eval_loss", "learning_rate", "tokens", "supervised_tokens")
-        return [{k: line[k] for k in keep if k in line} for line in lines]
 
-    assert logged("broken") == logged("whole"), "the log goes on as if nothing had happened"
+@SIGNALS
+def test_an_adapter_that_was_stopped_ends_bit_identical(tmp_path: Path, interruptible: dict[str, Any]) -> None:
+    def config(name: str) -> Any:
+        return hone.load_config({**interruptible, "method": "lora", "output_dir": str(tmp_path / name)})
+
+    whole = hone.train(config("whole"))
+    with pytest.raises(Interrupted, match="stopped at step 26"):
+        hone.train(config("broken"), callbacks=[sigterm_at(25)])
+    broken = Run(tmp_path / "broken")
+    assert broken.status["status"] == "interrupted" and not (broken.folder / "adapter_model.safetensors").is_file()
+    hone.train(config("broken"))
+    files = [(run.folder / "adapter_model.safetensors").read_bytes() for run in (broken, whole)]
+    assert files[0] == files[1] and logged(broken.folder) == logged(whole.folder)
 
 
 @pytest.mark.slow

@@ -1,11 +1,6 @@
 """What holds for causal runs holds for both tasks alike: accumulation and resuming."""
 
-import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 import hone
-from conftest import SIGNALS
+from conftest import SIGNALS, sigterm_at
+from hone.errors import Interrupted
 from tiny_tasks import GPT2, GPT2_DRY, QUIET, T5, labelled_rows, pair_rows
 
 
@@ -56,30 +52,24 @@ def test_accumulation_8x1_equals_1x8(task: str, tmp_path: Path, tokenizer: Any, 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "seq2seq"])
 @SIGNALS
-def test_sigterm_then_the_same_command_ends_bit_identical(
+def test_sigterm_then_the_same_call_ends_bit_identical(
     task: str, tmp_path: Path, tokenizer: Any, write_rows: Any
 ) -> None:
     """With dropout, in the middle of an epoch."""
-    config = settings(
+    common = settings(
         task, tmp_path, tokenizer, write_rows, n=60, num_train_epochs=4.0, per_device_train_batch_size=3,
         eval_strategy="steps", eval_steps=15, save_strategy="steps", save_steps=20, learning_rate=1e-3,
         eval_generate_samples=2, bf16=False,
     )  # fmt: skip
-    config["config_overrides"] = GPT2 if task == "classification" else {**T5, "dropout_rate": 0.1}
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    hone.train(hone.load_config(path, [f"output_dir={tmp_path / 'whole'}"]))
-    command = [sys.executable, "-m", "hone", "train", str(path), f"output_dir={tmp_path / 'broken'}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    metrics, deadline = tmp_path / "broken" / "metrics.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 25):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    common["config_overrides"] = GPT2 if task == "classification" else {**T5, "dropout_rate": 0.1}
+
+    def config(name: str) -> Any:
+        return hone.load_config({**common, "output_dir": str(tmp_path / name)})
+
+    whole = hone.train(config("whole"))
+    with pytest.raises(Interrupted, match="stopped at step 26"):
+        hone.train(config("broken"), callbacks=[sigterm_at(25)])
     assert not (tmp_path / "broken" / "model.safetensors").is_file()
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "resuming from checkpoint-" in again.stderr
-    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("broken", "whole")]
+    broken = hone.train(config("broken"))
+    files = [(run.folder / "model.safetensors").read_bytes() for run in (broken, whole)]
     assert files[0] == files[1]

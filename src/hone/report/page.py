@@ -4,10 +4,11 @@ Every string is escaped by the template engine, after what cannot be seen in it 
 only the drawings, which are ours, go in as they are.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from hone.errors import printable
@@ -18,12 +19,17 @@ HERE = Path(__file__).parent
 
 def to_html(report: Report) -> str:
     """The page; equal reports give equal bytes."""
+    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    return _template().render(report=report, style=style, ours=Markup) + "\n"
+
+
+@functools.cache
+def _template() -> Template:
+    """Compiled once in a process: that takes longer than to fill it."""
     engine = Environment(
         autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = engine.from_string((HERE / "page.html").read_text(encoding="utf-8"))
-    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    return template.render(report=report, style=style, ours=Markup) + "\n"
+    return engine.from_string((HERE / "page.html").read_text(encoding="utf-8"))
 
 
 def _seen(value: Any) -> Any:
