@@ -1,9 +1,9 @@
 """The numbers of tools/structure.py, as limits: what was reached is kept."""
 
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,15 +26,21 @@ def script() -> ModuleType:
     return load_script(SCRIPT)
 
 
+@pytest.fixture(scope="module")
+def found(script: ModuleType) -> Any:
+    """All modules of the package, parsed once."""
+    return script.modules()
+
+
 @pytest.mark.parametrize("name", list(LIMITS))
-def test_limits(name: str, script: ModuleType) -> None:
+def test_limits(name: str, script: ModuleType, found: Any) -> None:
     title, measure = script.MEASURES[name]
-    places = measure(script.modules())
+    places = measure(found)
     assert len(places) <= LIMITS[name], f"{title}: {len(places)}, more than {LIMITS[name]}\n" + "\n".join(places)
 
 
-def test_functions_fit_a_screen_or_two(script: ModuleType) -> None:
-    longest, place = script.lengths(script.modules())[0]
+def test_functions_fit_a_screen_or_two(script: ModuleType, found: Any) -> None:
+    longest, place = script.lengths(found)[0]
     assert longest <= LONGEST, place
 
 
@@ -59,7 +65,11 @@ def test_circles_and_upward_imports_are_found(
     assert [place.split()[0] for place in script.task_names(found)] == ["cli.py:2", "cli.py:2"]
 
 
-def test_it_prints(script: ModuleType) -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "--list", "config"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "import circles" in done.stdout and "src/hone/training/train.py" in done.stdout
+def test_it_prints(
+    script: ModuleType, found: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["structure.py", "--list", "config"])
+    monkeypatch.setattr(script, "modules", lambda: found)
+    script.main()
+    said = capsys.readouterr().out
+    assert "import circles" in said and "src/hone/training/train.py" in said
