@@ -1,5 +1,6 @@
-"""The compiled kernel: PyTorch's products, whatever the shape; nothing of it where there is no compiler."""
+"""The compiled kernel: transformers' scores whatever the shape, each row's own to the last bit; and without one."""
 
+import random
 import shutil
 import subprocess
 import sys
@@ -8,19 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
 
 from hone.config.sections.generate import GenerateSection
-from hone.inference import native
-from hone.inference.engine import Engine, Request, answer_all
+from hone.errors import HoneError
+from hone.inference import engine as engine_module
+from hone.inference import native, slots
+from hone.inference.engine import Engine, Request, Row, answer_all
 from hone.inference.fast_step import Plan, Stretch, agrees, scores
-from hone.inference.native import FEW_ROWS, product_of
+from hone.inference.sampling import Rule, each_by_its_rule, next_tokens
 from hone.inference.stream import Answer, AnswerRule
-from hone.inference.weights import weights_of
+from hone.inference.weights import Weights, weights_of
 
 compiled = pytest.mark.skipif(
     sys.platform != "linux" or not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here"
 )
+GROUPED = {"hidden_size": 48, "num_attention_heads": 12, "num_key_value_heads": 1, "head_dim": 20}
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {}),
+    ("gpt2", {"n_embd": 36, "n_head": 4, "n_inner": 101, "activation_function": "gelu"}),
+    ("gpt2", {"n_embd": 128, "n_head": 2, "activation_function": "relu", "tie_word_embeddings": False}),
+    ("llama", {**GROUPED, "intermediate_size": 77, "attention_bias": True, "mlp_bias": True}),
+    ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
+    ("qwen2", {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}),
+    ("mistral", {"sliding_window": None}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,33 +52,151 @@ def kernel(monkeypatch: pytest.MonkeyPatch, cache: Any) -> Iterator[None]:
     native._library.cache_clear()
 
 
-@compiled
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_products_are_those_of_pytorch(kernel: None, threads: int) -> None:
-    """Shapes that fit no tile, rows that fill none, both layouts, with and without a bias."""
-    torch.manual_seed(0)
-    assert native._library(torch.float32) is not None
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for n_in, n_out in [(64, 128), (320, 960), (37, 101), (1, 1), (15, 64), (129, 3), (48, 200)]:
-            for n in (1, 2, 3, 4, 5, 7, 16, FEW_ROWS, FEW_ROWS + 1):
-                x, bias = torch.randn(n, n_in), torch.randn(n_out)
-                for weight in (torch.randn(n_out, n_in), torch.randn(n_in, n_out).t()):
-                    for added in (bias, None):
-                        expected = F.linear(x.double(), weight.double(), None if added is None else added.double())
-                        assert (product_of(weight, added)(x) - expected).abs().max() < 1e-4
-    finally:
-        torch.set_num_threads(before)
+@pytest.fixture
+def wild(tiny_model: Callable[..., Any]) -> Callable[..., Any]:
+    """A tiny model whose biases and norms are random too: their initial zeros and ones would hide a missing one."""
+
+    def build(kind: str, **more: Any) -> Any:
+        model = tiny_model(kind, **more)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(torch.randn_like(parameter) / 3)
+        return model
+
+    return build
+
+
+def with_adapter(model: Any, kind: str) -> Any:
+    targets = ["c_attn", "c_proj"] if kind == "gpt2" else ["q_proj", "v_proj", "down_proj", "lm_head"]
+    model = get_peft_model(model, LoraConfig(r=5, lora_alpha=9, target_modules=targets)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_()
+    return model
+
+
+def room(weights: Weights, rows: int) -> Tensor:
+    return torch.zeros((len(weights.layers), rows, 64, 2, weights.n_kept, weights.head_dim))
 
 
 @compiled
-def test_rows_that_do_not_lie_together_and_other_types(kernel: None) -> None:
-    x, weight = torch.randn(4, 20)[:, ::2], torch.randn(6, 10)
-    assert torch.allclose(product_of(weight, None)(x), x @ weight.t(), atol=1e-5)
-    cut = torch.randn(6, 20)[:, :10]
-    for odd in (cut, weight.double()):
-        assert product_of(odd, None).func is native._plain, "left to PyTorch"
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize(("kind", "more"), FAMILIES)
+def test_scores_are_those_of_transformers(
+    kind: str, more: dict[str, Any], adapter: bool, kernel: None, wild: Callable[..., Any]
+) -> None:
+    """Shapes that fit no tile; prompts in stretches beside rows that grow; one to three threads."""
+    model, before = wild(kind, **more), torch.get_num_threads()
+    if adapter:
+        model = with_adapter(model, kind)
+    ids = [(7 * i * i) % 300 + 3 for i in range(40)]
+    with torch.inference_mode():
+        plain, weights = model(torch.tensor([ids])).logits[0], weights_of(model)
+        assert weights.kernel is not None and agrees(weights, model, ids) and agrees(weights, model, [5])
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            kept = room(weights, 2)
+            found = [scores(weights, kept, Plan(ids[:30], list(range(30)), [0] * 30, [], [Stretch(0, 0, 30, 0)], [29]))]
+            for n in range(30, 40):  # the first row grows while the second reads the same in stretches of four
+                at = 4 * (n - 30)
+                where = [n, *range(at, at + 4)]
+                plan = Plan(
+                    [ids[p] for p in where], where, [0, 1, 1, 1, 1], [n + 1], [Stretch(1, 1, 5, at)], [0, 1, 2, 3, 4]
+                )
+                found.append(scores(weights, kept, plan))
+            torch.set_num_threads(before)
+            grown = torch.cat([found[0], *(one[:1] for one in found[1:])])
+            read = torch.cat([one[1:] for one in found[1:]])
+            assert (grown - plain[29:]).abs().max() < 1e-4 * plain.abs().max()
+            assert (read - plain).abs().max() < 1e-4 * plain.abs().max()
+            assert torch.equal(grown, read[29:]), "the same token, the same numbers"
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], list[Tensor]]:
+    """What each prompt is scored, step by step, from now on."""
+    found: dict[tuple[int, ...], list[Tensor]] = {}
+    grow = engine_module._grow
+
+    def record(rows: list[Row], scores: Tensor) -> Any:
+        for row, own in zip(rows, scores, strict=True):
+            found.setdefault(tuple(row.request.prompt), []).append(own.clone())
+        return grow(rows, scores)
+
+    monkeypatch.setattr(engine_module, "_grow", record)
+    return found
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+def test_a_rows_scores_are_its_own_to_the_last_bit(
+    kind: str, dtype: Any, kernel: None, wild: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone and in batches of 1 to 40 that come and go, whatever stretches prompts are read in, whatever threads do."""
+    draw, before = random.Random(3), torch.get_num_threads()
+    model = wild(kind).to(dtype)
+    begin = [draw.randrange(3, 300) for _ in range(12)]
+    prompts = [
+        begin[: draw.choice([0, 5, 12])] + [draw.randrange(3, 300) for _ in range(1 + n % 23)] for n in range(40)
+    ]
+    settings = GenerateSection(temperature=1.0)
+
+    def wanted(prompt: list[int], n: int) -> Request:
+        return Request(prompt, Answer(tokenizer, [], AnswerRule([], [], 3 + n % 7)), settings)
+
+    def answered(engine: Engine, requests: list[Request], *, all_at_once: bool) -> None:
+        for request in requests:
+            engine.add(request)
+            if not all_at_once and draw.random() < 0.5:
+                engine.step()
+        while engine.busy:
+            engine.step()
+
+    found = recorded(monkeypatch)
+    for n, prompt in enumerate(prompts):
+        answered(Engine(model), [wanted(prompt, n)], all_at_once=True)
+    alone = dict(found)
+    for size in range(1, 41):
+        found.clear()
+        torch.set_num_threads({0: 2, 5: 3}.get(size % 10, 1))
+        monkeypatch.setattr(slots, "AT_ONCE", draw.choice([7, 1024]))
+        monkeypatch.setattr(slots, "BESIDE_OTHERS", draw.choice([3, 256]))
+        chosen = draw.sample(range(40), size)
+        answered(Engine(model), [wanted(prompts[n], n) for n in chosen], all_at_once=size % 2 == 0)
+        for n in chosen:
+            prompt = tuple(prompts[n])
+            assert len(found[prompt]) == len(alone[prompt])
+            assert all(map(torch.equal, found[prompt], alone[prompt])), (size, n)
+    torch.set_num_threads(before)
+
+
+@compiled
+@pytest.mark.parametrize("size", [1, 5, 256, 257, 3000])
+def test_draws_are_those_of_pytorch(size: int, kernel: None) -> None:
+    """Rows of all settings in one call, each drawn as with rows of its own settings alone; some scores are -inf."""
+    torch.manual_seed(size)
+    luck = random.Random(size)
+    for _ in range(30):
+        scores = torch.randn(20, size) * luck.choice([0.1, 1, 10])
+        if size > 5:
+            scores[:, ::3] = float("-inf")
+        rules, expected = [], []
+        for i, row in enumerate(scores):
+            settings = GenerateSection(
+                temperature=luck.choice([0, 1e-40, 0.01, 0.8, 1.0, 5.0]),
+                top_k=luck.choice([0, 0, 1, 3, 50]),
+                top_p=luck.choice([1.0, 0.999, 0.9, 0.2]),
+            )
+            min_p = luck.choice([0.0, 0.0, 0.1, 1.0])
+            rules.append(Rule(settings, random.Random(i), min_p))
+            expected += next_tokens(row[None], settings, [random.Random(i)], min_p)
+        assert each_by_its_rule(scores, rules) == expected
+    scores[3, size // 2] = float("nan")
+    with pytest.raises(HoneError, match="not numbers"):
+        each_by_its_rule(scores, rules)
 
 
 @compiled
@@ -86,54 +218,30 @@ def test_answers_are_the_same_with_it(
     assert answers() == found
 
 
-def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[..., Any]) -> None:
     monkeypatch.setenv("HONE_NATIVE", "1")
     native._library.cache_clear()
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert product_of(torch.ones(2, 2), None).func is native._plain
+    assert weights_of(tiny_model("gpt2")).kernel is None
     native._library.cache_clear()
 
 
 @compiled
-def test_a_compiler_that_fails_is_no_fault(kernel: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_compiler_that_fails_is_no_fault(
+    kernel: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, tiny_model: Callable[..., Any]
+) -> None:
     def fails(command: list[str]) -> None:
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setenv("HONE_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "_run", fails)
-    assert product_of(torch.ones(2, 2), None).func is native._plain
+    assert weights_of(tiny_model("gpt2")).kernel is None
 
 
 @compiled
-@pytest.mark.parametrize("n_in_and_out", [(48, 33), (320, 128), (64, 100)])
-def test_bfloat16_weights_are_read_as_they_are(kernel: None, n_in_and_out: tuple[int, int]) -> None:
-    """In both layouts, against the product in float32 of the same numbers; for any number of rows."""
-    n_in, n_out = n_in_and_out
-    torch.manual_seed(0)
-    for n in (1, 3, 5, FEW_ROWS + 9):
-        x, bias = torch.randn(n, n_in), torch.randn(n_out).bfloat16()
-        for weight in (torch.randn(n_out, n_in).bfloat16(), torch.randn(n_in, n_out).bfloat16().t()):
-            found = product_of(weight, bias)(x)
-            expected = F.linear(x.double(), weight.double(), bias.double())
-            assert found.dtype == torch.float32 and (found - expected).abs().max() < 1e-4
-
-
-@compiled
-@pytest.mark.parametrize("dim", [16, 64, 128])
-@pytest.mark.parametrize("group", [1, 3])
-def test_attention_is_that_of_pytorch(kernel: None, dim: int, group: int) -> None:
-    """Rows of 1 to 50 tokens, queries cut from a wider tensor, large and small scores."""
-    torch.manual_seed(0)
-    memory, lengths = torch.randn(4, 50, 2, 2, dim), torch.tensor([50, 1, 17, 32])
-    wide = torch.randn(4, 3 * 2 * group * dim) * torch.tensor([1.0, 1.0, 40.0, 0.01])[:, None]
-    q = wide[:, : 2 * group * dim].view(4, 2 * group, dim)
-    found = native.attention(q, memory, lengths, dim**-0.5)
-    assert found is not None
-    for row, n in enumerate(lengths.tolist()):
-        k, v = memory[row, :n].permute(1, 2, 0, 3).double()
-        expected = F.scaled_dot_product_attention(q[row].view(2, group, dim).double(), k, v)
-        assert (found[row] - expected.flatten()).abs().max() < 1e-5
-    assert native.attention(q[..., :8], memory[..., :8], lengths, 1.0) is None, "left to PyTorch"
+def test_other_types_are_left_to_pytorch(kernel: None, tiny_model: Callable[..., Any]) -> None:
+    assert weights_of(tiny_model("gpt2").half()).kernel is None
+    assert weights_of(tiny_model("llama").double()).dtype == torch.float64
 
 
 @compiled
@@ -145,7 +253,6 @@ def test_a_model_in_bfloat16_is_computed_in_float32(kind: str, kernel: None, tin
         weights = weights_of(model)
         assert weights.dtype == torch.float32 and weights.embed.dtype == torch.bfloat16
         assert agrees(weights, model, ids)
-        kept = torch.zeros((len(weights.layers), 1, 32, 2, weights.n_kept, weights.head_dim))
         plan = Plan(ids, list(range(20)), [0] * 20, [], [Stretch(0, 0, 20, 0)], list(range(20)))
-        own, exact = scores(weights, kept, plan), model.float()(torch.tensor([ids])).logits[0]
+        own, exact = scores(weights, room(weights, 1), plan), model.float()(torch.tensor([ids])).logits[0]
         assert (own - exact).abs().max() < 1e-4 * exact.abs().max()

@@ -1,5 +1,6 @@
 """Answers growing token by token: whole characters only, stop texts never shown, the parts joined are the whole."""
 
+import copy
 import random
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_any_tokens_at_all_join(tokenizer: Any) -> None:
         answer = Answer(tokenizer, tokenizer.encode("x"), rule())
         assert "".join(grow(answer, ids)) == answer.text == tokenizer.decode(ids)
         assert answer.ids == ids
+
+
+def test_added_tokens_are_text_and_special_ones_are_not(tokenizer: Any) -> None:
+    """Also those that cannot be spelled in the alphabet of bytes, and such as are no token at all."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens(["<käse ä>", "plain", "漢"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|x|>"]})
+    luck, n = random.Random(1), len(tokenizer)
+    for _ in range(300):
+        ids = [luck.choice([luck.randrange(1, n), luck.randrange(n - 4, n + 2)]) for _ in range(luck.randrange(1, 20))]
+        answer = Answer(tokenizer, [5], rule())
+        assert "".join(grow(answer, ids)) == answer.text == tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def test_stop_texts_are_never_shown_wherever_the_tokens_fall(tokenizer: Any) -> None:

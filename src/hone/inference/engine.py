@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from hone.config.sections.generate import GenerateSection
 from hone.inference.fast_step import agrees
 from hone.inference.padded import PaddedBatches
-from hone.inference.sampling import next_tokens, penalized
+from hone.inference.sampling import Rule, each_by_its_rule, penalized
 from hone.inference.slots import Slots
 from hone.inference.stream import Answer
 from hone.inference.weights import Unsuitable, weights_of
@@ -189,20 +189,10 @@ def _grow(rows: Sequence[Row], scores: Tensor) -> Iterator[Step]:
 
 
 def _drawn(rows: Sequence[Row], scores: Tensor) -> list[int]:
-    """A token for each row; rows of equal settings are drawn together."""
+    """A token for each row, by its own settings."""
     if any(not row.request.plain for row in rows):
         scores = torch.stack([_adjusted(row, one) for row, one in zip(rows, scores, strict=True)])
-    groups: dict[tuple[float, int, float, float], list[int]] = {}
-    for i, row in enumerate(rows):
-        s = row.request.settings
-        groups.setdefault((s.temperature, s.top_k, s.top_p, row.request.min_p), []).append(i)
-    tokens = [0] * len(rows)
-    for (*_, min_p), places in groups.items():
-        chosen = scores if len(groups) == 1 else scores[places]
-        found = next_tokens(chosen, rows[places[0]].request.settings, [rows[i].draws for i in places], min_p)
-        for i, token in zip(places, found, strict=True):
-            tokens[i] = token
-    return tokens
+    return each_by_its_rule(scores, [Rule(row.request.settings, row.draws, row.request.min_p) for row in rows])
 
 
 def _adjusted(row: Row, scores: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hone.accelerations.equivalence import TOLERANCE
-from hone.inference.native import attention
 from hone.inference.weights import Weights
 from hone.models.inspect import unwrapped
 
@@ -53,6 +52,8 @@ class Plan:
 def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
     """Scores (wanted, V) of the tokens after those wanted; keys and values are written into `kept`."""
     w, device = weights, weights.device
+    if w.kernel is not None:
+        return w.kernel.scores(kept, plan)
     positions = torch.tensor(plan.positions, device=device)
     x = F.embedding(torch.tensor(plan.ids, device=device), w.embed).to(w.dtype)
     turns = None
@@ -62,7 +63,6 @@ def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
         turns = w.turns[positions][:, :, None]  # (N, 2, 1, D)
     length = kept.shape[2]
     places = torch.tensor([slot * length + p for slot, p in zip(plan.slots, plan.positions)], device=device)
-    lengths = torch.tensor(plan.lengths)
     masks = _masks(plan, device, w.dtype)
     for layer, memory in zip(w.layers, kept):
         q, k, v = _heads(w, layer.heads, layer.norm_before_attention(x), turns)
@@ -72,7 +72,7 @@ def scores(weights: Weights, kept: Tensor, plan: Plan) -> Tensor:
         else:
             both[:, 0].index_copy_(0, places, k)
             both[:, 1].index_copy_(0, places, v)
-        x = x + layer.attention_out(_attention(w, q, memory, plan, lengths, masks))
+        x = x + layer.attention_out(_attention(w, q, memory, plan, masks))
         x = x + layer.mlp(layer.norm_before_mlp(x))
     if len(plan.wanted) < x.shape[0]:
         x = x[plan.wanted]
@@ -139,14 +139,11 @@ def _masks(plan: Plan, device: torch.device, dtype: torch.dtype) -> list[Tensor 
     return masks
 
 
-def _attention(
-    w: Weights, q: Tensor, memory: Tensor, plan: Plan, lengths: Tensor, masks: list[Tensor | None]
-) -> Tensor:
+def _attention(w: Weights, q: Tensor, memory: Tensor, plan: Plan, masks: list[Tensor | None]) -> Tensor:
     """What each token (N, H, D) finds in its slot of memory (slots, length, 2, K, D): (N, H * D)."""
     found = []
     if grown := len(plan.lengths):
-        out = attention(q[:grown], memory, lengths, w.scale)
-        found.append(_plain_attention(w, q[:grown], memory, plan, masks[0]) if out is None else out)
+        found.append(_plain_attention(w, q[:grown], memory, plan, masks[0]))
     for stretch, mask in zip(plan.stretches, masks[1:]):
         k, v = memory[stretch.slot, : stretch.past + stretch.n].permute(1, 2, 0, 3)[:, None]
         out = F.scaled_dot_product_attention(

@@ -1,11 +1,9 @@
-"""Products of a few rows by a kernel of our own, compiled where a C compiler is there; PyTorch's own elsewhere.
+"""A pass over a model by a kernel of our own, compiled where a C compiler is there; PyTorch's operations elsewhere.
 
-PyTorch's product of one row reads weights at half the speed of memory. The kernel (`linear.c`) is compiled once for a
-machine, in about a second, and kept in the cache. Weights in bfloat16 are read as they are and computed in float32:
-half the memory to read, and answers that do not depend on how a batch is rounded.
-
->>> product = product_of(weight, bias)                                                     # doctest: +SKIP
->>> product(x)                                                  # as F.linear(x, weight, bias) # doctest: +SKIP
+PyTorch reads weights at half the speed of memory for one row, and a pass of many small operations pays for each. The
+kernel (`kernel/`) is compiled once for a machine, in about two seconds, and kept in the cache. Weights in bfloat16 are
+read as they are and computed in float32: half the memory to read. Each number of a row is added up in an order of its
+own, so that its scores are the same to the last bit whatever else is in the batch.
 """
 
 import ctypes
@@ -18,113 +16,214 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hone.cache import kernel_cache
 
+if TYPE_CHECKING:
+    from hone.inference.fast_step import Plan
+    from hone.inference.weights import Linear, Norm, Weights
+
 log = logging.getLogger("hone")
-SOURCE = Path(__file__).with_name("linear.c")
-FEW_ROWS = 32  # beyond these PyTorch's product, which is made for many, is as fast
-NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # as linear.c knows them
+FOLDER = Path(__file__).with_name("kernel")
+PARTS = {
+    "linear.c": ("F32", "BF16"),
+    "attention.c": ("",),
+    "step.c": ("",),
+    "sample.c": ("",),
+}  # what each is compiled for
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-std=gnu11"]
+ACTIVATIONS = ["gelu", "gelu_tanh", "relu", "silu"]  # in the order of step.h
+
+Pointer, Number = ctypes.c_void_p, ctypes.c_long
 
 
-def product_of(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """x -> F.linear(x, weight, bias), by the kernel where it can be: then x and the result are float32."""
-    columns = not weight.is_contiguous()
-    whole = (weight.t() if columns else weight).is_contiguous()
-    if not (whole and computes(weight)):
-        return functools.partial(_plain, weight, bias)
-    return functools.partial(_native, _Product(weight, None if bias is None else bias.float(), columns))
+class _Adapter(ctypes.Structure):
+    _fields_ = [("down", Pointer), ("up", Pointer), ("rank", Number)]
 
 
-class _Product:
-    """What the kernel is called with, found once: a decoded token makes a hundred such calls."""
+class _Product(ctypes.Structure):
+    _fields_ = [
+        *(("weight", Pointer), ("bias", Pointer), ("n_in", Number), ("n_out", Number)),
+        *(("in_columns", Number), ("bf16", Number), ("n_adapters", Number), ("adapters", Pointer)),
+    ]
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, columns: bool) -> None:
-        self.weight, self.bias, self.columns = weight, bias, columns  # kept, so that what is pointed at stays
-        self.call = _library(weight.dtype).linear
-        self.at, self.bias_at = weight.data_ptr(), None if bias is None else bias.data_ptr()
-        self.n_out, self.n_in = weight.shape
-        self.most = FEW_ROWS if weight.dtype == torch.float32 else sys.maxsize
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", Pointer), ("bias", Pointer), ("eps", ctypes.c_float), ("rms", ctypes.c_int)]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *(("before_attention", _Norm), ("before_mlp", _Norm), ("heads", _Product * 3), ("attention_out", _Product)),
+        *(("gate", _Product), ("up", _Product), ("down", _Product), ("n_heads", Number), ("activation", Number)),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *(("embed", Pointer), ("positions", Pointer), ("turns", Pointer), ("layers", Pointer)),
+        *(("norm", _Norm), ("head", _Product), ("bf16", Number), ("n_layers", Number), ("width", Number)),
+        *(("n_heads", Number), ("n_kept", Number), ("dim", Number), ("inner", Number), ("rank", Number)),
+        ("scale", ctypes.c_float),
+    ]
+
+
+class _Rule(ctypes.Structure):
+    _fields_ = [
+        *(("temperature", ctypes.c_float), ("min_p", ctypes.c_float), ("top_p", ctypes.c_double)),
+        *(("draw", ctypes.c_double), ("top_k", Number)),
+    ]
+
+
+class Kernel:
+    """A model as the kernel reads it: pointers into the weights' own memory."""
+
+    def __init__(self, weights: "Weights") -> None:
+        w, bf16 = weights, weights.embed.dtype == torch.bfloat16
+        self._step = _library().step
+        self._kept: list[Any] = []  # what is pointed at stays
+        layers = (_Layer * len(w.layers))()
+        inner = rank = 0
+        for into, layer in zip(layers, w.layers):
+            linears = [*layer.heads, layer.attention_out, layer.mlp.up, layer.mlp.down]
+            into.before_attention, into.before_mlp = map(
+                self._norm, (layer.norm_before_attention, layer.norm_before_mlp)
+            )
+            for i, head in enumerate(layer.heads):
+                into.heads[i] = self._product(head)
+            into.n_heads, into.attention_out = len(layer.heads), self._product(layer.attention_out)
+            into.up, into.down = self._product(layer.mlp.up), self._product(layer.mlp.down)
+            if layer.mlp.gate is not None:
+                into.gate = self._product(layer.mlp.gate)
+                linears.append(layer.mlp.gate)
+            into.activation = ACTIVATIONS.index(layer.mlp.activation)
+            inner = max(inner, into.up.n_out)
+            rank = max([rank, *(down.shape[0] for linear in linears for down, _ in linear.adapters)])
+        rank = max([rank, *(down.shape[0] for down, _ in w.head.adapters)])
+        self._model = _Model(
+            *(self._at(one) for one in (w.embed, w.positions, w.turns)), ctypes.addressof(layers),
+            self._norm(w.norm), self._product(w.head), bf16, len(layers), w.embed.shape[1],
+            w.n_heads, w.n_kept, w.head_dim, inner, rank, w.scale,
+        )  # fmt: skip
+        self._kept.append(layers)
+        self._n_scores = w.head.weight.shape[0]
+
+    def scores(self, kept: Tensor, plan: "Plan") -> Tensor:
+        """As `fast_step.scores`."""
+        grown = [(slot, slot, 1, length - 1) for slot, length in enumerate(plan.lengths)]
+        spans = _numbers(
+            [n for one in [*grown, *((s.slot, s.first, s.n, s.past) for s in plan.stretches)] for n in one]
+        )
+        lists = [_numbers(one) for one in (plan.ids, plan.slots, plan.positions, plan.wanted)]
+        ids, slots, positions, wanted = (one.ctypes.data for one in lists)
+        found = torch.empty((len(plan.wanted), self._n_scores))
+        self._step(
+            ctypes.byref(self._model), spans.ctypes.data, len(spans) // 4, ids, slots, positions, len(plan.ids),
+            wanted, len(plan.wanted), kept.data_ptr(), kept.shape[1], kept.shape[2], found.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return found
+
+    def _at(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _norm(self, norm: "Norm") -> _Norm:
+        return _Norm(self._at(norm.weight), self._at(norm.bias), norm.eps, norm.rms)
+
+    def _product(self, linear: "Linear") -> _Product:
+        adapters = (_Adapter * len(linear.adapters))(
+            *(_Adapter(self._at(down), self._at(up), down.shape[0]) for down, up in linear.adapters)
+        )
+        self._kept.append(adapters)
+        n_out, n_in = linear.weight.shape
+        bias = None if linear.bias is None else linear.bias.float()
+        return _Product(
+            self._at(linear.weight), self._at(bias), n_in, n_out, not linear.weight.is_contiguous(),
+            linear.weight.dtype == torch.bfloat16, len(adapters), ctypes.addressof(adapters),
+        )  # fmt: skip
 
 
 def computes(weight: Tensor) -> bool:
-    """Is there a kernel for such weights?"""
-    known = weight.device.type == "cpu" and weight.dtype in NAMES
-    return known and _library(weight.dtype) is not None
+    """Can the kernel read such weights? Then all is computed in float32."""
+    whole = weight.is_contiguous() or weight.t().is_contiguous()
+    known = whole and weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16)
+    return known and _library() is not None
 
 
-def _plain(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return F.linear(x, weight, bias)
+def drawn(scores: Tensor, rules: Sequence[tuple[float, float, float, float, int]]) -> list[int] | None:
+    """A token for each row of scores (B, V) as `sampling.next_tokens` draws it; None where a score is NaN.
 
-
-def _native(product: _Product, x: Tensor) -> Tensor:
-    p, n = product, x.shape[0]
-    if n > p.most:
-        return F.linear(x, p.weight, p.bias)
-    x, y = x.contiguous(), torch.empty((n, p.n_out))
-    p.call(x.data_ptr(), p.at, p.bias_at, y.data_ptr(), n, p.n_in, p.n_out, p.columns, torch.get_num_threads())
-    return y
-
-
-def attention(q: Tensor, memory: Tensor, lengths: Tensor, scale: float) -> Tensor | None:
-    """What one token a row finds, (B, H * D): q (B, H, D) over slots 0, 1, … of memory (slots, room, 2, K, D).
-
-    None where the kernel cannot: the caller computes it then.
+    rules: of each row its temperature, the logarithm of min_p, top_p, where in [0, 1) the draw is, and top_k.
     """
-    (rows, heads, dim), (_, room, _, kept, _) = q.shape, memory.shape
-    if memory.dtype != torch.float32 or dim % 16 or not computes(memory):
-        return None
-    if q.stride(2) != 1 or q.stride(1) != dim:
-        q = q.contiguous()
-    y = torch.empty((rows, heads * dim))
-    _library(torch.float32).attend(
-        q.data_ptr(), q.stride(0), memory.data_ptr(), lengths.data_ptr(), y.data_ptr(),
-        rows, kept, heads // kept, dim, room, scale, torch.get_num_threads(),
-    )  # fmt: skip
-    return y
+    rows, size = scores.shape
+    tokens = np.empty(rows, dtype=np.int64)
+    given = (_Rule * rows)(*(_Rule(*rule) for rule in rules))
+    threads = torch.get_num_threads()
+    bad = _library().draw(scores.data_ptr(), rows, size, given, tokens.ctypes.data, threads)
+    return None if bad else tokens.tolist()
+
+
+def draws_from(scores: Tensor) -> bool:
+    """Can `drawn` read them?"""
+    whole = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.is_contiguous()
+    return whole and _library() is not None
+
+
+def _numbers(values: Sequence[int]) -> Any:
+    return np.array(values, dtype=np.int64)
 
 
 @functools.cache
-def _library(dtype: torch.dtype) -> Any:
-    """The compiled functions for weights of this type, None where they cannot be had."""
+def _library() -> Any:
+    """The compiled functions, None where they cannot be had."""
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if sys.platform != "linux" or compiler is None or os.environ.get("HONE_NATIVE") == "0":
         return None
     try:
-        library = ctypes.CDLL(str(_compiled(compiler, NAMES[dtype])))
+        library = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("decoding without the compiled kernel: %s", error)
         return None
-    pointer, number = ctypes.c_void_p, ctypes.c_long
-    library.linear.argtypes = [*[pointer] * 4, *[number] * 3, ctypes.c_int, ctypes.c_int]
-    library.attend.argtypes = [pointer, number, *[pointer] * 3, *[number] * 5, ctypes.c_float, ctypes.c_int]
-    library.linear.restype = library.attend.restype = None
+    library.step.argtypes = [
+        *(Pointer, Pointer, Number, Pointer, Pointer, Pointer, Number, Pointer, Number, Pointer, Number, Number),
+        *(Pointer, ctypes.c_int),
+    ]
+    library.step.restype = None
+    library.draw.argtypes = [Pointer, Number, Number, Pointer, Pointer, ctypes.c_int]
+    library.draw.restype = ctypes.c_int
     return library
 
 
-def _compiled(compiler: str, name: str) -> Path:
-    """The library made from SOURCE for this machine, from the cache or new.
+def _compiled(compiler: str) -> Path:
+    """The library made from the kernel's files for this machine, from the cache or new.
 
     It is linked with the OpenMP that PyTorch has loaded: two of them would have two sets of threads.
     """
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))[:1]
-    identity = [SOURCE.read_text(), compiler, _processor(), str(openmp), torch.__version__, name, *FLAGS]
-    path = kernel_cache() / f"linear-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
+    sources = [path.read_text() for path in sorted(FOLDER.glob("*.[ch]"))]
+    identity = [*sources, compiler, _processor(), str(openmp), torch.__version__, *FLAGS]
+    path = kernel_cache() / f"step-{hashlib.sha256(repr(identity).encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made, library = Path(folder) / "linear.o", Path(folder) / "linear.so"
-        _run([compiler, *FLAGS, f"-D{name}", "-c", str(SOURCE), "-o", str(made)])
-        _run([compiler, "-shared", str(made), *(map(str, openmp) if openmp else ["-fopenmp"]), "-o", str(library)])
+        made = []
+        for source, kinds in PARTS.items():
+            for kind in kinds:
+                made.append(str(Path(folder) / f"{source}{kind}.o"))
+                _run([compiler, *FLAGS, f"-D{kind or 'ONLY'}", "-c", str(FOLDER / source), "-o", made[-1]])
+        library = Path(folder) / "step.so"
+        _run([compiler, "-shared", *made, *(map(str, openmp) if openmp else ["-fopenmp"]), "-lm", "-o", str(library)])
         library.replace(path)
     return path
 

@@ -11,14 +11,25 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hone.config.sections.generate import GenerateSection
 from hone.errors import HoneError
+from hone.inference.native import drawn, draws_from
 
 NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a row's tokens are drawn. min_p: tokens less likely than this share of the likeliest one's are dropped."""
+
+    settings: GenerateSection
+    draws: random.Random
+    min_p: float = 0.0
 
 
 def next_tokens(
@@ -26,16 +37,11 @@ def next_tokens(
 ) -> list[int]:
     """One token for each row of logits (B, V): the likeliest at temperature 0, else drawn with that row's generator.
 
-    min_p: drop tokens less likely than this share of the likeliest one's probability.
-
     Raises:
         HoneError: logits that are NaN.
     """
     if logits.isnan().any():
-        raise HoneError(
-            "the model's scores are not numbers (NaN)",
-            fix="its weights are damaged, or overflow in half precision: train it again with a lower learning_rate",
-        )
+        raise _not_numbers()
     if settings.temperature == 0:
         greedy: list[int] = logits.argmax(-1).tolist()
         return greedy
@@ -47,8 +53,50 @@ def next_tokens(
     exact = torch.float32 if logits.device.type == "mps" else torch.float64
     reached = kept.to(exact).softmax(-1).cumsum(-1)
     aims = torch.tensor([[one.random()] for one in draws], dtype=exact, device=logits.device) * reached[:, -1:]
-    drawn: list[int] = torch.searchsorted(reached, aims, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
-    return drawn
+    found: list[int] = torch.searchsorted(reached, aims, right=True).clamp(max=logits.shape[-1] - 1)[:, 0].tolist()
+    return found
+
+
+def each_by_its_rule(logits: Tensor, rules: Sequence[Rule]) -> list[int]:
+    """One token for each row of logits (B, V), as `next_tokens` draws it; by the compiled kernel where there is one.
+
+    The kernel adds in another order: where a draw falls within 1e-15 of the border of two tokens it may take the other,
+    and top-p decides in double precision whether the last token is needed.
+
+    Raises:
+        HoneError: logits that are NaN.
+    """
+    if draws_from(logits):
+        tokens = drawn(logits, [_numbers(rule) for rule in rules])
+        if tokens is None:
+            raise _not_numbers()
+        return tokens
+    groups: dict[tuple[float, int, float, float], list[int]] = {}
+    for i, rule in enumerate(rules):
+        s = rule.settings
+        groups.setdefault((s.temperature, s.top_k, s.top_p, rule.min_p), []).append(i)
+    tokens = [0] * len(rules)
+    for (*_, min_p), places in groups.items():
+        chosen = logits if len(groups) == 1 else logits[places]
+        found = next_tokens(chosen, rules[places[0]].settings, [rules[i].draws for i in places], min_p)
+        for i, token in zip(places, found, strict=True):
+            tokens[i] = token
+    return tokens
+
+
+def _numbers(rule: Rule) -> tuple[float, float, float, float, int]:
+    s = rule.settings
+    if s.temperature == 0:
+        return 0.0, NEVER, 1.0, 0.0, 0
+    least = math.log(rule.min_p) if rule.min_p > 0 else NEVER
+    return s.temperature, least, s.top_p, rule.draws.random(), s.top_k
+
+
+def _not_numbers() -> HoneError:
+    return HoneError(
+        "the model's scores are not numbers (NaN)",
+        fix="its weights are damaged, or overflow in half precision: train it again with a lower learning_rate",
+    )
 
 
 def with_temperature(logits: Tensor, temperature: float) -> Tensor:

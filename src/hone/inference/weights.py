@@ -6,7 +6,7 @@ several of them and their base share the base's memory. Anything else has a reas
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hone.inference.native import computes, product_of
+from hone.inference.native import Kernel, computes
 from hone.models.inspect import unwrapped
 
 Map = Callable[[Tensor], Tensor]
 
-GELU_TANH = partial(F.gelu, approximate="tanh")
-ACTIVATIONS: dict[str, Map] = {
+COMPUTED: dict[str, Map] = {
     "gelu": F.gelu,
-    "gelu_new": GELU_TANH,
-    "gelu_fast": GELU_TANH,
-    "gelu_pytorch_tanh": GELU_TANH,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
-    "swish": F.silu,
+}
+ACTIVATIONS = {
+    **{name: name for name in COMPUTED},
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh"),
+    "swish": "silu",
 }
 STEADY_ROPE = ("default", "linear", "llama3", "yarn")  # the others turn by another angle once a text has grown long
 
@@ -38,14 +39,60 @@ class Unsuitable(Exception):
 
 
 @dataclass(frozen=True)
+class Linear:
+    """x w^T + bias, and for each adapter x down^T up^T: weight (out, in), down (rank, in), up (out, rank)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    adapters: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        for down, up in self.adapters:
+            y = torch.addmm(y, F.linear(x, down), up.t())
+        return y
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm; `rms`: without the mean."""
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+    rms: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.rms:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """down(act(up x)), or down(act(gate x) * up x)."""
+
+    gate: Linear | None
+    up: Linear
+    down: Linear
+    activation: str
+
+    def __call__(self, x: Tensor) -> Tensor:
+        act = COMPUTED[self.activation]
+        if self.gate is None:
+            return self.down(act(self.up(x)))
+        return self.down(act(self.gate(x)).mul_(self.up(x)))
+
+
+@dataclass(frozen=True)
 class Layer:
     """What a layer does to hidden states (N, E). `heads` gives queries, keys and values side by side."""
 
-    norm_before_attention: Map
-    heads: tuple[Map, ...]
-    attention_out: Map
-    norm_before_mlp: Map
-    mlp: Map
+    norm_before_attention: Norm
+    heads: tuple[Linear, ...]
+    attention_out: Linear
+    norm_before_mlp: Norm
+    mlp: Mlp
 
 
 @dataclass(frozen=True)
@@ -57,18 +104,23 @@ class Weights:
     positions: Tensor | None
     turns: Tensor | None
     layers: tuple[Layer, ...]
-    norm: Map
-    head: Map
+    norm: Norm
+    head: Linear
     n_heads: int
     n_kept: int
     head_dim: int
     window: int
     scale: float
 
+    @cached_property
+    def kernel(self) -> Kernel | None:
+        """These weights as the compiled kernel reads them, None where there is none for them."""
+        return Kernel(self) if computes(self.embed) else None
+
     @property
     def dtype(self) -> torch.dtype:
         """Of what is computed: float32 where the kernel reads bfloat16."""
-        return torch.float32 if computes(self.embed) else self.embed.dtype
+        return self.embed.dtype if self.kernel is None else torch.float32
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +155,7 @@ def _gpt2(model: Any) -> Weights:
             (_linear(block.attn.c_attn),),
             _linear(block.attn.c_proj),
             _norm(block.ln_2),
-            partial(_plain_mlp, _linear(block.mlp.c_fc), act, _linear(block.mlp.c_proj)),
+            Mlp(None, _linear(block.mlp.c_fc), _linear(block.mlp.c_proj), act),
         )
         for block in body.h
     ]
@@ -157,22 +209,14 @@ def _llama(model: Any) -> Weights:
     )
 
 
-def _mlp_of(mlp: Any, act: Map) -> Map:
-    return partial(_gated_mlp, _linear(mlp.gate_proj), _linear(mlp.up_proj), _linear(mlp.down_proj), act)
+def _mlp_of(mlp: Any, act: str) -> Mlp:
+    return Mlp(_linear(mlp.gate_proj), _linear(mlp.up_proj), _linear(mlp.down_proj), act)
 
 
-def _activation(name: str) -> Map:
+def _activation(name: str) -> str:
     if name not in ACTIVATIONS:
         raise Unsuitable(f"the activation {name}")
     return ACTIVATIONS[name]
-
-
-def _plain_mlp(up: Map, act: Map, down: Map, x: Tensor) -> Tensor:
-    return down(act(up(x)))
-
-
-def _gated_mlp(gate: Map, up: Map, down: Map, act: Map, x: Tensor) -> Tensor:
-    return down(act(gate(x)).mul_(up(x)))
 
 
 def _turns(rotary: Any, n_positions: int, dtype: torch.dtype) -> Tensor:
@@ -205,27 +249,18 @@ def _computed(weight: Tensor) -> Tensor:
     return weight.detach().float() if computes(weight) else weight.detach()
 
 
-def _norm(module: Any) -> Map:
+def _norm(module: Any) -> Norm:
     module = _chosen(module)
     weight = _computed(module.weight)
     if type(module) is nn.LayerNorm:
-        bias = None if module.bias is None else _computed(module.bias)
-        return partial(_layer_norm, weight, bias, module.eps)
+        return Norm(weight, None if module.bias is None else _computed(module.bias), module.eps, rms=False)
     if type(module).__name__ in ("LlamaRMSNorm", "Qwen2RMSNorm", "MistralRMSNorm"):
-        return partial(_rms_norm, weight, module.variance_epsilon)
+        return Norm(weight, None, module.variance_epsilon, rms=True)
     raise Unsuitable(f"a norm of type {type(module).__name__}")
 
 
-def _layer_norm(weight: Tensor, bias: Tensor | None, eps: float, x: Tensor) -> Tensor:
-    return torch.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-def _rms_norm(weight: Tensor, eps: float, x: Tensor) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, eps)
-
-
-def _linear(module: Any) -> Map:
-    """The product of a linear module, and of the LoRA adapters on it that are active."""
+def _linear(module: Any) -> Linear:
+    """A linear module with the LoRA adapters on it that are active."""
     module = _chosen(module)
     extra: list[tuple[Tensor, Tensor]] = []
     if type(module).__module__.startswith("peft.tuners.lora"):
@@ -237,19 +272,13 @@ def _linear(module: Any) -> Map:
         weight = module.weight.detach().t()
     else:
         raise Unsuitable(f"a linear module of type {type(module).__name__}")
-    bias = None if module.bias is None else module.bias.detach()
-    product = product_of(weight, bias)
-    for down, up in extra:
-        product = partial(_with_adapter, product, down, up)
-    return product
-
-
-def _with_adapter(base: Map, down: Tensor, up: Tensor, x: Tensor) -> Tensor:
-    return torch.addmm(base(x), F.linear(x, down), up)
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        raise Unsuitable("weights that do not lie together")
+    return Linear(weight, None if module.bias is None else module.bias.detach(), tuple(extra))
 
 
 def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
-    """(A, scaled B transposed) of each LoRA adapter that is active and not merged into the base."""
+    """(A, scaled B) of each LoRA adapter that is active and not merged into the base."""
     if module.merged and module.disable_adapters:
         raise Unsuitable("a merged adapter that is switched off")
     if module.merged or module.disable_adapters:
@@ -261,5 +290,5 @@ def _adapters(module: Any) -> list[tuple[Tensor, Tensor]]:
         down, up = module.lora_A[name], module.lora_B[name]
         if module.use_dora.get(name) or getattr(module, "lora_variant", {}).get(name) or up.bias is not None:
             raise Unsuitable("an adapter that is more than two products")
-        found.append((_computed(down.weight), (_computed(up.weight) * module.scaling[name]).t()))
+        found.append((_computed(down.weight), _computed(up.weight) * module.scaling[name]))
     return found
