@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import hone
-from hone.commands import evaluate, export, generate, launch, serve, tokenizer, tools, train
+from hone.commands import evaluate, export, generate, launch, serve, tokenizer, tools, train, ui
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
@@ -32,7 +32,7 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
             *(train.repeat, train.search, launch.launch),
         ],
     ),
-    ("What it is worth", [evaluate.evaluate, evaluate.grade, evaluate.compare, evaluate.report, evaluate.runs]),
+    ("What it is worth", [evaluate.evaluate, evaluate.grade, evaluate.compare, evaluate.report, evaluate.runs, ui.ui]),
     ("Let it answer", [generate.generate, generate.chat, generate.predict, serve.serve]),
     (
         "Files and the machine",

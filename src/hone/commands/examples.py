@@ -65,6 +65,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "report": [("hone report runs/my", "writes report.html and report.md again")],
     "runs": [("hone runs", "those below this folder"), ("hone runs runs", "those below runs/")],
+    "ui": [
+        ("hone ui", "the runs below this folder, in your browser"),
+        ("hone ui runs --no-open", "those below runs/; prints the address"),
+    ],
     "generate": [
         ("hone generate runs/my 'def add(a, b):'", "continue a prompt"),
         ("hone generate hone-base 'def add(' --temperature 0.8 -n 3", "three different answers"),

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,8 +78,8 @@ def verdict_and_tables(path: Path) -> tuple[Verdict, list[Table]]:
     return verdict_of(folder), [table for first in tables for table in first]
 
 
-def build_report(folder: Folder) -> Report:
-    """Every section there is something for, in the order a reader asks."""
+def build_report(folder: Folder, without: Collection[Callable[[Folder], Section | None]] = ()) -> Report:
+    """Every section there is something for, in the order a reader asks; `without` some that are shown elsewhere."""
     notes = list(folder.notes)
 
     def made(what: str, make: Callable[[Folder], T], otherwise: T) -> T:
@@ -97,7 +97,8 @@ def build_report(folder: Folder) -> Report:
             return otherwise
 
     verdict = made("the verdict", verdict_of, Verdict("Unknown", "the comparison cannot be read"))
-    sections = [section for make in SECTIONS if (section := made(make.__name__, make, None)) and section.blocks]
+    makers = [make for make in SECTIONS if make not in without]
+    sections = [section for make in makers if (section := made(make.__name__, make, None)) and section.blocks]
     return Report(folder.path.name, made("the subtitle", _subtitle, ""), verdict, sections, notes)
 
 

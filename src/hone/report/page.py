@@ -5,14 +5,15 @@ only the drawings, which are ours, go in as they are.
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hone.errors import printable
-from hone.report.blocks import Report
+from hone.report.blocks import Report, Section
 
 HERE = Path(__file__).parent
 
@@ -20,16 +21,24 @@ HERE = Path(__file__).parent
 def to_html(report: Report) -> str:
     """The page; equal reports give equal bytes."""
     style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    return _template().render(report=report, style=style, ours=Markup) + "\n"
+    return _engine().get_template("page.html").render(report=report, style=style, ours=Markup) + "\n"
+
+
+def fragment(sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+    """Sections as they stand in the page, for another page around them."""
+    return _engine().get_template("sections.html").render(sections=sections, notes=notes, ours=Markup)
 
 
 @functools.cache
-def _template() -> Template:
-    """Compiled once in a process: that takes longer than to fill it."""
-    engine = Environment(
-        autoescape=True, finalize=_seen, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _engine() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=_seen,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return engine.from_string((HERE / "page.html").read_text(encoding="utf-8"))
 
 
 def _seen(value: Any) -> Any:

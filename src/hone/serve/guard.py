@@ -117,10 +117,18 @@ def has_key(values: list[str], key: str) -> bool:
 
 class Guard:
     """An application with these checks before it, limits to what a body may weigh, and the headers that all answers
-    carry. on_refusal: is told the status of what never reached the application."""
+    carry (`always`). on_refusal: is told the status of what never reached the application."""
 
-    def __init__(self, app: App, allowed: Allowed, most_bytes: int, on_refusal: Callable[[int], None]) -> None:
-        self._app, self._allowed, self._most_bytes, self._on_refusal = app, allowed, most_bytes, on_refusal
+    def __init__(
+        self,
+        app: App,
+        allowed: Allowed,
+        most_bytes: int,
+        on_refusal: Callable[[int], None] = lambda status: None,
+        always: Mapping[str, str] = ALWAYS,
+    ) -> None:
+        self._app, self._allowed, self._most_bytes = app, allowed, most_bytes
+        self._on_refusal, self._always = on_refusal, always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -129,7 +137,7 @@ class Guard:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        more = ALWAYS | self._cors(headers)
+        more = {**self._always, **self._cors(headers)}
         started = False
 
         async def send_more(message: MutableMapping[str, Any]) -> None:

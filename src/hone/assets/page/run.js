@@ -1,0 +1,91 @@
+// One run: the verdict first, the curves as they grow, what it is doing now, then the report's own sections.
+
+import { act, ask, make, number, sections } from "./ask.js";
+import { Chart, Lines } from "./chart.js";
+
+const NOW = [ // what the last log line says, with the word that explains it
+  ["loss", "loss", (v) => number(v)],
+  ["held-out loss", "held-out rows", (v) => number(v), "eval_loss"],
+  ["learning rate", "learning_rate", (v) => v == null ? "–" : String(Number(v.toPrecision(3))), "learning_rate"],
+  ["gradient norm", "max_grad_norm", (v) => number(v), "grad_norm"],
+  ["tokens/s", "tokens per second", (v) => number(v, 0), "tokens_per_s"],
+  ["peak memory", "peak memory", (v) => v == null ? "–" : `${(v / 1e9).toFixed(2)} GB`, "peak_memory_bytes"],
+];
+
+export function run(place, { run: id }, context) {
+  const name = { run: id };
+  const verdict = make("h1", {}, "Reading the run …");
+  const also = make("div");
+  const status = make("span", { class: "status" });
+  const left = make("span", { class: "left" });
+  const stop = make("button", { hidden: true, click: () => press("api/stop", "stopping after this step, with a checkpoint") }, "Stop");
+  const resume = make("button", { hidden: true, click: () => press("api/resume", "starting again") }, "Resume");
+  const playing = make("a", { class: "button", hidden: true, href: `#/play?${new URLSearchParams(name)}` }, "Try it");
+  const now = make("dl", { class: "now" });
+  const charts = [
+    [new Chart("Loss (nats per token)", ["training", "held out"]), ["loss", "eval_loss"]],
+    [new Chart("Learning rate", ["learning rate"], 6), ["learning_rate"]],
+    [new Chart("Gradient norm", ["gradient norm"]), ["grad_norm"]],
+    [new Chart("Tokens a second", ["tokens/s"], 0), ["tokens_per_s"]],
+  ];
+  const report = make("div");
+  const log = make("pre", { class: "log", tabindex: "0", "aria-label": "The end of the log" });
+  place.append(
+    make("header", {}, make("p", { class: "run" }, id, " ", status, " ", left), verdict, also,
+      make("p", { class: "tools" }, stop, resume, playing)),
+    make("section", {}, make("h2", {}, "Training"), now, make("div", { class: "figures" }, ...charts.map(([chart]) => chart.element))),
+    report,
+    make("section", {}, make("h2", {}, "Log"), log));
+  charts.forEach(([chart]) => context.atEnd(() => chart.end()));
+
+  async function press(path, words) {
+    stop.disabled = resume.disabled = true;
+    try {
+      await act(path, name);
+      context.say(words);
+    } catch (error) {
+      context.say(error.message, true);
+    }
+    setTimeout(() => { stop.disabled = resume.disabled = false; }, 3000);
+  }
+
+  const lines = new Lines();
+  let row = null, read = null;
+  context.every(1000, async () => {
+    const found = (await ask("api/runs")).runs.find((one) => one.id === id);
+    if (!found) { verdict.textContent = `${id} is not here any more`; return; }
+    row = found;
+    status.textContent = row.status;
+    status.className = `status ${row.status}`;
+    status.title = row.error || "";
+    stop.hidden = row.status !== "running";
+    resume.hidden = !["interrupted", "killed", "failed"].includes(row.status);
+    playing.hidden = row.stage !== "finished" && row.stage !== "saved";
+    let more = true;
+    let grown = false;
+    while (more) {
+      const part = await ask("api/metrics", { ...name, from: lines.offset });
+      grown = lines.take(part) || grown;
+      more = part.more;
+    }
+    if (grown) {
+      charts.forEach(([chart, columns]) => chart.set(lines.of(...columns)));
+      now.replaceChildren(...NOW.map(([label, word, shown, column = label]) => make("div", {},
+        make("dt", {}, make("button", { "data-word": word, class: "word" }, label)), make("dd", {}, shown(lines.last(column))))));
+    }
+    const said = (await ask("api/log", name)).lines;
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 20;
+    log.textContent = said.join("\n");
+    if (atEnd) log.scrollTop = log.scrollHeight;
+    const last = said.findLast((line) => line.includes("ETA"));
+    left.textContent = row.status === "running" && last ? last.replace(/^\S+ /, "").replace(/ {2}loss.*(ETA)/, ", $1") : "";
+    const stamp = `${row.updated} ${row.status} ${row.stage}`;
+    if (stamp === read) return;
+    const view = await ask("api/run", name);
+    read = stamp;
+    verdict.className = view.verdict.tone;
+    verdict.replaceChildren(make("b", {}, `${view.verdict.word}: `), `${view.verdict.rest}.`);
+    also.replaceChildren(...[view.subtitle, ...view.also].map((text) => make("p", { class: "also" }, text)));
+    report.replaceChildren(sections(view.html));
+  });
+}

@@ -1,0 +1,119 @@
+"""What the page shows of one run, or of two: plain JSON, and the report's own blocks as HTML.
+
+The static report and the page share blocks, words and renderer (`report/`): what is said once is said in both.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from hone.config.dump import flow
+from hone.config.load import load_config
+from hone.config.schema import leaves
+from hone.errors import HoneError
+from hone.evaluation.compare import compare, compare_code, of_run, same_items
+from hone.report.blocks import Sample, Samples, Section, Table
+from hone.report.build import build_report
+from hone.report.files_section import files
+from hone.report.folder import read_folder
+from hone.report.page import fragment
+from hone.report.run_sections import curves
+from hone.report.text import differences, shortened
+from hone.results import SideBySide, side_by_side
+from hone.runs import RESOLVED, Run
+from hone.show import NO_INTERVAL, estimate
+from hone.tables.results import sentence
+
+ELSEWHERE = (curves, files)  # the page draws the first as it grows, and serves no files
+OPEN = 2  # samples, the others folded away
+ITEMS = 40  # of wins and losses that can be leafed through
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """Verdict, and the report's sections as HTML."""
+    report = build_report(read_folder(run.folder), without=ELSEWHERE)
+    return {
+        "title": report.name,
+        "subtitle": report.subtitle,
+        "verdict": {"word": report.verdict.word, "rest": report.verdict.rest, "tone": report.verdict.tone},
+        "also": list(report.verdict.also),
+        "html": fragment(report.sections, report.notes),
+    }
+
+
+def compare_view(a: Run, b: Run) -> dict[str, Any]:
+    """Two tuned models on the same items: differences, intervals, verdicts; item by item; and what was set otherwise.
+
+    problem: in words, where they cannot be compared; curves and settings are there all the same.
+    """
+    found: dict[str, Any] = {"a": a.folder.name, "b": b.folder.name, "settings": fragment([_settings(a, b)])}
+    try:
+        comparison = compare(a, b)
+        code = compare_code(a, b)
+    except HoneError as error:
+        return {**found, "problem": str(error)}
+    head = ["", "A", "B", "B − A, paired", "p", "B is"]
+    changes = {**(code.metrics if code else {}), **comparison.metrics}
+    rows = [
+        [
+            change.kind.title,
+            estimate(change.a, change.kind.form, NO_INTERVAL),
+            estimate(change.b, change.kind.form, NO_INTERVAL),
+            estimate(change.difference, f"+{change.kind.form}", NO_INTERVAL),
+            "–" if change.p_adjusted is None else f"{change.p_adjusted:.2g}",
+            change.verdict,
+        ]
+        for change in changes.values()
+    ]
+    caption = f"Over {comparison.n_items:,} {comparison.item}s that both were measured on. {' '.join(comparison.notes)}"
+    table = Section("Difference", [Table(head, rows, "lrrrrl", caption)])
+    named = comparison.model_copy(update={"a": "A", "b": "B"})
+    code = code and code.model_copy(update={"a": "A", "b": "B"})
+    verdict = next(iter(changes.values())).verdict
+    return {
+        **found,
+        "verdict": {"better": "good", "worse": "bad"}.get(verdict, "open"),
+        "sentence": sentence(named, code),
+        "html": fragment([table]),
+        "items": fragment([_items(a, b)]),
+    }
+
+
+def _settings(a: Run, b: Run) -> Section:
+    """What differs; the output folder, which always does, left out."""
+    first, second = (load_config(run.folder / RESOLVED) for run in (a, b))
+    rows = []
+    for leaf, section in leaves().items():
+        values = [flow(getattr(getattr(config, section), leaf)) for config in (first, second)]
+        if values[0] != values[1] and leaf != "output_dir":
+            rows.append([f"{section}.{leaf}", *values])
+    caption = "Every other key is the same in both." if rows else "No key differs but the output folder."
+    return Section("Settings", [Table(["key", "A", "B"], rows, "lll", caption)])
+
+
+def _items(a: Run, b: Run) -> Section:
+    """The items in which the two differ most, B's greatest wins first, with what each wrote where that was kept."""
+    left, right = same_items(of_run(a.folder, "tuned"), of_run(b.folder, "tuned"))
+    name, first = next(iter(left.metrics.items()))
+    values = [side.metrics[name].numerator / side.metrics[name].weights for side in (left, right)]
+    gains = (values[1] - values[0]) * (1 if first.kind.higher_is_better else -1)
+    order = np.argsort(-gains, kind="stable").tolist()
+    shown = order if len(order) <= ITEMS else [*order[: ITEMS // 2], *order[-ITEMS // 2 :]]
+    form = first.kind.form
+    numbers = [*values, gains]
+    rows = [[f"{left.item} {i}", *(format(n[i], f"+{form}" if n is gains else form) for n in numbers)] for i in shown]
+    caption = f"B is better on {(gains > 0).sum():,} of {len(gains):,} items, A on {(gains < 0).sum():,}."
+    head = ["item", f"A ({first.kind.noun})", f"B ({first.kind.noun})", "B better by"]
+    section = Section("Item by item", [Table(head, rows, "lrrr", caption)])
+    written = [one for one in side_by_side(a.tuned, b.tuned) if one.base is not None and one.tuned is not None]
+    if written:
+        shown_samples = [_sample(one) for one in written]
+        section.blocks.append(Samples(shown_samples[:OPEN], "What both wrote"))
+        if more := shown_samples[OPEN:]:
+            section.blocks.append(Samples(more, f"{len(more)} more", folded=True))
+    return section
+
+
+def _sample(found: SideBySide) -> Sample:
+    before, after = differences(shortened(found.base or ""), shortened(found.tuned or ""))
+    return Sample(f"Item {found.item}", shortened(found.prompt), found.reference, {"A": before, "B": after})
