@@ -41,7 +41,11 @@ NOT_RUN = {
     "hone search my.yaml learning_rate=1e-5..1e-3 --trials 12": "twelve trainings: tests/training/test_search.py",
 }
 GROUP: Any = get_command(app)
-ONLY_PARSED = {"serve": "answers until it is stopped: tests/serve", "hub": "needs the hub: tests/convert"}
+ONLY_PARSED = {
+    "serve": "answers until it is stopped: tests/serve",
+    "ui": "likewise: tests/page",
+    "hub": "needs the hub: tests/convert",
+}
 # What the commands of a page write: it must not be there before them.
 MADE = {
     "init.md": ["my.yaml", "train.jsonl", "eval.jsonl", "tasks.jsonl"],

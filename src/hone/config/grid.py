@@ -24,6 +24,7 @@ from hone.errors import HoneError
 
 Choices = list[Any] | tuple[float, float]  # these values; or from the first to the second
 Space = Mapping[str, Choices]
+Point = dict[str, Any]  # one value of each
 RANGE = re.compile(r"(?P<low>[^.\s].*?)\.\.(?P<high>.+)")
 WHERE = "command line"
 MOST_SEEDS = 1000
@@ -55,7 +56,7 @@ def split_choices(tokens: Sequence[str]) -> tuple[list[str], dict[str, Choices]]
     return left, space
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid(space: Space) -> list[Point]:
     """Every combination of the lists once, the last key's values changing first."""
     found = (dict(zip(space, values)) for values in itertools.product(*space.values()))
     return list({point_name(values): values for values in found}.values())

@@ -23,6 +23,7 @@ from hone.page.views import compare_view, run_view
 from hone.page.watch import Watched, log_tail, metrics_from
 from hone.runs import Run
 from hone.serve.guard import json_bytes
+from hone.serve.refusal import JsonObject
 
 FILES = {  # what the page is made of, by path
     "": ("index.html", "text/html"),
@@ -58,7 +59,7 @@ def application(watched: Watched, token: str) -> Starlette:
     def run(request: Request) -> Run:
         return watched.run(request.query_params.get("run", ""))
 
-    def word(request: Request) -> dict[str, Any]:
+    def word(request: Request) -> JsonObject:
         return {"text": explain(request.query_params.get("name", ""))}
 
     told: dict[str, Callable[[Request], Any]] = {
@@ -99,7 +100,8 @@ def _endpoint(make: Callable[[Request], Any], token: str, refused: int) -> Endpo
         if (refusal := _refused(request, token)) is not None:
             return refusal
         try:
-            return _json(await asyncio.to_thread(make, request))
+            found = await asyncio.to_thread(make, request)
+            return _json({"done": True} if found is None else found)
         except HoneError as error:
             return _json({"error": said(str(error))}, refused)
 
@@ -133,13 +135,13 @@ async def _let_go(playground: work.Playground) -> None:
         playground.end_if_idle()
 
 
-def _metrics(run: Run, request: Request) -> dict[str, Any]:
+def _metrics(run: Run, request: Request) -> JsonObject:
     given = request.query_params.get("from", "0")
     offset = int(given) if given.isascii() and given.isdigit() else 0
     return metrics_from(run.folder / "metrics.jsonl", offset)
 
 
-def _compared(watched: Watched, request: Request) -> dict[str, Any]:
+def _compared(watched: Watched, request: Request) -> JsonObject:
     a, b = (watched.run(request.query_params.get(side, "")) for side in ("a", "b"))
     return compare_view(a, b)
 

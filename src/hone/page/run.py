@@ -32,6 +32,11 @@ def kept_token(path: Path) -> str:
 
 def serve(folder: Path, place: Place, *, token: str, listener: socket.socket) -> None:
     """Answer until a signal comes."""
+    server(folder, place, token).run([listener])
+
+
+def server(folder: Path, place: Place, token: str) -> uvicorn.Server:
+    """The server, ready to run."""
     for library in ("uvicorn", "uvicorn.error"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     allowed = replace(place.allowed, key=None)  # the token is asked for behind it: the page's own files need none
@@ -49,4 +54,4 @@ def serve(folder: Path, place: Place, *, token: str, listener: socket.socket) ->
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=32_768,
     )
-    uvicorn.Server(config).run([listener])
+    return uvicorn.Server(config)

@@ -3,8 +3,6 @@
 The static report and the page share blocks, words and renderer (`report/`): what is said once is said in both.
 """
 
-from typing import Any
-
 import numpy as np
 
 from hone.config.dump import flow
@@ -21,6 +19,7 @@ from hone.report.run_sections import curves
 from hone.report.text import differences, shortened
 from hone.results import SideBySide, side_by_side
 from hone.runs import RESOLVED, Run
+from hone.serve.refusal import JsonObject
 from hone.show import NO_INTERVAL, estimate
 from hone.tables.results import sentence
 
@@ -29,7 +28,7 @@ OPEN = 2  # samples, the others folded away
 ITEMS = 40  # of wins and losses that can be leafed through
 
 
-def run_view(run: Run) -> dict[str, Any]:
+def run_view(run: Run) -> JsonObject:
     """Verdict, and the report's sections as HTML."""
     report = build_report(read_folder(run.folder), without=ELSEWHERE)
     return {
@@ -41,12 +40,12 @@ def run_view(run: Run) -> dict[str, Any]:
     }
 
 
-def compare_view(a: Run, b: Run) -> dict[str, Any]:
+def compare_view(a: Run, b: Run) -> JsonObject:
     """Two tuned models on the same items: differences, intervals, verdicts; item by item; and what was set otherwise.
 
     problem: in words, where they cannot be compared; curves and settings are there all the same.
     """
-    found: dict[str, Any] = {"a": a.folder.name, "b": b.folder.name, "settings": fragment([_settings(a, b)])}
+    found: JsonObject = {"a": a.folder.name, "b": b.folder.name, "settings": fragment([_settings(a, b)])}
     try:
         comparison = compare(a, b)
         code = compare_code(a, b)

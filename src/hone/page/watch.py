@@ -18,6 +18,7 @@ from hone.errors import HoneError, printable
 from hone.results import read
 from hone.results.benchmarks import CodeMeasurement
 from hone.runs import RESOLVED, STATUS, Run, find_runs, living_status
+from hone.serve.refusal import JsonObject
 from hone.tables.run import run_row
 
 LOOKED_AT_S = 1.0  # between two looks for new folders
@@ -34,7 +35,7 @@ class Watched:
     folder: Path
     _looked: float = -LOOKED_AT_S
     _runs: dict[str, Run] = field(default_factory=dict)
-    _rows: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
+    _rows: dict[str, tuple[tuple[Any, ...], JsonObject]] = field(default_factory=dict)
 
     def run(self, name: str) -> Run:
         """The run of this name: only what was found below the folder has one, so no path leads out of it.
@@ -47,7 +48,7 @@ class Watched:
             raise HoneError(f"no run '{name[:200]}' in {self.folder}")
         return runs[name]
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JsonObject]:
         """What the table of runs shows, by name."""
         rows = [self._row(name, run) for name, run in self._found().items()]
         kept = {row["id"] for row in rows}
@@ -64,7 +65,7 @@ class Watched:
     def _name(self, run: Run) -> str:
         return run.folder.relative_to(self.folder).as_posix()
 
-    def _row(self, name: str, run: Run) -> dict[str, Any]:
+    def _row(self, name: str, run: Run) -> JsonObject:
         state = tuple(_state(run.folder / file) for file in CHANGING)
         if name not in self._rows or self._rows[name][0] != state:
             self._rows[name] = (state, _row_of(name, run))
@@ -81,7 +82,7 @@ def _state(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _row_of(name: str, run: Run) -> dict[str, Any]:
+def _row_of(name: str, run: Run) -> JsonObject:
     row = run_row(run)
     try:
         status = run.status
@@ -113,7 +114,7 @@ def _row_of(name: str, run: Run) -> dict[str, Any]:
 # ---- from a place on -----------------------------------------------------------------------------------------------
 
 
-def metrics_from(path: Path, offset: int) -> dict[str, Any]:
+def metrics_from(path: Path, offset: int) -> JsonObject:
     """The log lines of a training behind a byte of its metrics.jsonl: columns, and where the next call goes on.
 
     reset: the file is shorter than it was, because a resumed training cut it back: what was shown before is void. Only
@@ -122,17 +123,19 @@ def metrics_from(path: Path, offset: int) -> dict[str, Any]:
     size = path.stat().st_size if path.is_file() else 0
     reset = offset > size
     begin = 0 if reset else offset
-    lines: list[dict[str, Any]] = []
+    lines: list[JsonObject] = []
+    more = False
     if size > begin:
         with path.open("rb") as file:
             file.seek(begin)
             text = file.read(MOST_BYTES)
+        more = len(text) == MOST_BYTES
         text = text[: text.rfind(b"\n") + 1]
         begin += len(text)
         lines = [found for line in text.splitlines() if isinstance(found := _parsed(line), dict)]
     kept = thinned(lines)
     columns = {name: [_number(line.get(name)) for line in kept] for name in ("step", "tokens", *SHOWN)}
-    return {"reset": reset, "next": begin, "more": begin < size and bool(lines), "columns": columns}
+    return {"reset": reset, "next": begin, "more": more and bool(lines), "columns": columns}
 
 
 def _parsed(line: bytes) -> Any:
@@ -146,7 +149,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def thinned(lines: Sequence[dict[str, Any]], most: int = MOST_POINTS) -> Sequence[dict[str, Any]]:
+def thinned(lines: Sequence[JsonObject], most: int = MOST_POINTS) -> Sequence[JsonObject]:
     """At most about so many lines: of each stretch the smallest and the largest loss, and whatever was held out.
 
     >>> [line["loss"] for line in thinned([{"loss": x} for x in (5, 1, 2, 9, 3, 3)], most=4)]

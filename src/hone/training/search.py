@@ -23,7 +23,7 @@ from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.dump import flow
-from hone.config.grid import Space, grid, point_name
+from hone.config.grid import Point, Space, grid, point_name
 from hone.config.load import load_config
 from hone.config.schema import Config, leaves
 from hone.errors import HoneError
@@ -44,7 +44,6 @@ FEWEST_ITEMS = 8  # in two halves: fewer cannot tell anything
 MOST_TRAININGS = 1000
 LOG_FROM = 10.0  # a range whose end is so many times its start is searched by its logarithm
 DIGITS = 3  # of what is proposed: a finer rate is not another rate, and the folder is named by it
-Point = dict[str, Any]
 
 
 def search(
