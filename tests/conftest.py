@@ -70,7 +70,7 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONE_CACHE", str(tmp_path / "hone-cache"))
 
 
-DRAWS = ("report", "docs", "python", "test_newcomers.py", "test_bundled.py")  # where reports have their curves
+DRAWS = ("report", "python", "test_newcomers.py", "test_bundled.py")  # where reports have their curves
 
 
 @pytest.fixture(autouse=True)

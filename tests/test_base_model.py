@@ -1,7 +1,6 @@
 """The base model's benchmark: a 5-gram model that is one, and a model that pays for every token once."""
 
 import math
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -91,14 +90,20 @@ def test_a_short_file_costs_what_the_plain_model_says(tiny_model: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_has_a_line_for_each_side(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+def test_the_table_has_a_line_for_each_side(
+    tmp_path: Path,
+    model_folder: Path,
+    write_rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rows = [{"text": f"def f{i}(x):\n    return x * {i} + {j}\n" * 9} for i in range(4) for j in range(3)]
     for name in ("held_out.jsonl", "train.jsonl"):
         write_rows(name, rows)
-    command = [sys.executable, "benchmarks/base_model.py", "--model", str(model_folder), "--corpus", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "12 held-out files" in done.stdout
-    assert "xz -9e of all files in one: " in done.stdout
+    monkeypatch.setattr(sys, "argv", ["base_model.py", "--model", str(model_folder), "--corpus", str(tmp_path)])
+    base_model.main()
+    said = capsys.readouterr().out
+    assert "12 held-out files" in said
+    assert "xz -9e of all files in one: " in said
     for name in ("gzip -9", "xz -9e", "5-gram, the same tokens", "the model, untrained", "the model, trained"):
-        assert f"| {name} | " in done.stdout
+        assert f"| {name} | " in said

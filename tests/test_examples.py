@@ -5,7 +5,6 @@ Same weights, same batches, float32, no dropout: each step's loss within 1e-5 of
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,20 @@ def test_plain_loop_measures_as_hone_does(plain_loop: Any, tmp_path: Path, model
     assert math.isclose(mine, hone.evaluate(model_folder, config).value("loss"), abs_tol=1e-5)
 
 
-@pytest.mark.slow
-def test_plain_loop_from_the_command_line(tmp_path: Path, model_folder: Path, write_rows: Any) -> None:
+def test_plain_loop_from_the_command_line(
+    plain_loop: Any,
+    tmp_path: Path,
+    model_folder: Path,
+    write_rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rows = write_rows("rows.jsonl", pairs(20))
-    command = [sys.executable, str(EXAMPLES / "plain_loop.py"), str(model_folder), str(rows)]
-    command += ["--output", str(tmp_path / "out"), "--epochs", "1", "--unfrozen", "1", "--max-length", "64"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "epoch 1: loss" in done.stdout
+    words = ["plain_loop.py", str(model_folder), str(rows), "--output", str(tmp_path / "out"), "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--unfrozen", "1", "--max-length", "64"])
+    plain_loop.main()
+    assert "epoch 1: loss" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gpt2"
-    command[command.index("--unfrozen") + 1] = "9"
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "error: 9 blocks to train, but the model has 2" in done.stderr
+    monkeypatch.setattr(sys, "argv", [*words, "--unfrozen", "9"])
+    with pytest.raises(SystemExit, match="error: 9 blocks to train, but the model has 2"):
+        plain_loop.main()

@@ -144,7 +144,6 @@ def test_blocks_run(page: Path, furnished: Path, tmp_path: Path, monkeypatch: py
     places = (tmp_path / f"place-{number}" for number in count())
     alone = page.parent.name == "files" and page.name != "tokenizer.md"  # measures what it made
     names: dict[str, Any] = {"__name__": "__main__"}
-    monkeypatch.setattr("hone.report.figures.drawable", lambda: False)  # curves are slow, and shown by tests/report
     fresh(next(places), page, furnished, monkeypatch)
     for block in runnable(page):
         where = f"{page.relative_to(ROOT)}:{block.line}"

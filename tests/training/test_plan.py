@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,13 @@ def test_the_table_is_that_of_the_built_model(config: Any, settings: dict[str, A
 # ---- steps and tokens ----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What is asked are steps and tokens then; following a step's tensors takes most of the time of a plan."""
+    found = SimpleNamespace(fits=True, weights=1, trained=1, optimizer=2)
+    return lambda: monkeypatch.setattr(plan, "footprint", lambda *args: found)
+
+
 def assert_the_run_does_as_planned(config: Any) -> None:
     planned = make_plan(config)  # lengths are estimated: nothing is prepared yet
     run = hone.train(config)
@@ -123,11 +131,13 @@ def assert_the_run_does_as_planned(config: Any) -> None:
     ],
     ids=["epochs", "accumulation", "part-of-an-epoch", "max-steps", "packed", "padded", "no-validation"],
 )
-def test_steps_and_tokens_are_those_of_the_run(config: Any, settings: dict[str, Any]) -> None:
+def test_steps_and_tokens_are_those_of_the_run(config: Any, settings: dict[str, Any], no_memory: Any) -> None:
+    no_memory()
     assert_the_run_does_as_planned(config(**settings))
 
 
-def test_steps_and_tokens_of_windows(config: Any, write_rows: Callable[..., Path]) -> None:
+def test_steps_and_tokens_of_windows(config: Any, write_rows: Callable[..., Path], no_memory: Any) -> None:
+    no_memory()
     texts = [{"text": f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 3)} for i in range(30)]
     chosen = config(train_file=str(write_rows("texts.jsonl", texts)), batching="windows", max_length=16)
     assert_the_run_does_as_planned(chosen)
@@ -136,7 +146,12 @@ def test_steps_and_tokens_of_windows(config: Any, write_rows: Callable[..., Path
 @pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "overrides"), [("gpt2", GPT2), ("bert", BERT), ("t5", T5), ("bart", BART)])
 def test_the_other_tasks(
-    config: Any, write_rows: Callable[..., Path], tmp_path: Path, model_type: str, overrides: dict[str, Any]
+    config: Any,
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+    model_type: str,
+    overrides: dict[str, Any],
+    no_memory: Any,
 ) -> None:
     task = "seq2seq" if model_type in ("t5", "bart") else "classification"
     rows = labelled_rows(30) if task == "classification" else pair_rows(30)
@@ -152,6 +167,7 @@ def test_the_other_tasks(
     assert found.memory.activations and found.memory.logits
     assert found.memory.evaluation > found.memory.weights
     assert not (tmp_path / "out").exists()
+    no_memory()
     assert_the_run_does_as_planned(chosen)
 
 
@@ -228,9 +244,13 @@ def test_measure_times_two_steps_and_leaves_no_run(config: Any, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_and_exit_codes(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Any, tokenizer: Any
+) -> None:
     chosen = config()
-    keys = [f"model_name_or_path={chosen.model.model_name_or_path}", f"train_file={chosen.data.train_file}"]
+    for one in (tiny_model("gpt2", n_layer=1), tokenizer):  # of one block: ten steps are followed
+        one.save_pretrained(tmp_path / "model")
+    keys = [f"model_name_or_path={tmp_path / 'model'}", f"train_file={chosen.data.train_file}"]
     keys += [f"output_dir={tmp_path / 'out'}", "max_length=64", "use_cpu=true"]
     done = CliRunner().invoke(app, ["plan", *keys, "--json"])
     assert done.exit_code == 0, done.output
@@ -253,10 +273,11 @@ def test_json_and_exit_codes(config: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_what_to_lower_is_named_and_suffices(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = config(per_device_train_batch_size=8, gradient_accumulation_steps=2, batching="padded")
+    one_block = {**SCRATCH_GPT2, "config_overrides": {**GPT2, "n_layer": 1}, "batching": "padded"}
+    chosen = config(per_device_train_batch_size=8, gradient_accumulation_steps=2, **one_block)
     whole = make_plan(chosen)
     assert whole.fits and not whole.changes
-    small = make_plan(config(per_device_train_batch_size=1, gradient_accumulation_steps=16, batching="padded"))
+    small = make_plan(config(per_device_train_batch_size=1, gradient_accumulation_steps=16, **one_block))
     assert small.memory.total < whole.memory.total
     monkeypatch.setattr(memory, "free_memory", lambda device: small.memory.total)
     found = make_plan(chosen)
@@ -347,7 +368,7 @@ def counted(plan: Any) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_a_well_known_shape_is_planned_without_its_weights(write_rows: Any) -> None:
-    name = "gpt2-medium"
+    name = "distilgpt2"
     plan = without_weights(name, write_rows("rows.jsonl", pairs(4)), max_length=32, per_device_train_batch_size=1)
     assert counted(plan) == (PUBLISHED[name], PUBLISHED[name]) and plan.model == name
 
