@@ -91,7 +91,14 @@ def test_the_training_gets_its_words_and_its_processes(
 
 @pytest.mark.parametrize(
     ("code", "restarts", "again"),
-    [(0, 0, False), (1, 0, False), (130, 0, True), (130, MOST_REQUEUES - 1, True), (130, MOST_REQUEUES, False)],
+    [
+        (0, 0, False),
+        (1, 0, False),
+        (130, 0, True),
+        (143, 0, True),
+        (130, MOST_REQUEUES - 1, True),
+        (130, MOST_REQUEUES, False),
+    ],
 )
 def test_an_interrupted_training_goes_back_into_the_queue_and_a_failed_one_does_not(
     bash: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, code: int, restarts: int, again: bool

@@ -5,7 +5,7 @@ end with 130; the job then goes back into the queue, and the same command goes o
 tasks of a job array, each a run of its own, and a small job afterwards puts them together. Reference: `man sbatch`.
 
 >>> job = Job(["my.yaml"], Resources(time="04:00:00", gpus=2), python="python")
->>> print(script(job).splitlines()[-7])
+>>> print(next(line for line in script(job).splitlines() if line.startswith("srun")))
 srun --kill-on-bad-exit=1 python -m hone train my.yaml nproc_per_node=2
 """
 
@@ -80,10 +80,11 @@ def script(job: Job) -> str:
     lines += [
         f"srun --kill-on-bad-exit=1 {job.python} -m hone train {shlex.join(job.words)}{point}{_processes(asked)}",
         "code=$?",
-        "# 130: a signal came before the time limit, and a checkpoint is saved. The same command goes on from it.",
-        f'if [ "$code" -eq 130 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then',
-        '  scontrol requeue "$SLURM_JOB_ID"',
-        "fi",
+        "# 130: a signal came before the time limit, and a checkpoint is saved; 143: it came while Python started.",
+        "# The same command goes on from there.",
+        'case "$code" in 130 | 143)',
+        f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_REQUEUES} ]; then scontrol requeue "$SLURM_JOB_ID"; fi ;;',
+        "esac",
         "exit $code",
     ]
     return "\n".join(lines) + "\n"
