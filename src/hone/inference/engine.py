@@ -82,7 +82,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """What a row got in a step: a token, and the text that has become certain by it, often "".
+    """A token that a row got, and the text that has become certain by it, often "". A row that grows alone may get
+    several in one step of the engine. ended: why its answer ended with it, None while it goes on.
 
     logprob, top: of the token and of the likeliest ones (id, log-probability), by the model's own scores, before
     penalties and temperature; None where the request wants none.
@@ -91,6 +92,7 @@ class Step:
     row: Row
     token: int
     text: str
+    ended: str | None = None
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
 
@@ -128,7 +130,7 @@ class Engine:
         return self.n_waiting + self.n_rows > 0
 
     def step(self) -> list[Step]:
-        """Read waiting prompts, and give each growing row a token. Rows whose answer has ended leave by themselves.
+        """Read waiting prompts, and give each growing row a token, one alone perhaps several. Rows leave as they end.
 
         Raises:
             HoneError: the model's scores are not numbers.
@@ -185,7 +187,8 @@ def _grow(rows: Sequence[Row], scores: Tensor) -> Iterator[Step]:
         if row.request.logprobs is not None:
             logprob, top = _logprobs(scores[i], token, row.request.logprobs)
         row.tokens.append(token)
-        yield Step(row, token, row.request.answer.push(token), logprob, top)
+        text = row.request.answer.push(token)
+        yield Step(row, token, text, row.request.answer.ended, logprob, top)
 
 
 def _drawn(rows: Sequence[Row], scores: Tensor) -> list[int]:
