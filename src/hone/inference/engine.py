@@ -1,8 +1,9 @@
 """The decoding engine: rows enter and leave at any step, each with settings, seed and stop texts of its own.
 
-A row's answer depends on the model, its prompt, its settings and its seed alone, not on the other rows (up to rounding:
-a batch adds numbers in another order). Everything that lets a model write goes through here: generate, chat, serve,
-code tasks, memorization, the evaluation of encoder-decoders.
+A row's answer depends on the model, its prompt, its settings and its seed alone, not on the other rows: to the last bit
+where the compiled kernel decodes, elsewhere up to rounding (PyTorch adds the numbers of a batch in another order).
+Everything that lets a model write goes through here: generate, chat, serve, code tasks, memorization, the evaluation of
+encoder-decoders.
 
 >>> engine = Engine(model)                                                                 # doctest: +SKIP
 >>> row = engine.add(Request([5, 7], Answer(tokenizer, [5, 7], rule), GenerateSection()))  # doctest: +SKIP
@@ -98,11 +99,21 @@ class Step:
 
 
 class Engine:
-    """One model that answers. The weights are read when it is made: after more training, make a new one."""
+    """One model that answers. The weights are read when it is made: after more training, make a new one.
 
-    def __init__(self, model: PreTrainedModel, *, cache_bytes: int = CACHE_BYTES, max_rows: int = MOST_ROWS) -> None:
+    lookup: guess tokens of a row that grows alone from those before (`lookup.py`); the answers are the same.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        max_rows: int = MOST_ROWS,
+        lookup: bool = True,
+    ) -> None:
         self._waiting: deque[Row] = deque()
-        self._model, self._cache_bytes, self._max_rows = model, cache_bytes, max_rows
+        self._model, self._cache_bytes, self._max_rows, self._lookup = model, cache_bytes, max_rows, lookup
         self._rows: Slots | PaddedBatches | None = None
 
     def add(self, request: Request) -> Row:
@@ -153,7 +164,7 @@ class Engine:
         except Unsuitable as reason:
             log.info("decoding by transformers' own forward pass: %s", reason)
             return PaddedBatches(self._model, self._cache_bytes, self._max_rows)
-        return Slots(weights, self._cache_bytes, self._max_rows)
+        return Slots(weights, self._cache_bytes, self._max_rows, lookup=self._lookup)
 
     def run(self, request: Request) -> Iterator[Step]:
         """The steps of a request that is answered alone; closed or interrupted early, the row is removed."""

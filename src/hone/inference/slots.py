@@ -42,8 +42,9 @@ class _Slot:
 class Slots:
     """The rows of a model: those that grow in the first slots, those whose prompts are read in the next."""
 
-    def __init__(self, weights: Weights, cache_bytes: int, max_rows: int) -> None:
+    def __init__(self, weights: Weights, cache_bytes: int, max_rows: int, *, lookup: bool = True) -> None:
         self._weights, self._cache_bytes, self._max_rows = weights, cache_bytes, max_rows
+        self._lookup = lookup and weights.kernel is not None
         self._slots: list[_Slot] = []
         self._kept = self._made(0, 0)
         self._n_rows = self._n_grown = self._clock = 0
@@ -87,7 +88,7 @@ class Slots:
 
     def _guessed(self) -> list[int]:
         """What may follow the only row's last token, where reading it as well costs little."""
-        if self._weights.kernel is None or self._n_rows != 1 or self._n_grown != 1:
+        if not self._lookup or self._n_rows != 1 or self._n_grown != 1:
             return []
         row = self._slots[0].row
         assert row is not None
