@@ -21,6 +21,7 @@ ORDER = [
         "serve",
         "training",
         "planning",
+        "corpus",
         "doctor",
         "verify",
         "demo",
