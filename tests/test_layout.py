@@ -10,7 +10,8 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "hone"
 # From the bottom up: a package or module imports from those before it, and from itself.
 ORDER = [
-    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
+    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "processes", "progress"),
+    *("results", "show", "cache"),
     *("slurm", "config", "runs", "data", "loss", "statistics", "models", "accelerations", "inference", "grading"),
     *(
         "metrics",
@@ -21,7 +22,6 @@ ORDER = [
         "serve",
         "training",
         "planning",
-        "corpus",
         "doctor",
         "verify",
         "demo",
@@ -33,7 +33,8 @@ ORDER = [
     "__main__",
 ]
 LIGHT = [
-    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "progress", "results", "show", "cache"),
+    *("errors", "files", "manifest", "publish", "hub", "bundled", "hardware", "processes", "progress"),
+    *("results", "show", "cache"),
     *(
         "slurm",
         "config",

@@ -3,8 +3,10 @@
 Exit codes: 0 done, 1 the user's mistake (one message, no traceback), 2 usage, 3 a check failed, 130 interrupted.
 """
 
+import atexit
 import errno
 import functools
+import gc
 import inspect
 import io
 import re
@@ -16,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import hone
-from hone.commands import corpus, evaluate, export, generate, launch, serve, tokenizer, tools, train, ui
+from hone.commands import evaluate, export, generate, launch, serve, tokenizer, tools, train, ui
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
@@ -36,7 +38,7 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     ("Let it answer", [generate.generate, generate.chat, generate.predict, serve.serve]),
     (
         "Files and the machine",
-        [tokenizer.tokenizer, corpus.corpus, tools.convert, export.export, tools.verify, tools.doctor, tools.cache],
+        [tokenizer.tokenizer, tools.convert, export.export, tools.verify, tools.doctor, tools.cache],
     ),
 ]
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's
@@ -190,6 +192,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows its code, not a traceback
             stream.reconfigure(errors="backslashreplace")
     calm_threads()
+    atexit.register(gc.freeze)  # Python would look through millions of objects for garbage, seconds before it ends
     app()
 
 

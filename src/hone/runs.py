@@ -36,6 +36,7 @@ from hone.config.schema import Config, leaves
 from hone.errors import HoneError
 from hone.files import disk_errors, read_sealed, write_sealed, write_text_atomic
 from hone.manifest import problems
+from hone.processes import primary, world
 from hone.results import Comparison, File, Measurement, R
 from hone.results.benchmarks import CodeMeasurement
 
@@ -80,8 +81,15 @@ class Run:
         path = self.folder / "env.json"
         return read_sealed(path, required=False) if path.is_file() else {}
 
+    @property
+    def processes(self) -> int:
+        """How many trained it when it began: with the batch of each, that decides the batch of a step."""
+        return int(str(self.env.get("processes", world())))
+
     def update(self, **values: Any) -> None:
-        """Merge values into status.json."""
+        """Merge values into status.json; the primary of several processes alone does."""
+        if not primary():
+            return
         write_sealed(self.folder / STATUS, {**self.status, **values, "pid": os.getpid(), "updated": _now()})
 
     def file_of(self, name: str) -> Path:
@@ -333,6 +341,7 @@ def environment() -> dict[str, object]:
         "versions": versions(),
         "git": _git_commit(),
         "cpu_count": os.cpu_count(),
+        "processes": world(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

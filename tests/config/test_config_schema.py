@@ -20,8 +20,8 @@ from hone.errors import HoneError
 LEAVES = leaves()
 
 
-def test_sections_are_the_seven_of_the_design() -> None:
-    assert section_names() == ["model", "data", "method", "train", "eval", "generate", "output"]
+def test_sections_and_their_order() -> None:
+    assert section_names() == ["model", "data", "method", "train", "eval", "generate", "launch", "output"]
 
 
 def test_every_leaf_name_is_unique_over_the_tree() -> None:

@@ -190,19 +190,30 @@ def test_each_rule_of_length_takes_each_token_once(sizes: list[int], length: int
 
 
 @MANY
-@given(n=st.integers(1, 60), size=st.integers(1, 9), world=st.integers(1, 4), seed=st.integers(0, 5))
-def test_every_row_once_an_epoch(n: int, size: int, world: int, seed: int) -> None:
-    ranks = [EpochBatches(n, size, seed, rank, world) for rank in range(world)]
+@given(
+    n=st.integers(1, 60), size=st.integers(1, 9), slots=st.integers(1, 7), world=st.integers(1, 5),
+    seed=st.integers(0, 5),
+)  # fmt: skip
+def test_every_row_once_an_epoch(n: int, size: int, slots: int, world: int, seed: int) -> None:
+    """Whatever the number of processes, a step has the same micro-batches, and all take as many passes in it."""
+    alone = EpochBatches(n, size, seed, slots=slots)
+    ranks = [EpochBatches(n, size, seed, slots=slots, rank=rank, world=world) for rank in range(world)]
     for epoch in (0, 3):
-        for one in ranks:
+        for one in (alone, *ranks):
             one.set_epoch(epoch)
-        batches = [list(one) for one in ranks]
-        assert len({len(one) for one in batches}) == 1, "all processes take the same number of steps"
-        rows = [row for one in batches for batch in one for row in batch]
-        assert len(rows) == len(set(rows)) and set(rows) <= set(range(n))
-        assert n - len(rows) < size * world, "less than a round is left out"
-        assert world > 1 or len(rows) == n
-        assert batches == [list(one) for one in ranks], "the epoch alone decides"
+        whole, shared = list(alone), [list(one) for one in ranks]
+        assert sorted(row for batch in whole for row in batch) == list(range(n)) and all(whole)
+        assert [len(one) for one in shared] == [len(one) for one in ranks] and len({len(one) for one in shared}) == 1
+        assert len(alone) == len(whole) == alone.micro_batches
+        rounds = ranks[0].rounds
+        for step in range(alone.steps):
+            taken = [one[step * rounds : (step + 1) * rounds] for one in shared]
+            dealt = [batch for turn in zip(*taken, strict=True) for batch in turn]
+            assert (
+                [batch for batch in dealt if batch] == whole[step * slots : (step + 1) * slots] == alone.of_step(step)
+            )
+        assert -(-len(shared[0]) // rounds) == alone.steps, "the loop of the Trainer comes to the same steps"
+        assert shared == [list(one) for one in ranks], "the epoch alone decides"
 
 
 @MANY

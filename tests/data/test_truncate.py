@@ -113,12 +113,6 @@ def test_batches_are_a_pure_function_of_seed_epoch_and_index() -> None:
     assert [len(batch) for batch in epoch(3)] == [4, 4, 2]
 
 
-def test_processes_share_the_same_batches() -> None:
-    alone = list(EpochBatches(16, 2, seed=5))
-    shared = [list(EpochBatches(16, 2, seed=5, rank=rank, world=2)) for rank in range(2)]
-    assert [batch for pair in zip(*shared, strict=True) for batch in pair] == alone
-
-
 def test_pieces_of_a_batch_are_cut_between_examples() -> None:
     """By hand: examples of 3, 4, 2 and 6 tokens, at most 7 at once: 3 + 4, 2, 6. A longer one stays whole."""
     from hone.data.batches import cut, flat, padded

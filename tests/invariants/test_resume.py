@@ -256,7 +256,7 @@ def swap(path: Path) -> None:
 
 
 DAMAGES: list[Callable[[Path], None]] = [flip, cut_off, swap, Path.unlink]
-STATES = ["model.safetensors", "optimizer.safetensors", "optimizer.json", "random-0.safetensors", "trainer_state.json",
+STATES = ["model.safetensors", "optimizer.safetensors", "optimizer.json", "random.safetensors", "trainer_state.json",
           "complete.json"]  # fmt: skip
 
 

@@ -13,8 +13,7 @@ from serving import serving
 import hone
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.inference.base import share_weights
-from hone.serve.models import served_models
+from hone.serve.models import served_models, share_weights
 
 pytest_plugins = ["serving", "talking"]
 

@@ -46,6 +46,7 @@ def reached(step: int, metrics: bytes = b"") -> Reached:
         step=step,
         ended=False,
         world_size=1,
+        slots=1,
         metrics_bytes=len(metrics),
         metrics_sha256=hashlib.sha256(metrics).hexdigest() if metrics else None,
         loss_sum=0.5,

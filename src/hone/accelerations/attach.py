@@ -37,6 +37,7 @@ from hone.accelerations.equivalence import (
 from hone.accelerations.frozen_cache import (
     FrozenCache,
     Numbered,
+    Place,
     cache_bytes,
     cache_place,
     frozen_bottom,
@@ -49,6 +50,7 @@ from hone.accelerations.varlen_attention import use_varlen_attention
 from hone.config.sections.speed import SpeedKeys
 from hone.data.batches import PackedDataset, cut, filled, flat, packed, padded
 from hone.loss import Loss, causal_lm_loss, scored_positions
+from hone.processes import from_primary, on_one_machine
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
@@ -215,15 +217,19 @@ def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes:
     if options.autocast is torch.float16:
         notes.append("no frozen cache: it is not offered with fp16")
         return None
-    place = cache_place(model, dataset, folder, dtype) if has_numbers(model) else None
+    if options.sharded or not on_one_machine():
+        why = "blocks are in shards" if options.sharded else "the processes are on several machines"
+        notes.append(f"no frozen cache: {why}")
+        return None
+    place = _agreed_place(model, dataset, folder, dtype) if has_numbers(model) else None
     reason, cache = None, None
     if place is None or not place.is_published:
-        reason = no_room(cache_bytes(model, dataset, dtype), folder, limit)
+        reason = from_primary(lambda: no_room(cache_bytes(model, dataset, dtype), folder, limit))
         reason = reason if options.several_epochs else "each token is seen once"
     if place is not None and reason is None:
         try:
             cache = FrozenCache(model, dataset, place, dtype)
-            reason = cache.difference(model, dataset, TOLERANCE[dtype])
+            reason = _difference(cache, model, dataset)
         except OSError as error:  # the disk is full, or nothing may be written there
             reason = f"{folder}: {error.strerror or error}"
         if reason is not None and cache is not None:
@@ -233,6 +239,26 @@ def _frozen_cache(model: PreTrainedModel, dataset: Any, options: Options, notes:
         return None
     notes.append(f"frozen cache: the {bottom[1]} frozen blocks run once for each token")
     return cache
+
+
+def _agreed_place(model: PreTrainedModel, dataset: Any, folder: Path, dtype: torch.dtype) -> Place:
+    """Where the rows lie, as the primary finds it: another run may publish them while others look."""
+
+    def look() -> list[Any]:
+        place = cache_place(model, dataset, folder, dtype)
+        return [str(place.folder), place.is_published, place.about]
+
+    path, is_published, about = from_primary(look)
+    return Place(Path(path), is_published, about)
+
+
+def _difference(cache: FrozenCache, model: PreTrainedModel, dataset: Any) -> str | None:
+    """Why the cache does not give what the model does; rows that several processes share are tried by one of them."""
+
+    def compare() -> str | None:
+        return cache.difference(model, dataset, TOLERANCE[cache.dtype])
+
+    return compare() if cache.place.is_published else from_primary(compare)
 
 
 def _fused_cross_entropy(

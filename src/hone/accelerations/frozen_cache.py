@@ -35,6 +35,7 @@ from hone.files import fsync_path
 from hone.models.dropout import largest_dropout
 from hone.models.freeze import blocks, final_norms
 from hone.models.inspect import unwrapped
+from hone.processes import from_primary, union
 from hone.publish import Aside, allocate, begin, discard, publish, seal, seal_problems
 
 log = logging.getLogger("hone")
@@ -61,8 +62,9 @@ class Place(NamedTuple):
 class FrozenCache:
     """Hidden states at the input of block `cut`, one row for each token of the training examples.
 
-    What an earlier run has published is read. Else the rows are filled in the first epoch, in a file of this process
-    alone: two runs at once never share rows. `publish` gives them to later runs, once all are known.
+    What an earlier run has published is read. Else the rows are filled in the first epoch, in a file of this run
+    alone: two runs at once never share rows. `publish` gives them to later runs, once all are known. The processes of a
+    run share one file, which the primary owns; each fills the rows of its examples, and `share` tells the others.
 
     Attributes:
         rows: (tokens, width) memory-mapped. known: (tokens,) bool. dtype: of the rows, that of the computation.
@@ -75,17 +77,20 @@ class FrozenCache:
         self.dtype, self.place = dtype, place
         self.aside: Aside | None = None  # where the rows are while nobody else may read them
         self._returns_tuple: int | None = None  # how long the tuple is that a block returns
-        there, folder = place.is_published, place.folder
-        if not there:
-            self.aside = begin(place.folder)
-            folder = self.aside.path
-            self._drop = weakref.finalize(self, _discard, self.aside, os.getpid())  # also where a run fails
-            allocate(folder / ROWS, cache_bytes(model, dataset, dtype))
+        there = place.is_published
+        n_bytes = cache_bytes(model, dataset, dtype)
+        folder = place.folder if there else Path(from_primary(lambda: self._begin(n_bytes)))
         shape = (dataset.n_tokens, hidden_size(model))
         self.rows: np.ndarray = np.memmap(folder / ROWS, dtype=STORED[dtype], mode=MODES[there], shape=shape)
         self.known = np.full(dataset.n_tokens, there)
         size, where = self.rows.nbytes / 1e9, place.folder.parent
         log.info("frozen cache: %.2f GB in %s, %.0f %% there already", size, where, 100 * there)
+
+    def _begin(self, n_bytes: int) -> str:
+        self.aside = begin(self.place.folder)
+        self._drop = weakref.finalize(self, _discard, self.aside, os.getpid())  # also where a run fails
+        allocate(self.aside.path / ROWS, n_bytes)
+        return str(self.aside.path)
 
     @contextmanager
     def at(self, rows: Tensor | np.ndarray | None) -> Iterator[None]:
@@ -143,6 +148,10 @@ class FrozenCache:
             model.train(training)
         agrees = bool((logits[0] - logits[1]).abs().max() <= tolerance * logits[0].std().clamp(min=1e-6))
         return None if agrees else "the logits differ"
+
+    def share(self) -> None:
+        """Know what other processes have computed by now."""
+        self.known = union(self.known)
 
     def publish(self) -> None:
         """Give the rows to later runs if all are known; what another run has published by then stays.

@@ -17,6 +17,7 @@ from hone.config.sections.train import TrainSection
 from hone.errors import HoneError
 from hone.files import write_json_atomic
 from hone.hardware import best_device, best_gflops
+from hone.processes import from_primary
 
 log = logging.getLogger("hone")
 
@@ -36,7 +37,8 @@ def resolve_precision(config: Config, folder: Path) -> Config:
     refuse_fp16(train, config.where)
     if train.bf16 is not None:
         return config
-    pays = config.model.dtype == "float32" and not train.fp16 and bf16_pays(best_device(train.use_cpu), folder)
+    pays = config.model.dtype == "float32" and not train.fp16
+    pays = pays and from_primary(lambda: bf16_pays(best_device(train.use_cpu), folder))  # one may measure otherwise
     return config.changed({"bf16": pays})
 
 

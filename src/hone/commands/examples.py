@@ -34,6 +34,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone train my.yaml", "as the file says; the same line resumes"),
         ("hone train my.yaml lr=1e-4 output_dir=runs/b", "another rate, in another folder"),
         ("hone train data.jsonl", "no config: these rows on the bundled model"),
+        ("hone train my.yaml nproc_per_node=4", "four processes share each step, one for each GPU"),
     ],
     "repeat": [
         ("hone repeat my.yaml", "six seeds: is the change larger than seed variance?"),
@@ -91,11 +92,6 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone tokenizer train code/ --vocab-size 8192 -o my-tokenizer", "a byte-level BPE of these files"),
         ("hone tokenizer measure my-tokenizer eval.jsonl", "bytes per token, beside the bundled one's"),
         ("hone tokenizer measure my-tokenizer eval.jsonl --against gpt2", "beside another's"),
-    ],
-    "corpus": [
-        ("hone corpus plan code.yaml", "what it would cost, from a sample"),
-        ("hone corpus run code.yaml", "make it; the same line goes on after a kill"),
-        ("hone corpus run code.yaml workers=2 work_dir=scratch", "the same bytes with more processes"),
     ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
     "export": [

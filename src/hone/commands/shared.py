@@ -23,13 +23,16 @@ Settings = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def config_of(settings: list[str] | None, data_key: str = "train_file", *, assume: bool = True) -> "Config":
+def config_of(
+    settings: list[str] | None, data_key: str = "train_file", *, assume: bool = True, quiet: bool = False
+) -> "Config":
     """Load the configuration of a command line; its notices go to stderr.
 
     Args:
         data_key: what a data file without a key is.
         assume: this is about a training: take the bundled model where neither a config nor a model is given, and say
             where the learning rate does not suit it.
+        quiet: say none of the notices.
     """
     from hone.commands.given import assumed, assumption_note, words
     from hone.config.load import load_config
@@ -43,7 +46,7 @@ def config_of(settings: list[str] | None, data_key: str = "train_file", *, assum
         config.lines.update({setting.partition("=")[0]: "assumed" for setting in extra})
         notes.append(assumption_note(extra))
     of_training = [] if assume else rate_notices(config.model, config.method, config.train)
-    for notice in [*notes, *(notice for notice in config.notices if notice not in of_training)]:
+    for notice in [] if quiet else [*notes, *(notice for notice in config.notices if notice not in of_training)]:
         typer.echo(f"note: {said(notice)}", err=True)
     return config
 

@@ -1,6 +1,7 @@
 """Commands from a config to a run: demo, init, check, explain, prepare, plan, train, repeat, search."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 import hone
 from hone.commands.shared import AsJson, Settings, config_of, log_to_stderr
 from hone.errors import HoneError
+from hone.processes import BY_HONE, joined, started_together
 from hone.progress import stage, stages_shown
 
 Jobs = Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process of its own.")]
@@ -207,9 +209,15 @@ def plan(
 
 def train(settings: Settings = None, as_json: AsJson = False) -> None:
     """Measure the base, train, save, measure the tuned model. The same command resumes an interrupted run."""
-    config = config_of(settings)
-    log_to_stderr()
-    _print_run(hone.train(config), as_json)
+    with joined():
+        config = config_of(settings, quiet=BY_HONE in os.environ)  # who launched has said it
+        if config.launch.asks_for_several and not started_together():
+            from hone.training.launch import launch
+
+            launch(config.launch, ["train", *(settings or []), *(["--json"] if as_json else [])])
+            return
+        log_to_stderr()
+        _print_run(hone.train(config), as_json)
 
 
 def _print_run(run: Any, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from hone.config.schema import Config, leaf_field, leaves
 from hone.config.sections.data import DataSection
 from hone.config.sections.eval import EvalSection
 from hone.config.sections.generate import GenerateSection
+from hone.config.sections.launch import LaunchSection
 from hone.config.sections.method import TASKS, MethodSection
 from hone.config.sections.model import ModelSection
 from hone.config.sections.train import TrainSection
@@ -42,6 +43,7 @@ def conflicts(config: Config) -> list[Conflict]:
         *_schedule_conflicts(config.train, config.data),
         *_eval_conflicts(config.eval, config.data.max_length),
         *_generate_conflicts(config.generate),
+        *_launch_conflicts(config.launch),
         *_output_conflicts(config),
     ]
 
@@ -253,6 +255,34 @@ def _generate_conflicts(generate: GenerateSection) -> Iterator[Conflict]:
             ("num_return_sequences", "temperature"),
             f"num_return_sequences is {generate.num_return_sequences}, but temperature 0 gives the same text each time",
             "set a temperature above 0, e.g. 0.8",
+        )
+
+
+def _launch_conflicts(launch: LaunchSection) -> Iterator[Conflict]:
+    machines = str(launch.nnodes)
+    least, _, most = machines.partition(":")
+    if not all(n.isdigit() and int(n) for n in (least, most or least)) or int(most or least) < int(least):
+        yield Conflict(
+            ("nnodes",), f"nnodes is '{machines}'", "write a number of machines, or from 1 to 4 of them: 1:4"
+        )
+    elif machines != "1":
+        if launch.nproc_per_node is None:
+            yield Conflict(
+                ("nproc_per_node", "nnodes"),
+                f"nnodes is {machines}, but nproc_per_node is not set",
+                "write nproc_per_node: the number of GPUs of each machine",
+            )
+        if launch.rdzv_endpoint is None:
+            yield Conflict(
+                ("rdzv_endpoint", "nnodes"),
+                f"nnodes is {machines}, but the machines have no place to meet",
+                "write rdzv_endpoint: HOST:PORT of one of them, the same on all",
+            )
+    if launch.rdzv_backend == "static" and launch.node_rank is None:
+        yield Conflict(
+            ("node_rank", "rdzv_backend"),
+            "rdzv_backend: static needs the number of this machine",
+            "write node_rank: 0 on the machine of rdzv_endpoint, 1 on the next; or rdzv_backend: c10d",
         )
 
 

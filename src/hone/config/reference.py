@@ -112,6 +112,10 @@ BROKEN: tuple[Mapping[str, object], ...] = (
     {**_BEST, **_STEPS, "save_steps": 5, "eval_steps": 2},
     {"eval_stride": 512},
     {"num_return_sequences": 2},
+    {"nnodes": "4:2", "nproc_per_node": 1},
+    {"nnodes": 2, "rdzv_endpoint": "first:29500"},
+    {"nnodes": 2, "nproc_per_node": 8},
+    {"rdzv_backend": "static"},
     {"model_name_or_path": "/models/base", "output_dir": Path("/models/base")},
     {"train_file": Path("/runs/mine/train.jsonl"), "output_dir": Path("/runs/mine"), "overwrite": True},
 )

@@ -1,4 +1,4 @@
-"""The configuration: seven sections of documented keys, every leaf name unique over the whole tree.
+"""The configuration: eight sections of documented keys, every leaf name unique over the whole tree.
 
 The keys themselves are in `sections/`, reading files in `load.py`, rules between keys in `checks.py`.
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from hone.config.sections.data import DataSection
 from hone.config.sections.eval import EvalSection
 from hone.config.sections.generate import GenerateSection
+from hone.config.sections.launch import LaunchSection
 from hone.config.sections.method import MethodSection
 from hone.config.sections.model import ModelSection
 from hone.config.sections.output import OutputSection
@@ -50,6 +51,7 @@ class Config(BaseModel):
     train: TrainSection = Field(default_factory=TrainSection, description="How the training loop runs.")
     eval: EvalSection = Field(default_factory=EvalSection, description="How the change is measured.")
     generate: GenerateSection = Field(default_factory=GenerateSection, description="How text is sampled.")
+    launch: LaunchSection = Field(default_factory=LaunchSection, description="Which processes train together.")
     output: OutputSection = Field(default_factory=OutputSection, description="Where the run is written.")
 
     _provenance: Provenance = PrivateAttr(default_factory=Provenance)

@@ -8,7 +8,8 @@
 transformers builds the block-diagonal mask from restarting position ids (`transformers.masking_utils`) when no
 attention mask is given; `accelerations/equivalence.py` checks on the first batch that a model really heeds it.
 
-The batch at step s is a pure function of (seed, epoch, s): a resumed run needs no stored position.
+The rows of step s are a pure function of (seed, epoch, s), whatever the number of processes: a resumed run needs no
+stored position, and goes on with more or fewer of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,25 +24,58 @@ from hone.data.truncate import IGNORE_INDEX, Item
 class EpochBatches:
     """Batch sampler: a fresh permutation each epoch, from the seed and the epoch alone.
 
-    Each process of `world` takes every world-th micro-batch, so their union does not depend on how many there are (a
-    remainder smaller than `world` is left out, so that all take the same number of steps).
+    The permutation is cut into micro-batches of `batch_size` rows, and these into steps of `slots`; the last of each
+    may have fewer. What is in a step depends on nothing else. Its micro-batches are dealt among `world` processes in
+    turn; where that does not come out even, the last ones get an empty list, so that all take as many.
     """
 
-    def __init__(self, n_items: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.n_items, self.batch_size, self.seed, self.rank, self.world = n_items, batch_size, seed, rank, world
+    def __init__(
+        self, n_items: int, batch_size: int, seed: int, *, slots: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
+        self.n_items, self.batch_size, self.seed = n_items, batch_size, seed
+        self.slots, self.rank, self.world = slots, rank, world
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    @property
+    def rounds(self) -> int:
+        """Micro-batches that each process takes in a full step."""
+        return -(-self.slots // self.world)
+
+    @property
+    def micro_batches(self) -> int:
+        """Those of an epoch, of all processes."""
+        return -(-self.n_items // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.n_items // (self.batch_size * self.slots))
+
     def __len__(self) -> int:
-        return -(-self.n_items // self.batch_size) // self.world
+        full, rest = divmod(self.micro_batches, self.slots)
+        return full * self.rounds + -(-rest // self.world)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_items)
-        for i in range(len(self)):
-            at = (i * self.world + self.rank) * self.batch_size
-            yield order[at : at + self.batch_size].tolist()
+        order = self._order()
+        for step in range(self.steps):
+            batches = self._cut(order, step)
+            for first in range(0, len(batches), self.world):
+                yield batches[first + self.rank] if first + self.rank < len(batches) else []
+
+    def of_step(self, step: int) -> list[list[int]]:
+        """The micro-batches of a step of this epoch, those of all processes."""
+        return self._cut(self._order(), step)
+
+    def _order(self) -> np.ndarray:
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.n_items)
+
+    def _cut(self, order: np.ndarray, step: int) -> list[list[int]]:
+        size = self.batch_size
+        rows = order[step * self.slots * size : (step + 1) * self.slots * size]
+        return [rows[at : at + size].tolist() for at in range(0, len(rows), size)]
 
 
 def filled(n: int) -> int:

@@ -139,10 +139,10 @@ def _write_all(
     """Until all have ended, or Ctrl-C; those that have are taken out of `writing`."""
     try:
         for steps in zip_longest(*runs):
-            for step, pen in zip(steps, pens):
+            for step, request, pen in zip(steps, requests, pens):
                 if step is not None and step.text:
                     pen.write(step.text)
-                if step is not None and step.ended is not None:
+                if request.answer.ended is not None and pen in writing:
                     writing.remove(pen)
                     pen.end()
     except KeyboardInterrupt:

@@ -8,14 +8,23 @@ from transformers import TrainingArguments
 from hone.config.fields import docs_of
 from hone.config.schema import section_fields
 from hone.config.sections.train import TrainSection
+from hone.processes import world
 from hone.runs import Run
 
 PREFIX = "transformers.TrainingArguments."
 OURS = {"save_total_limit", "resume_from_checkpoint"}  # we rotate and choose checkpoints ourselves
 
 
+def slots(train: TrainSection, run: Run) -> int:
+    """Micro-batches of a step: as many as when the run began, on however many processes it goes on."""
+    return train.gradient_accumulation_steps * run.processes
+
+
 def training_arguments(train: TrainSection, run: Run, *, has_validation: bool) -> TrainingArguments:
     """TrainingArguments of a config: each key goes where its `maps_to` says; a few are fixed by the engine.
+
+    The micro-batches of a step are dealt among the processes that there are now: `gradient_accumulation_steps` is then
+    how many of them each takes.
 
     The device is the first of CUDA, MPS, CPU that there is (`use_cpu` forces the last).
     """
@@ -28,6 +37,8 @@ def training_arguments(train: TrainSection, run: Run, *, has_validation: bool) -
     chooses_best = has_validation and (train.load_best_model_at_end or train.early_stopping_patience is not None)
     given |= {
         "output_dir": str(run.folder),
+        "gradient_accumulation_steps": -(-slots(train, run) // world()),
+        "average_tokens_across_devices": False,  # our loss is of the whole step already
         "bf16": bool(train.bf16),
         "use_cpu": train.use_cpu or not accelerator,
         "eval_strategy": train.eval_strategy if has_validation else "no",

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hone.files import disk_errors
 from hone.loss import refuse_bad_loss
+from hone.processes import any_of, totals
 from hone.progress import STEP, Lines
 from hone.show import duration, figure
 
@@ -125,10 +126,13 @@ class Stopper(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.progress.used_s = time.monotonic() - self.began
-        if self.request.signal_number is not None:
+        is_late = self.max_seconds is not None and self.progress.used_s >= self.max_seconds
+        is_asked, is_late = any_of([self.request.signal_number is not None, is_late])
+        if is_asked:
+            self.request.signal_number = self.request.signal_number or signal.SIGTERM  # another process got it
             self.progress.interrupted = not control.should_training_stop
             control.should_training_stop = control.should_save = True
-        elif self.max_seconds is not None and self.progress.used_s >= self.max_seconds:
+        elif is_late:
             self.timed_out = control.should_training_stop = True
             control.should_save = control.should_save or args.save_strategy != "no"
         self.save_is_due = control.should_save and (control.should_training_stop or _epoch_is_whole(state))
@@ -180,9 +184,10 @@ class MetricsLog(TrainerCallback):
     """Append one JSON object a log step to metrics.jsonl, and say the same on the log with an ETA.
 
     Args:
-        progress: live counts, kept by the trainer.
-        flops_per_token: of forward and backward, for MFU; peak_flops: the measured matrix-product rate (flop/s).
-        peak_memory: peak memory of this process so far, in bytes.
+        progress: live counts, kept by the trainer, of all processes.
+        flops_per_token: of forward and backward, for MFU; peak_flops: the measured matrix-product rate (flop/s) of all
+            processes.
+        peak_memory: peak memory of this process so far, in bytes; the line has the sum over the processes.
     """
 
     path: Path
@@ -235,7 +240,7 @@ class MetricsLog(TrainerCallback):
             "tokens_per_s": tokens_per_s,
             "step_s": seconds / max(steps, 1),
             "mfu": tokens_per_s * self.flops_per_token / self.peak_flops if self.peak_flops else None,
-            "peak_memory_bytes": self.peak_memory(),
+            "peak_memory_bytes": int(totals([self.peak_memory()])[0]),
         }
         self._last = (now, self.progress.tokens, state.global_step)
         began, first_step = self._first

@@ -25,6 +25,7 @@ from hone.loss import refuse_diverged
 from hone.manifest import MANIFEST, FileAbout, describe_files, model_problems, problems
 from hone.models.adapter import BASE, check_base, describe_base
 from hone.models.classifier_head import CLASSIFIES, LABELS, architecture, class_names
+from hone.processes import primary
 from hone.runs import COMPLETE, RESOLVED, SAVING, Run, checkpoint_problems, versions
 from hone.training.callbacks import Progress
 
@@ -36,7 +37,8 @@ class Reached:
     """Where training was when a checkpoint was saved: what its other files do not say. It stands in `complete.json`.
 
     Attributes:
-        step: steps done. ended: none follows. world_size: processes.
+        step: steps done. ended: none follows. world_size: processes that did the last ones. slots: micro-batches of a
+            step, of all processes.
         metrics_bytes, metrics_sha256: of metrics.jsonl.
         loss_sum: of the steps since `logged_step`, the last one with a line there.
         tokens, supervised_tokens, used_s: as of `Progress`.
@@ -45,6 +47,7 @@ class Reached:
     step: int
     ended: bool
     world_size: int
+    slots: int
     metrics_bytes: int
     metrics_sha256: str | None
     loss_sum: float
@@ -100,6 +103,8 @@ def restore(run: Run, checkpoint: Path, progress: Progress) -> Reached:
     reached = reached_at(checkpoint)
     progress.tokens, progress.supervised_tokens = reached.tokens, reached.supervised_tokens
     progress.used_s = reached.used_s
+    if not primary():
+        return reached
     there = written_metrics(run, reached)
     metrics = run.folder / "metrics.jsonl"
     if metrics.is_file():
@@ -127,6 +132,26 @@ def refuse_other_base(model: PreTrainedModel, checkpoint: Path, base: str) -> No
     """Raise a HoneError if an adapter's checkpoint was trained on other weights than those just loaded."""
     if hasattr(model, "peft_config"):
         check_base(model, checkpoint, base, "put the base back that it was trained on, or begin again: overwrite=true")
+
+
+def refuse_other_steps(checkpoint: Path, slots: int, accumulation: int, where: Where) -> None:
+    """Raise a HoneError if a checkpoint is of steps of another size: its number of steps would be another place here.
+
+    Args:
+        slots: micro-batches of a step from now on. accumulation: what of that is `gradient_accumulation_steps`.
+    """
+    theirs = reached_at(checkpoint).slots
+    if theirs != slots:
+        processes = slots // accumulation
+        there = (
+            f"gradient_accumulation_steps={theirs // processes}" if theirs % processes == 0 else "one process, with "
+        )
+        there += "" if theirs % processes == 0 else f"gradient_accumulation_steps={theirs}"
+        raise HoneError(
+            f"this checkpoint was trained in steps of {theirs} micro-batches, and this run takes {slots} a step",
+            where=where("resume_from_checkpoint") or str(checkpoint),
+            fix=f"go on with {there}, in a new output_dir",
+        )
 
 
 def sweep(run: Run) -> None:

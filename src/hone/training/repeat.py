@@ -24,6 +24,7 @@ from hone.errors import HoneError
 from hone.grading.pass_at_k import passed_items
 from hone.models.fallback import with_fallback
 from hone.models.kinds import ModelKind
+from hone.processes import refuse_several
 from hone.results import Estimate, Items, Measurement, write
 from hone.results.benchmarks import CodeMeasurement
 from hone.results.repeat import Repeat, RepeatedMetric, SeedChange, SeedRun
@@ -51,6 +52,7 @@ def repeat(config: Config, seeds: Sequence[int], task: Task | None = None, *, jo
         HoneError: as `train`; or no seeds, nothing to measure, or runs that were not measured alike.
         Interrupted: a signal came; the same call goes on from there.
     """
+    refuse_several("hone repeat")
     own = task
     config, task = chosen(config, own)
     require_training(config)

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import copy
 import logging
 import shutil
 import time
@@ -12,18 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.loss import refuse_diverged
 from hone.manifest import describe_files, file_digest
 from hone.models.adapter import BASE, describe_base
+from hone.processes import from_primary, primary, same_everywhere
 from hone.runs import SAVING, Run
 from hone.show import size
 from hone.training.callbacks import Progress
 from hone.training.checkpoint import Reached, refuse_unlike, saved_bytes, seal_checkpoint
-from hone.training.state import OPTIMIZER, SCALER, SCHEDULER, generators, read_state, set_generators, write_state
+from hone.training.sharding import cut_like, shard, whole_state
+from hone.training.state import (
+    GENERATORS,
+    OPTIMIZER,
+    SCALER,
+    SCHEDULER,
+    generators,
+    read_state,
+    set_generators,
+    write_state,
+)
 
 log = logging.getLogger("hone")
 
@@ -41,15 +53,15 @@ class SavingTrainer(Trainer):
 
     run: Run
     keep_checkpoints: int | None
+    model: Any
+    slots: int
+    whole: Any = None  # of a sharded model, in the primary: the copy that is measured and saved
+    sharded: bool = False
+    _is_settled: bool = False  # `whole` has the best weights, not the last
     progress: Progress
     control: TrainerControl
     resumed: Reached | None = None
     _written_to: Path | None = None  # while a checkpoint is being saved
-
-    @property
-    def finishes_alone(self) -> bool:
-        """Whether `finish` can load the weights by itself; a sharded model is put together by the loop."""
-        return not self._is_sharded()
 
     def finish(self, checkpoint: Path) -> None:
         """Take the weights of a training whose end this checkpoint is, without a step: its last ones, or the best."""
@@ -65,18 +77,15 @@ class SavingTrainer(Trainer):
         """
         began = time.perf_counter()
         folder = self.run.folder / f"checkpoint-{self.state.global_step}"
-        if folder.is_dir():
+        if from_primary(folder.is_dir):
             return  # the end of an epoch may also be a save step
-        refuse_diverged(model)
+        saved = self.whole_model()
+        from_primary(lambda: refuse_diverged(saved))
         with disk_errors(folder), self._aside() as aside:
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process has written its random state
-            if self.args.should_save:
-                self._complete(aside / folder.name, folder)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            with disk_errors(folder):
-                self._rotate()
+            self.state.best_model_checkpoint = from_primary(lambda: self._complete(aside / folder.name, folder))
+        with disk_errors(folder):
+            from_primary(self._rotate)
         self.progress.paused_s += time.perf_counter() - began
 
     def rehearse(self, left_s: float) -> None:
@@ -119,14 +128,15 @@ class SavingTrainer(Trainer):
         """Where the Trainer writes `checkpoint-N`."""
         return str(self._written_to or self.run.folder)
 
-    def _complete(self, written: Path, folder: Path) -> None:
-        (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # of a sharded engine
+    def _complete(self, written: Path, folder: Path) -> str | None:
+        """Seal the checkpoint; returns the best one's folder."""
         best = self.state.best_model_checkpoint
         if best and Path(best) == written:
             self.state.best_model_checkpoint = str(folder)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-        if hasattr(self.model, "peft_config"):
-            write_json_atomic(written / BASE, describe_base(self.model))
+        model = self.whole or self.model
+        if hasattr(model, "peft_config"):
+            write_json_atomic(written / BASE, describe_base(model))
         metrics = self.run.folder / "metrics.jsonl"
         if metrics.is_file():
             fsync_path(metrics)  # its lines are part of what a resume goes on from
@@ -134,6 +144,7 @@ class SavingTrainer(Trainer):
             step=self.state.global_step,
             ended=self._ended(),
             world_size=self.args.world_size,
+            slots=self.slots,
             metrics_bytes=_size(metrics),
             metrics_sha256=file_digest(metrics) if metrics.is_file() else None,
             loss_sum=float(self._tr_loss),
@@ -143,6 +154,7 @@ class SavingTrainer(Trainer):
             used_s=self.progress.used_s,
         )
         seal_checkpoint(written, folder, reached)
+        return self.state.best_model_checkpoint
 
     def _ended(self) -> bool:
         """Whether no step follows: whoever resumes there has only to take the weights."""
@@ -155,26 +167,26 @@ class SavingTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights, config and tokenizer: the Trainer's own adds its arguments in a pickle that nobody reads."""
-        if self._is_sharded() or not hasattr(self.model, "save_pretrained"):
+        model = self.whole or self.model
+        if not hasattr(model, "save_pretrained"):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             folder = output_dir or self.args.output_dir
-            self.model.save_pretrained(folder, state_dict=state_dict)
+            model.save_pretrained(folder, state_dict=state_dict)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self._is_sharded():
-            super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
-            write_state(Path(output_dir), OPTIMIZER, self.optimizer.state_dict())
+        state = self.optimizer.state_dict()
+        state = whole_state(state) if self.sharded else state
+        if self.args.should_save:
+            write_state(Path(output_dir), OPTIMIZER, state)
             write_state(Path(output_dir), SCHEDULER, self.lr_scheduler.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self._is_sharded():
-            super()._load_optimizer_and_scheduler(checkpoint)
-        elif checkpoint is not None:
-            self.optimizer.load_state_dict(read_state(Path(checkpoint), OPTIMIZER))
+        if checkpoint is not None:
+            state = read_state(Path(checkpoint), OPTIMIZER)
+            self.optimizer.load_state_dict(cut_like(state, self.optimizer) if self.sharded else state)
             self.lr_scheduler.load_state_dict(read_state(Path(checkpoint), SCHEDULER))
 
     def _save_scaler(self, output_dir: str) -> None:
@@ -186,19 +198,43 @@ class SavingTrainer(Trainer):
             self.accelerator.scaler.load_state_dict(read_state(Path(checkpoint), SCALER))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)  # this process may be here before the first one
-        write_state(Path(output_dir), self._generators_name(), generators(self.args.device))
+        if self.args.should_save:
+            write_state(Path(output_dir), GENERATORS, generators(self.args.device))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            set_generators(read_state(Path(checkpoint), self._generators_name()), self.args.device)
+            set_generators(read_state(Path(checkpoint), GENERATORS), self.args.device)
 
-    def _generators_name(self) -> str:
-        return f"random-{self.args.process_index}"
+    # ---- a sharded model: `sharding.py` --------------------------------------------------------------------------
 
-    def _is_sharded(self) -> bool:
-        """Engines with checkpoints of their own kind."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+    def whole_model(self) -> Any:
+        """The model with all of its weights, as they are now; all processes call it, and the primary may use it."""
+        if not self.sharded or self.optimizer is None:
+            return self.model
+        if self._is_settled:
+            return self.whole or self.model
+        weights = whole_state(self.model.state_dict())
+        if self.whole is not None:
+            self.whole.load_state_dict(weights)
+        return self.whole or self.model
+
+    def create_optimizer(self, *args: Any) -> Any:
+        """The Trainer's. A model is cut before that, when its weights are loaded, those of a checkpoint as well."""
+        if self.sharded and self.optimizer is None:
+            same_everywhere(self.model)
+            self.whole = copy.deepcopy(self.model).cpu() if primary() else None
+            shard(self.model)
+        return super().create_optimizer(*args)
+
+    def _load_best_model(self) -> None:
+        if not self.sharded or self.optimizer is None:
+            super()._load_best_model()
+            return
+        if self.whole is not None:
+            cut, self.model = self.model, self.whole
+            super()._load_best_model()
+            self.model = cut
+        self._is_settled = True
 
     def _load_callback_state(self) -> None:
         """How often in a row the loss has not fallen; the Trainer would count from 0 again."""

@@ -17,16 +17,20 @@ from hone.data.special_tokens import padding_id
 from hone.errors import HoneError
 from hone.hardware import matmul_gflops, peak_memory_bytes
 from hone.models.inspect import flops_per_token
+from hone.processes import refuse_disagreement, totals
 from hone.progress import lines_shown
 from hone.runs import Run
 from hone.show import in_lines
 from hone.tasks.task import Task
-from hone.training.arguments import training_arguments
+from hone.training.arguments import slots, training_arguments
 from hone.training.callbacks import Bar, MetricsLog, Stopper, StopRequest
 from hone.training.muon import muon
+from hone.training.sharding import is_sharded, sharding_refused
 from hone.training.trainer import HoneTrainer
 
 log = logging.getLogger("hone")
+
+UNSHARDED = "leave sharding out, or that key"
 
 
 def build_trainer(
@@ -41,8 +45,9 @@ def build_trainer(
     """The engine for this data and model, ready to train, and the callback that stops it on `request`."""
     args = training_arguments(config.train, run, has_validation=len(data.validation) > 0)
     dtype, size = mixed_precision(args) or model.dtype, 1024 if args.device.type == "cpu" else 8192
-    rate = matmul_gflops(dtype, str(args.device), size)
+    rate = totals([matmul_gflops(dtype, str(args.device), size)])[0]
     trainer = build_engine(run, config, task, args, tokenizer, model, data)
+    refuse_disagreement("accelerations", trainer.attached.notes)
     for line in in_lines("accelerations", trainer.attached.notes):
         log.info("%s", line)
     stopper = Stopper(request, config.train.max_train_seconds, trainer.progress)
@@ -74,7 +79,10 @@ def build_engine(
         return task.watch(model, tokenizer, data.validation, config.eval)
 
     collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
-    options = attach_options(config.train, config.data, args, tokenizer)
+    sharded = is_sharded(config.launch)
+    if sharded and (why := sharding_refused(config.train)):
+        raise HoneError(f"sharding: fsdp2 is not offered here: {why}", where=config.where("sharding"), fix=UNSHARDED)
+    options = attach_options(config.train, config.data, args, tokenizer, sharded=sharded)
     trainer = HoneTrainer(
         model,
         args,
@@ -84,6 +92,8 @@ def build_engine(
         inputs=task.inputs,
         measure=measure if len(data.validation) else None,
         keep_checkpoints=config.train.save_total_limit,
+        slots=slots(config.train, run),
+        sharded=sharded,
     )
     if config.train.optim == "muon":
         trainer.optimizer = muon(
@@ -98,7 +108,12 @@ def build_engine(
 
 
 def attach_options(
-    train: TrainSection, data: DataSection, args: TrainingArguments, tokenizer: PreTrainedTokenizerBase
+    train: TrainSection,
+    data: DataSection,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sharded: bool = False,
 ) -> Options:
     """What of a config decides about accelerations."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
@@ -109,7 +124,7 @@ def attach_options(
         batching=data.batching,
         pad_token_id=pad,
         autocast=mixed_precision(args),
-        sharded=bool(args.fsdp),
+        sharded=sharded,
         cache_folder=frozen_cache(data.token_cache_dir),
         several_epochs=args.num_train_epochs > 1 and args.max_steps <= 0,
     )

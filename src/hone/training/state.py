@@ -21,7 +21,7 @@ from torch import Tensor
 from hone.errors import HoneError
 from hone.files import read_json, write_text_atomic
 
-OPTIMIZER, SCHEDULER, SCALER = "optimizer", "scheduler", "scaler"
+OPTIMIZER, SCHEDULER, SCALER, GENERATORS = "optimizer", "scheduler", "scaler", "random"
 
 
 def write_state(folder: Path, name: str, value: Any) -> None:

@@ -3,6 +3,9 @@
 Each stage leaves its result in the run folder and is not repeated: the same command after a crash, a Ctrl-C or a
 SIGTERM goes on where it was, and after the end it only says so.
 
+Of several processes all tell the same story; what touches the run folder or is measured is the primary's, and the
+others wait for it (`hone.processes`).
+
 >>> run = train(load_config("recipe.yaml"))       # doctest: +SKIP
 >>> run.tuned.value("perplexity")                  # doctest: +SKIP
 """
@@ -10,7 +13,7 @@ SIGTERM goes on where it was, and after the end it only says so.
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -20,8 +23,10 @@ from hone.accelerations.precision import resolve_precision
 from hone.cache import token_cache
 from hone.config.checks import require_training
 from hone.config.rates import lower_rate
-from hone.config.schema import Config
+from hone.config.schema import Config, Where
 from hone.config.sections.data import DataSection
+from hone.config.sections.launch import LaunchSection
+from hone.config.sections.train import TrainSection
 from hone.data.dataset import Dataset
 from hone.data.prepare import Prepared, describe, places, prepare
 from hone.data.special_tokens import padding_id
@@ -35,18 +40,21 @@ from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
 from hone.models.fallback import with_fallback
 from hone.models.load import load_finished, quiet_libraries
+from hone.processes import Elsewhere, any_of, causes_named, from_primary, joined, primary, primary_first, world
 from hone.report.build import write_report_or_say
 from hone.report.card import model_card
 from hone.report.folder import read_folder
 from hone.runs import REPORT, Run, discard_unstarted, environment, open_run
 from hone.tasks import chosen
 from hone.tasks.task import Task
+from hone.training.arguments import slots
 from hone.training.callbacks import interrupted_by_signals, stop_on_signals
 from hone.training.checkpoint import (
     checkpoint_problems,
     checkpoint_to_resume,
     reached_at,
     refuse_other_base,
+    refuse_other_steps,
     restore,
     save_model,
     saved_problems,
@@ -78,20 +86,21 @@ def train(config: Config, task: Task | None = None, callbacks: Sequence[TrainerC
         HoneError: a mistake the user can repair; nothing half-written is left.
         Interrupted: a signal came; a checkpoint is saved and the same call goes on from it.
     """
-    config, task = chosen(config, task)
-    require_training(config)
-    config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
-    if config.output.overwrite and Path(config.output.output_dir).is_dir():
-        _rehearse(config, task)
-    with open_run(config) as run, _interruptible(run):
-        sweep(run)
-        if run.status.get("stage") == "finished":
-            log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
-        else:
-            with _discarded_if_unstarted(run), _logged(run), _status(run), _rate_named(config):
-                _run(run, config, task, callbacks)
-        if not (run.folder / REPORT).is_file():
-            write_report_or_say(run.folder)
+    with joined():
+        config, task = chosen(config, task)
+        require_training(config)
+        _refuse_unstarted(config.launch, config.where)
+        config = resolve_precision(with_fallback(config), token_cache(config.data.token_cache_dir))
+        if config.output.overwrite and from_primary(Path(config.output.output_dir).is_dir):
+            from_primary(lambda: _rehearse(config, task))
+        opening = open_run(config) if primary() else nullcontext(Run(Path(config.output.output_dir)))
+        with _opened(opening) as run, _interruptible(run):
+            if _stage(run) == "finished":
+                log.info("this run is finished: %s (overwrite=true trains it again)", run.folder)
+            else:
+                with _discarded_if_unstarted(run), _logged(run), _status(run), causes_named(), _rate_named(config):
+                    _run(run, config, task, callbacks)
+            from_primary(lambda: _write_missing_report(run))
     return run
 
 
@@ -101,8 +110,10 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
     refuse_missing_trackers(config.train.report_to, config.where)
     tasks_of(config.eval.code_tasks, config.where)  # a mistake in their file is better said now
     tokenizer = tokenizer_of(config.model)
-    data = prepare(config, task, tokenizer)
-    _remember_inputs(run, config.train.seed, data)
+    data = primary_first(lambda: prepare(config, task, tokenizer))
+    from_primary(lambda: _remember_inputs(run, config.train.seed, data))
+    for line in _described(run, config.train):
+        log.info("%s", line)
     for line in describe(data, config.data.batching):
         log.info("%s", line)
     if not len(data.validation):
@@ -111,18 +122,72 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
             "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
         )
     bench = Bench(run, config, task, tokenizer, data)
+    if from_primary(lambda: _is_saved(run)):
+        from_primary(lambda: _look_again(bench))
+    else:
+        _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
+        give_back_freed_memory()
+    from_primary(lambda: _finish(bench))
+
+
+# ---- the pieces of the story, in its order ------------------------------------------------------------------------
+
+
+def _refuse_unstarted(section: LaunchSection, where: Where) -> None:
+    """Only the command line starts processes: a script or a notebook is one already."""
+    if section.asks_for_several and world() == 1:
+        raise HoneError(
+            "nproc_per_node asks for several processes, and this is one",
+            where=where("nproc_per_node") or where("nnodes"),
+            fix="use `hone train` on the command line, start your script by torchrun --nproc_per_node 2 script.py, or "
+            "leave the key out",
+        )
+
+
+@contextmanager
+def _opened(opening: AbstractContextManager[Run]) -> Iterator[Run]:
+    """The run folder, held by the primary; the others read it once it is in order."""
+    with opening as run:
+        from_primary(lambda: sweep(run))
+        yield run
+
+
+def _stage(run: Run) -> str | None:
+    return from_primary(lambda: run.status.get("stage"))
+
+
+def _described(run: Run, section: TrainSection) -> list[str]:
+    """How a step is shared, where it is."""
+    if world() == 1 and run.processes == 1:
+        return []
+    n, size = slots(section, run), section.per_device_train_batch_size
+    began = "" if run.processes == world() else f", as when it began on {run.processes}"
+    line = f"{world()} processes share each step: {n} micro-batches of {size}, {n * size} examples{began}"
+    return [line if world() > 1 else f"one process takes each step: {n} micro-batches of {size}{began}"]
+
+
+def _is_saved(run: Run) -> bool:
+    """Whether the tuned model is there, as it was written."""
     if run.status.get("stage") == "saved" and (damages := saved_problems(run.folder)):
         log.warning("the saved model is damaged and is made again: %s", "; ".join(damages))
         run.update(stage="training")
-    if run.status.get("stage") == "saved":
-        for checkpoint in run.checkpoints()[-1:]:
-            if not checkpoint_problems(checkpoint):
-                written_metrics(run, reached_at(checkpoint))
-        if config.eval.eval_base and len(data.validation) and not run.has("base"):
-            log.warning("%s is not there: the base is measured again", run.file_of("base"))
-            measure(bench, "base", _build(config, task, tokenizer, data))
-    else:
-        _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
+    return run.status.get("stage") == "saved"
+
+
+def _look_again(bench: Bench) -> None:
+    """What an earlier call has left of a training that ended: its metrics, and the base's numbers."""
+    run, config, data = bench.run, bench.config, bench.data
+    for checkpoint in run.checkpoints()[-1:]:
+        if not checkpoint_problems(checkpoint):
+            written_metrics(run, reached_at(checkpoint))
+    if config.eval.eval_base and len(data.validation) and not run.has("base"):
+        log.warning("%s is not there: the base is measured again", run.file_of("base"))
+        measure(bench, "base", _build(config, bench.task, bench.tokenizer, data))
+
+
+def _finish(bench: Bench) -> None:
+    """From the saved model to the finished run."""
+    run, task, data = bench.run, bench.task, bench.data
     if data.contamination is not None:
         run.write("contamination", data.contamination)
     measure(bench, "tuned", load_finished(str(run.folder), task.model))
@@ -134,7 +199,9 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
     run.update(stage="finished", status="finished")
 
 
-# ---- the pieces of the story, in its order ------------------------------------------------------------------------
+def _write_missing_report(run: Run) -> None:
+    if not (run.folder / REPORT).is_file():
+        write_report_or_say(run.folder)
 
 
 def _train_and_save(
@@ -147,23 +214,34 @@ def _train_and_save(
     callbacks: Sequence[TrainerCallback],
 ) -> None:
     """From the base, or from a checkpoint, to the saved model; the base is measured on the way."""
-    checkpoint = checkpoint_to_resume(run, config.train.resume_from_checkpoint, config.where)
+    checkpoint = _checkpoint(run, config.train, config.where)
     model = _build(config, task, tokenizer, data)
     refuse_foreign_ids(data, model, config.where)
     log.info("%s", describe_model(config.model, config.method.method, model))
     if checkpoint is not None:
         refuse_other_base(model, checkpoint, str(config.model.model_name_or_path))
     if config.eval.eval_base:
-        measure(bench, "base", model)
+        from_primary(lambda: measure(bench, "base", model))
     with _rows_named(run, config.data, task, tokenizer, data.train):
         model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
-    save_model(model, tokenizer, data.template, run.folder)
+    from_primary(lambda: save_model(model, tokenizer, data.template, run.folder))
     run.update(stage="saved", try_it=task.try_it)
     log.info("saved the model to %s", run.folder)
     if stop:
         raise Interrupted("trained and saved, but not measured: the same command goes on from there")
-    del model
-    give_back_freed_memory()
+
+
+def _checkpoint(run: Run, section: TrainSection, where: Where) -> Path | None:
+    """The checkpoint to go on from, as the primary chooses it."""
+
+    def choose() -> str | None:
+        found = checkpoint_to_resume(run, section.resume_from_checkpoint, where)
+        if found is not None:
+            refuse_other_steps(found, slots(section, run), section.gradient_accumulation_steps, where)
+        return str(found) if found else None
+
+    found = from_primary(choose)
+    return Path(found) if found else None
 
 
 def _rehearse(config: Config, task: Task) -> None:
@@ -198,7 +276,8 @@ def _discarded_if_unstarted(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        discard_unstarted(run)
+        if primary():
+            discard_unstarted(run)
         raise
 
 
@@ -215,6 +294,9 @@ class _LogFile(logging.FileHandler):
 @contextmanager
 def _logged(run: Run) -> Iterator[None]:
     """Everything said is also in train.log."""
+    if not primary():
+        yield
+        return
     with disk_errors(run.folder / "train.log"):
         handler = _LogFile(run.folder / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -247,9 +329,11 @@ def _status(run: Run) -> Iterator[None]:
             is_done = run.status.get("stage") == "finished"
             run.update(status="finished" if is_done else "interrupted", error=None, seconds=seconds())
         raise
-    except Exception as exception:
+    except BaseException as exception:
+        if not isinstance(exception, Exception | Elsewhere):
+            raise
         with suppress(HoneError):
-            run.update(status="failed", error=str(exception), seconds=seconds())
+            run.update(status="failed", error=str(exception.__cause__ or exception), seconds=seconds())
         raise
     run.update(status="finished", error=None, seconds=seconds())
 
@@ -318,15 +402,15 @@ def _fit(
         if checkpoint is not None:
             trainer.resumed = restore(run, checkpoint, trainer.progress)
             log.info("resuming from %s", checkpoint.name)
-            if trainer.resumed.ended and trainer.finishes_alone:
+            if trainer.resumed.ended:
                 trainer.finish(checkpoint)
                 return trainer.model, False
-        elif (run.folder / "metrics.jsonl").is_file():
-            (run.folder / "metrics.jsonl").unlink()  # of an attempt that never reached a checkpoint
+        elif primary():
+            (run.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that never reached a checkpoint
         run.update(stage="training")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if request.signal_number is not None and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(f"stopped at step {trainer.state.global_step}: the same command goes on from there")
         if stopper.timed_out:
             log.info("max_train_seconds is up at step %d of %d", trainer.state.global_step, trainer.state.max_steps)
-    return trainer.model, request.signal_number is not None
+        return trainer.whole_model(), any(any_of([request.signal_number is not None]))

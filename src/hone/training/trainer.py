@@ -1,16 +1,21 @@
 """The engine: transformers' Trainer with four rules of its own, each in one method.
 
-    data        micro-batches are a pure function of (seed, epoch, index)       get_train_dataloader
+    data        the rows of a step are a pure function of (seed, epoch, step)   get_train_dataloader
     evaluation  exact loss over documents, not a mean of batch means            evaluate
     saving      written aside, verified, renamed; the oldest go last            `saving.py`
     loss        sum over supervised tokens / their number in the whole step     `loss.py`, `accelerations/attach.py`
 
-Everything else (optimizers, schedules, clipping, mixed precision, accelerate, FSDP, trackers) is the Trainer's. The
-first three do not ask what is learned: `class Mine(RunTrainer, DPOTrainer)` gives them to another trainer.
+Everything else (optimizers, schedules, clipping, mixed precision, trackers) is the Trainer's. The first three do not
+ask what is learned: `class Mine(RunTrainer, DPOTrainer)` gives them to another trainer.
+
+Of several processes each computes its micro-batches of a step, as many passes as it has, and the gradients are summed
+once before the step (`_share_step`). There is no DistributedDataParallel: it would average what is to be summed, wait
+in every pass, and cut its sums differently after a resume.
 """
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import os
@@ -18,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import (
@@ -29,21 +35,23 @@ from transformers import (
 from transformers.trainer_callback import DefaultFlowCallback
 
 from hone.accelerations.allocator import empty_cache, give_back_freed_memory
-from hone.accelerations.attach import Attached
+from hone.accelerations.attach import Attached, Batch
 from hone.accelerations.equivalence import has_numbers
 from hone.accelerations.frozen_cache import FrozenCache
 from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError, first_line, is_out_of_memory
 from hone.loss import Loss, refuse_bad_gradient, refuse_bad_loss
+from hone.processes import any_of, from_primary, same_everywhere, sum_gradients, totals
 from hone.runs import Run
 from hone.training.callbacks import Progress
 from hone.training.saving import Rehearsal, Resumed, SavingTrainer
+from hone.training.sharding import clip
 
 log = logging.getLogger("hone")
 
 Measure = Callable[[PreTrainedModel], dict[str, float]]
-Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
+Inputs = Callable[[Any, Batch], Batch]
 
 
 class RunTrainer(SavingTrainer):
@@ -55,29 +63,26 @@ class RunTrainer(SavingTrainer):
 
     measure: Measure | None
 
-    def enter(self, run: Run, *, measure: Measure | None, keep_checkpoints: int | None) -> None:
+    def enter(
+        self, run: Run, *, measure: Measure | None, keep_checkpoints: int | None, slots: int | None = None
+    ) -> None:
         """Work in `run` from now on.
+
+        Args:
+            slots: micro-batches of a step, those of all processes; None for what its arguments say.
 
         The callbacks that print or show a progress bar are left out, for ours say it; the user's trackers (report_to)
         stay. What is added later comes after DefaultFlowCallback, whose decisions it may overrule.
         """
         self.run, self.measure, self.keep_checkpoints, self.progress = run, measure, keep_checkpoints, Progress()
+        self.slots = slots or self.args.gradient_accumulation_steps * self.args.world_size
         flow = [c for c in self.callback_handler.callbacks if isinstance(c, DefaultFlowCallback)]
         trackers = [c for c in self.callback_handler.callbacks if c not in flow and not _prints(c)]
         self.callback_handler.callbacks = [*flow, *trackers, Resumed(self), Rehearsal(self)]
 
     def get_train_dataloader(self) -> DataLoader:
         """Unprepared by accelerate on purpose: the sampler shares micro-batches between processes itself."""
-        batches = EpochBatches(
-            len(self.train_dataset),
-            self.args.per_device_train_batch_size,
-            self.args.seed,
-            rank=self.args.process_index,
-            world=self.args.world_size,
-        )
-        if not len(batches):
-            raise HoneError(f"{len(self.train_dataset)} examples are too few for {self.args.world_size} processes")
-        self._batches = batches
+        self._batches = batches = self.epoch_batches()
         self.add_callback(_SetEpoch(batches))
         return DataLoader(
             self.train_dataset,
@@ -88,12 +93,25 @@ class RunTrainer(SavingTrainer):
             generator=torch.Generator(),  # workers' seeds: drawn here, the global generator is left to dropout
         )
 
+    def epoch_batches(self) -> EpochBatches:
+        """The sampler, at the first epoch."""
+        args, n = self.args, len(self.train_dataset)
+        return EpochBatches(
+            n, args.per_device_train_batch_size, args.seed,
+            slots=self.slots, rank=args.process_index, world=args.world_size,
+        )  # fmt: skip
+
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """Measure the validation documents; the same numbers as eval/*.json."""
         if self.measure is None:
             raise HoneError("there are no validation rows to measure", fix="set validation_split_percentage above 0")
         began = time.perf_counter()
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.measure(self.model).items()}
+        measure = self.measure
+        model = self.whole_model()
+        found = from_primary(lambda: measure(model.to(self.args.device) if self.sharded else model))
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in found.items()}
+        if self.whole is not None:
+            self.whole.cpu()
         self.progress.paused_s += time.perf_counter() - began
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -119,20 +137,27 @@ class HoneTrainer(RunTrainer):
         inputs: Inputs,
         measure: Measure | None,
         keep_checkpoints: int | None,
+        slots: int | None = None,
+        sharded: bool = False,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
             train_dataset=attached.dataset,
             eval_dataset=attached.dataset if measure else None,  # only its presence is looked at: `evaluate` is ours
-            data_collator=attached.collate,
+            data_collator=functools.partial(_collated, collate=attached.collate),
             processing_class=tokenizer,
             compute_loss_func=functools.partial(_loss_of_outputs, loss=attached.loss),
         )
-        self.enter(run, measure=measure, keep_checkpoints=keep_checkpoints)
-        self.attached, self.inputs = attached, inputs
+        self.enter(run, measure=measure, keep_checkpoints=keep_checkpoints, slots=slots)
+        if self.args.world_size > 1:  # gradients are summed by `_share_step`
+            prepare = self.accelerator.prepare_model
+            self.accelerator.prepare_model = functools.partial(prepare, evaluation_mode=True)
+        self.attached, self.inputs, self.sharded = attached, inputs, sharded
         self.step_batches: list[Any] = []  # the micro-batches of the step at hand
         self.step_loss: Any = 0.0  # of those that are done, on its device
+        self._round = 0  # how many that are
+        self._weight = 1.0  # of the loss of a pass
         self.add_callback(_FiniteLoss(self))
         if attached.cache:
             self.add_callback(_RefillCache(self))
@@ -144,29 +169,53 @@ class HoneTrainer(RunTrainer):
         if has_numbers(model):  # fake tensors (`hone plan`) are where they belong, and cannot be moved
             super()._move_model_to_device(model, device)
 
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        if training and self.args.world_size > 1 and not self.sharded:
+            same_everywhere(model)
+        return super()._wrap_model(model, training, dataloader)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The micro-batches of one step and their supervised tokens; counts both on the way."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        for batch in batches:
-            self.progress.tokens += batch.pop("num_tokens")
-            self.progress.supervised_tokens += int((batch["labels"] != IGNORE_INDEX).sum())
-        self.step_batches, self.step_loss = batches, 0.0
-        return batches, num_items
+        """This process's micro-batches of one step, and the supervised tokens of all; counts on the way."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        tokens = sum(batch.pop("num_tokens") for batch in batches)
+        supervised = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches if batch)
+        tokens, supervised = (int(total) for total in totals([tokens, supervised]))
+        self.progress.tokens += tokens
+        self.progress.supervised_tokens += supervised
+        self.step_batches, self.step_loss, self._round = batches, 0.0, 0
+        return batches, torch.tensor(supervised, device=device)
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward, in pieces of at most `micro_batch_tokens`: the same gradients, less held at once.
 
         Where that does not fit, the step begins again in smaller pieces, and so do all that follow.
+
+        Returns:
+            The loss of this micro-batch; of several processes, that of the whole step with the last one, 0 before.
         """
+        loss = self._in_memory(model, inputs, num_items_in_batch)
+        self._round += 1
+        if self.args.world_size == 1:
+            return loss
+        return self._share_step(model) if self._round == len(self.step_batches) else torch.zeros_like(loss)
+
+    def _share_step(self, model: Any) -> torch.Tensor:
+        """Sum gradients and loss over the processes."""
+        self.step_loss = torch.tensor(totals([float(self.step_loss)])[0], device=self.args.device)
+        if not self.sharded:  # there each pass has summed them
+            sum_gradients([p for p in model.parameters() if p.requires_grad])
+        return self.step_loss.clone()
+
+    def _in_memory(self, model: Any, inputs: Batch, num_items_in_batch: Any) -> torch.Tensor:
         try:
             return self._in_pieces(model, inputs, num_items_in_batch)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.args.world_size > 1:  # others wait for this process's gradients
+            if not is_out_of_memory(error) or self.sharded:  # others wait for this process in each pass
                 raise
             reason = first_line(error)
-        done = next(i for i, batch in enumerate(self.step_batches) if batch is inputs)
+        done = self._round
         while True:
             self._halve_pieces(reason)
             model.zero_grad()  # what reached the gradients before the memory ran out
@@ -174,18 +223,48 @@ class HoneTrainer(RunTrainer):
             empty_cache(self.args.device)
             self.step_loss = 0.0
             try:
-                losses = [self._in_pieces(model, batch, num_items_in_batch) for batch in self.step_batches[: done + 1]]
-                return losses[-1]
+                for self._round in range(done + 1):
+                    loss = self._in_pieces(model, self.step_batches[self._round], num_items_in_batch)
+                return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
 
-    def _in_pieces(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+    def _in_pieces(self, model: Any, inputs: Batch, num_items_in_batch: Any) -> torch.Tensor:
+        if self.sharded:
+            return self._in_step(model, inputs, num_items_in_batch)
+        if not inputs:  # a slot that is empty, so that all processes have as many
+            return torch.zeros((), device=self.args.device)
+        self._seed_slot()
         step = super().training_step
         loss = torch.stack([step(model, piece, num_items_in_batch) for piece in self.attached.pieces(inputs)]).sum()
         self.step_loss += loss.detach()
         return loss
+
+    def _in_step(self, model: Any, inputs: Batch, num_items_in_batch: Any) -> torch.Tensor:
+        """The same of a sharded model, whose weights travel in each pass: all processes take as many.
+
+        One that has nothing left takes an example that counts nothing.
+        """
+        self._seed_slot()
+        world = self.args.world_size
+        pieces: list[Any] = self.attached.pieces(inputs) if inputs else []
+        loss = torch.zeros((), device=self.args.device)
+        while any(any_of([bool(pieces)])):
+            self._weight = float(world) if pieces else 0.0  # the gradients of all processes become their mean
+            piece = pieces.pop(0) if pieces else self.data_collator([self.train_dataset[0]])
+            piece.pop("num_tokens", None)
+            loss += super().training_step(model, piece, num_items_in_batch) / world
+        self._weight = 1.0
+        self.step_loss += loss
+        return loss
+
+    def _seed_slot(self) -> None:
+        """Dropout, too, is a function of the place in the run."""
+        slot = self._round * self.args.world_size + self.args.process_index
+        seeds = np.random.SeedSequence([self.args.seed, self.state.global_step, slot])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def _halve_pieces(self, reason: str) -> None:
         """Take pieces of half the tokens from now on.
@@ -193,9 +272,10 @@ class HoneTrainer(RunTrainer):
         Raises:
             MemoryError: they are single examples already.
         """
-        before = max(piece["input_ids"].numel() for batch in self.step_batches for piece in self.attached.pieces(batch))
+        filled = [batch for batch in self.step_batches if batch]
+        before = max(piece["input_ids"].numel() for batch in filled for piece in self.attached.pieces(batch))
         self.attached = dataclasses.replace(self.attached, micro_batch_tokens=max(1, before // 2))
-        after = max(piece["input_ids"].numel() for batch in self.step_batches for piece in self.attached.pieces(batch))
+        after = max(piece["input_ids"].numel() for batch in filled for piece in self.attached.pieces(batch))
         if after == before:
             raise MemoryError(reason)
         log.warning(
@@ -206,10 +286,15 @@ class HoneTrainer(RunTrainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         self.refuse_bad_step()
-        norm = super()._clip_grad_norm(model)
+        norm = clip(model, self.args.max_grad_norm) if self.sharded else super()._clip_grad_norm(model)
         if norm is not None and self.accelerator.scaler is None:  # fp16 skips such a step and lowers its scale
             self._refuse(refuse_bad_gradient, norm)
         return norm
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if self.sharded and grad_norm is None:
+            return clip(model, math.inf)
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
 
     def refuse_bad_step(self) -> None:
         """Raise `Diverged` if the loss of the step at hand is no number: its gradient must not reach the weights."""
@@ -220,17 +305,16 @@ class HoneTrainer(RunTrainer):
             refuse(number, self.state.global_step + 1, self.examples_of_step())
 
     def examples_of_step(self) -> list[int]:
-        """The numbers of the training examples in the step at hand, as far as this process has them."""
-        micro_batches, each = list(self._batches), self.args.gradient_accumulation_steps
-        first = self.state.global_step % -(-len(micro_batches) // each) * each
-        rows = [row for batch in micro_batches[first : first + each] for row in batch]
+        """The numbers of the training examples in the step at hand, those of all processes."""
+        rows = [row for batch in self._batches.of_step(self.state.global_step % self._batches.steps) for row in batch]
         dataset = self.attached.dataset
         return [i for row in rows for i in dataset.rows[row]] if isinstance(dataset, PackedDataset) else rows
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, with the task's inputs and the attached accelerations."""
         with self.attached.forward(inputs) as given:
-            return super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
+            loss = super().compute_loss(model, self.inputs(self.model, given), *args, **kwargs)
+            return loss if self._weight == 1.0 else loss * self._weight
 
 
 class _FiniteLoss(TrainerCallback):
@@ -256,16 +340,14 @@ class _RefillCache(TrainerCallback):
         trainer, cache = self.trainer, self.trainer.attached.cache
         if trainer.resumed is None or cache is None or cache.known.all():
             return
-        rank, world = args.process_index, args.world_size
         examples: Any = trainer.train_dataset
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            for rows in EpochBatches(
-                len(examples), args.per_device_train_batch_size, args.seed, rank=rank, world=world
-            ):
+            for rows in filter(None, trainer.epoch_batches()):
                 batch = trainer._prepare_inputs(trainer.data_collator([examples[row] for row in rows]))
                 batch.pop("num_tokens")
                 for piece in trainer.attached.pieces(batch):
                     trainer.compute_loss(trainer.model, piece)
+        cache.share()
 
 
 class _CloseCache(TrainerCallback):
@@ -275,6 +357,7 @@ class _CloseCache(TrainerCallback):
         self.cache = cache
 
     def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        self.cache.share()
         if os.name == "posix":  # Windows renames no folder whose files are mapped
             self._keep(self.cache.publish)
 
@@ -289,13 +372,26 @@ class _CloseCache(TrainerCallback):
 
 
 class _SetEpoch(TrainerCallback):
-    """Tell the sampler which epoch begins: the data loader is not one of accelerate's, which would."""
+    """Tell the sampler which epoch begins: the data loader is not one of accelerate's, which would.
+
+    And say how much of it is done, in micro-batches of all processes: the loop counts those of one.
+    """
 
     def __init__(self, batches: EpochBatches) -> None:
         self.batches = batches
 
     def on_epoch_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         self.batches.set_epoch(int((state.epoch or 0) + 1e-9))
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.batches.world > 1:
+            whole, steps = divmod(state.global_step, self.batches.steps)
+            state.epoch = whole + steps * self.batches.slots / self.batches.micro_batches
+
+
+def _collated(items: list[Any], *, collate: Callable[[Any], Batch]) -> Batch:
+    """A micro-batch; one without examples fills a step in which others have one more."""
+    return collate(items) if items else {"num_tokens": 0}
 
 
 def _loss_of_outputs(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, loss: Loss) -> torch.Tensor:

@@ -1,4 +1,4 @@
-/* Attention over the slots of keys and values: of a token of a row that grows, or of many of a prompt. */
+/* Attention over the slots of keys and values: of one token of a row that grows, or of many of a prompt that is read. */
 
 #include <string.h>
 

@@ -1,1 +1,0 @@
-"""Large text collections: read, filtered, deduplicated, tokenised to shards and sealed, in small tasks that resume."""

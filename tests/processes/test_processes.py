@@ -1,0 +1,168 @@
+"""Several processes train what one does; a mistake is said once; a kill or a signal loses nothing.
+
+Each start of a group costs seconds: few of them, which look at much.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import SIGNALS, load_script
+from hone.errors import HoneError
+from hone.processes import joined, refuse_several
+from hone.runs import Run
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "processes.py"
+TOO_LONG_S = 240
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun's store is of other systems")
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    return load_script(SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def place(bench: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models and rows, read only by agreement; runs go beside them."""
+    folder = tmp_path_factory.mktemp("processes")
+    bench.write_world(folder)
+    return folder
+
+
+def command(config: dict[str, Any], *more: str) -> list[str]:
+    given = [f"{key}={json.dumps(value) if isinstance(value, bool) else value}" for key, value in config.items()]
+    return [sys.executable, "-m", "hone", "train", *given, *more]
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    said, _ = process.communicate(timeout=TOO_LONG_S)
+    return process.returncode, said
+
+
+def start(config: dict[str, Any], *more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command(config, *more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def at_line(run: Path, n: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until metrics.jsonl has so many lines."""
+    file, until = run / "metrics.jsonl", time.monotonic() + TOO_LONG_S
+    while process.poll() is None and (not file.is_file() or file.read_bytes().count(b"\n") < n):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "kinds"),
+    [
+        (3, ["flat", "dropout", "lora", "freeze-cache"]),
+        (2, ["packed", "micro_batch_tokens", "classification", "seq2seq"]),
+    ],
+)
+def test_as_one(world: int, kinds: list[str], bench: ModuleType, place: Path) -> None:
+    """Losses of each step, weights, what is measured; 29 micro-batches in steps of 12 leave some processes without."""
+    bench.train_here([bench.settings(place, kind, f"{kind}-1", 1) for kind in kinds])
+    bench.started(world, [bench.settings(place, kind, f"{kind}-{world}", world) for kind in kinds], place)
+    for kind in kinds:
+        found = bench.differences(place / f"{kind}-1", place / f"{kind}-{world}")
+        for key in ("steps", "epoch", "tokens", "supervised_tokens", "learning_rate"):
+            assert found[key] < 1e-9, (kind, found)
+        assert max(found["loss"], found["tuned"], found["base"]) < 2e-6 and found["weights"] < 1e-5, (kind, found)
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_interrupted_on_two_and_on_three_and_ended_by_one(bench: ModuleType, place: Path) -> None:
+    """A signal to all, then to one of them alone; the steps stay as they were when the run began."""
+    config = bench.settings(place, "dropout", "moved", 6, num_train_epochs=12, dropout=0.1)
+    whole = bench.settings(place, "dropout", "unmoved", 6, num_train_epochs=12, dropout=0.1)
+    whole["gradient_accumulation_steps"] *= 2
+    bench.train_here([whole])
+    run = Path(config["output_dir"])
+    first = start(config, "nproc_per_node=2")
+    at_line(run, 10, first)
+    first.send_signal(signal.SIGTERM)
+    code, said = ended(first)
+    assert code == 130 and said.count("interrupted: stopped at step") == 1 and "Traceback" not in said, said
+    assert "2 processes share each step: 4 micro-batches" in said
+    second = start(config, "nproc_per_node=3")
+    at_line(run, 40, second)
+    psutil.Process(second.pid).children()[1].send_signal(signal.SIGTERM)
+    code, said = ended(second)
+    assert code == 130 and said.count("interrupted: stopped at step") == 1 and "Traceback" not in said, said
+    assert "3 processes share each step: 4 micro-batches of 2, 8 examples, as when it began on 2" in said
+    bench.train_here([config])
+    found = bench.differences(run, Path(whole["output_dir"]))
+    assert found["weights"] < 1e-5 and found["loss"] < 1e-5 and found["epoch"] < 1e-9 and found["steps"] == 0, found
+
+
+@pytest.mark.slow
+@SIGNALS
+def test_a_process_that_is_killed_costs_nothing(bench: ModuleType, place: Path) -> None:
+    config = bench.settings(place, "flat", "killed", 2, num_train_epochs=12, nproc_per_node=2)
+    process = start(config, "max_restarts=1")
+    run = Path(config["output_dir"])
+    at_line(run, 14, process)
+    psutil.Process(process.pid).children()[1].kill()
+    code, said = ended(process)
+    assert code == 0 and "resuming from checkpoint" in said and "Traceback" not in said, said
+    undisturbed = {**config, "output_dir": str(place / "not-killed")}
+    assert ended(start(undisturbed))[0] == 0
+    assert (run / "model.safetensors").read_bytes() == (place / "not-killed" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_once(bench: ModuleType, place: Path) -> None:
+    """One that only the processes find: the launcher has read the config, not the rows. It is no reason to restart."""
+    config = bench.settings(place, "flat", "wrong", 2, nproc_per_node=2, max_restarts=2)
+    config["train_file"] = str(place / "not-there.jsonl")
+    code, said = ended(start(config))
+    assert code == 1 and said.count("error:") == 1 and "no such file" in said, said
+    assert "Traceback" not in said and not Path(config["output_dir"]).exists()
+
+
+def test_who_is_alone_is_told(monkeypatch: pytest.MonkeyPatch, bench: ModuleType, tmp_path: Path) -> None:
+    """accelerate prepares several processes on CPUs and starts one; a script with nproc_per_node is one."""
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(HoneError, match="a single process on CPUs"), joined():
+        pass
+    monkeypatch.delenv("MASTER_ADDR")
+    with joined():
+        assert Run(tmp_path).processes == 1
+    import hone
+
+    given = {"model_name_or_path": "x", "train_file": "y", "output_dir": str(tmp_path / "run"), "nproc_per_node": 2}
+    with pytest.raises(HoneError, match="nproc_per_node asks for several processes, and this is one"):
+        hone.train(given)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(HoneError, match="hone repeat runs in one process, and a launcher has started 2"):
+        refuse_several("hone repeat")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"nnodes": 2}, "nproc_per_node is not set"),
+        ({"nnodes": 2, "nproc_per_node": 1}, "no place to meet"),
+        ({"nnodes": "4:2", "nproc_per_node": 1}, "nnodes is '4:2'"),
+        ({"nnodes": "two"}, "nnodes is 'two'"),
+        ({"rdzv_backend": "static"}, "needs the number of this machine"),
+    ],
+)
+def test_keys_that_contradict_each_other(given: dict[str, Any], message: str) -> None:
+    import hone
+
+    with pytest.raises(HoneError, match=message):
+        hone.load_config(given)
