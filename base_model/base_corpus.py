@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from hone.corpus.masking import masked
 from hone.errors import HoneError
 from hone.files import write_json_atomic, write_text_atomic
 
@@ -50,14 +51,6 @@ NOTICE = re.compile(r"copyright|licen[sc]e|all rights reserved", re.I)
 PLAIN = {
     "python", "algorithms", "more-itertools", "funcy", "sortedcontainers", "tabulate", "bottle", "pyrsistent",
 }  # fmt: skip
-
-EMAIL = re.compile(r"\b[\w.+-]+@(?!example\.)[\w-]+(\.[\w-]+)*\.(com|org|net|edu|gov|info|dev|io|ai|[a-z]{2})\b")
-KEYS = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----"
-    r"|\b(AKIA[0-9A-Z]{16}|gh[pousr]_\w{36,}|sk-[\w-]{32,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}|eyJ[\w-]{20,}\.[\w.-]+)"
-    r"|(?<=[\"'])(?=[^\"']*\d)(?=[^\"']*[A-Za-z])[A-Za-z0-9+/=_-]{40,}(?=[\"'])",
-    re.S,
-)
 
 PASSAGE = 10  # lines of code in a row that two files do not share by chance
 SHINGLE, SKETCH, BANDS = 5, 64, 16  # words hashed together; hashes kept of a file; groups of which one must agree
@@ -261,15 +254,6 @@ def without_notice(text: str) -> str:
     """
     top = re.match(r"(#[^\n]*\n|\s*\n)*", text)
     return text[top.end() :] if top and NOTICE.search(top.group()) else text
-
-
-def masked(text: str) -> str:
-    """E-mail addresses and what looks like a key replaced.
-
-    >>> masked("x = 'AKIAABCDEFGHIJKLMNOP'  # ask jo@site.org")
-    "x = 'SECRET'  # ask name@example.com"
-    """
-    return KEYS.sub("SECRET", EMAIL.sub("name@example.com", text))
 
 
 def small_functions(documents: Iterable[Document]) -> Iterator[Document]:

@@ -8,6 +8,9 @@ a file that hone writes; without it its side is left out.
     python benchmarks/decoding.py
     python benchmarks/decoding.py --shapes gpt2 --rows 1 16 --rounds 5
     python benchmarks/decoding.py --cpu-time
+    python benchmarks/decoding.py --shapes hone-base --rows --many 32
+
+`--many`: answers of uneven length to prompts of uneven length, as fast as each side can give all of them.
 """
 
 import argparse
@@ -36,8 +39,9 @@ Side = Callable[[list[list[int]], int], tuple[float, list[list[int]]]]  # -> sec
 def main() -> None:
     parser = argparse.ArgumentParser(description="decoding beside transformers and llama.cpp")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 64])
-    parser.add_argument("--kinds", nargs="+", default=["f32", "f16", "q8_0"], help="of llama.cpp's files")
+    parser.add_argument("--rows", nargs="*", type=int, default=[1, 16, 64])
+    parser.add_argument("--many", type=int, default=0, help="prompts of uneven length that are answered together")
+    parser.add_argument("--kinds", nargs="*", default=["f32", "f16", "q8_0"], help="of llama.cpp's files")
     parser.add_argument("--new", type=int, default=32, help="tokens of each answer")
     parser.add_argument("--first", type=int, default=1000, help="tokens of the prompt for the time to the first token")
     parser.add_argument("--rounds", type=int, default=3)
@@ -61,7 +65,10 @@ def main() -> None:
             files = {kind: write(model, Path(folder) / f"{kind}.gguf", kind) for kind in options.kinds}
             for rows in options.rows:
                 measure_rows(shape, model, files, rows, options)
-            measure_first(shape, model, files, options)
+            if options.rows:
+                measure_first(shape, model, files, options)
+            if options.many:
+                measure_many(shape, model, options)
 
 
 def measure_rows(shape: str, model: Any, files: dict[str, Path], rows: int, options: Any) -> None:
@@ -99,6 +106,28 @@ def measure_first(shape: str, model: Any, files: dict[str, Path], options: Any) 
         print(
             f"| {shape} | 1 | {name}: first token after {length} | {milliseconds} "
             f"| {ratio(seconds, 'generate', name)} | {ratio(seconds, 'llama.cpp f32', name)} | |",
+            flush=True,
+        )
+
+
+def measure_many(shape: str, model: Any, options: Any) -> None:
+    """Prompts of 20 to 149 tokens, every other answer half as long; hone sorts and batches by itself."""
+    draw = random.Random(0)
+    prompts = [some_prompts(1, draw.randrange(20, 150), model.config.vocab_size)[0] for _ in range(options.many)]
+    rooms = [options.new if i % 2 else max(1, options.new // 2) for i in range(len(prompts))]
+    sides: dict[str, Side] = {
+        "generate": lambda prompts, _: in_batches(model, prompts, rooms, 1, options.clock),
+        "generate, batches of 16": lambda prompts, _: in_batches(model, prompts, rooms, 16, options.clock),
+        "generate, batches of 64": lambda prompts, _: in_batches(model, prompts, rooms, 64, options.clock),
+        "hone": lambda prompts, _: all_by_hone(model, prompts, rooms, options.clock),
+    }
+    seconds, tokens = alternate(sides, prompts, options.new, options.rounds)
+    for name, found in seconds.items():
+        rates = [sum(rooms) / one for one in found]
+        same = sum(a == b for x, y in zip(tokens["generate"], tokens[name]) for a, b in zip(x, y))
+        print(
+            f"| {shape} | {len(prompts)} uneven | {name} | {statistics.median(rates):,.0f} ({min(rates):,.0f} to "
+            f"{max(rates):,.0f}) | {ratio(seconds, 'generate', name)} | | {same} of {sum(rooms)} |",
             flush=True,
         )
 
@@ -208,7 +237,7 @@ def by_hone(model: Any, prompts: list[list[int]], new: int, clock: Clock) -> tup
 
     tokenizer: Any = Numbers()
     requests = [Request(p, Answer(tokenizer, p, AnswerRule([], [], new)), GenerateSection()) for p in prompts]
-    engine = Engine(model)
+    engine = Engine(model, lookup=False)  # tokens of random weights repeat themselves: guessing would be too easy
     list(engine.run(Request([1, 2], Answer(tokenizer, [], AnswerRule([], [], 1)), GenerateSection())))  # the check
     for request in requests:
         engine.add(request)
@@ -222,6 +251,39 @@ def by_hone(model: Any, prompts: list[list[int]], new: int, clock: Clock) -> tup
     seconds = clock() - began
     share = (new - 1) * len(prompts) / max(1, sum(new - n for n in read))  # some rows began while others were read
     return seconds * (share if new > 1 else 1.0), [request.answer.ids for request in requests]
+
+
+def in_batches(
+    model: Any, prompts: list[list[int]], rooms: list[int], size: int, clock: Clock
+) -> tuple[float, list[list[int]]]:
+    """generate on prompts in the order given, padded on the left; all rows of a batch run to the longest room."""
+    import torch
+
+    answers: list[list[int]] = []
+    began = clock()
+    for a in range(0, len(prompts), size):
+        rows, room = prompts[a : a + size], max(rooms[a : a + size])
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=mask, max_new_tokens=room, do_sample=False)
+        answers += [row[width : width + n].tolist() for row, n in zip(out, rooms[a : a + size])]
+    return clock() - began, answers
+
+
+def all_by_hone(model: Any, prompts: list[list[int]], rooms: list[int], clock: Clock) -> tuple[float, list[list[int]]]:
+    from hone.config.sections.generate import GenerateSection
+    from hone.inference.engine import Engine, Request, answer_all
+    from hone.inference.stream import Answer, AnswerRule
+
+    tokenizer: Any = Numbers()
+    answers = [Answer(tokenizer, row, AnswerRule([], [], room)) for row, room in zip(prompts, rooms)]
+    began = clock()
+    answer_all(
+        Engine(model, lookup=False), [Request(p, answer, GenerateSection()) for p, answer in zip(prompts, answers)]
+    )
+    return clock() - began, [answer.ids for answer in answers]
 
 
 # ---- llama.cpp -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ ORDER = [
         "serve",
         "training",
         "planning",
+        "corpus",
         "doctor",
         "verify",
         "demo",

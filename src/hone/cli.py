@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import hone
-from hone.commands import evaluate, export, generate, launch, serve, tokenizer, tools, train, ui
+from hone.commands import corpus, evaluate, export, generate, launch, serve, tokenizer, tools, train, ui
 from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
@@ -38,7 +38,7 @@ PANELS: list[tuple[str, list[Callable[..., None]]]] = [
     ("Let it answer", [generate.generate, generate.chat, generate.predict, serve.serve]),
     (
         "Files and the machine",
-        [tokenizer.tokenizer, tools.convert, export.export, tools.verify, tools.doctor, tools.cache],
+        [tokenizer.tokenizer, corpus.corpus, tools.convert, export.export, tools.verify, tools.doctor, tools.cache],
     ),
 ]
 NAMES = {evaluate.evaluate: "eval"}  # a function of this name would hide Python's

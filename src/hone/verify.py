@@ -1,7 +1,7 @@
 """`hone verify`: is what lies in a folder still what hone wrote there? Every byte is read and compared.
 
-A run, a checkpoint, a model that hone made or bundles, a token store, a frozen cache; a model in the hub's cache, whose
-files are named after their hashes. Nothing is loaded.
+A run, a checkpoint, a model that hone made or bundles, a corpus, a token store, a frozen cache; a model in the hub's
+cache, whose files are named after their hashes. Nothing is loaded.
 
 >>> verify(Path("runs/my")).problems                                            # doctest: +SKIP
 ['runs/my/model.safetensors: the content is not what was written']
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hone import bundled
+from hone.data.shards import CORPUS_CONFIG, corpus_problems
 from hone.errors import HoneError
 from hone.files import read_sealed
 from hone.hub import file_in_cache
@@ -151,6 +152,7 @@ KINDS: tuple[tuple[str, str, Callable[[Path], Iterable[str]]], ...] = (
     (STATUS, "run", _run),
     (RESOLVED, "run", _run),
     (COMPLETE, "checkpoint", checkpoint_problems),
+    (CORPUS_CONFIG, "corpus", corpus_problems),
     (MANIFEST, "model", _model),
     (META, "cache", _cached),
 )

@@ -113,6 +113,10 @@ def furnished(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> P
         "  max_length: 128\ntrain:\n  max_steps: 2\noutput:\n  output_dir: runs/from-yaml\n",
         encoding="utf-8",
     )
+    (place / "code.yaml").write_text(
+        f"files: code\ntokenizer_name_or_path: hone-base\nmax_characters: {10**7}\nvalidation_percentage: 0\n",
+        encoding="utf-8",
+    )
     (place / "qwen2-lora-cpu.yaml").write_text(recipe_text("qwen2-lora-cpu"), encoding="utf-8")
     demo = place / "out" / "demo"
     demo.mkdir(parents=True)

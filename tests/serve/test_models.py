@@ -13,7 +13,8 @@ from serving import serving
 import hone
 from hone.data.tokenizer import save_tokenizer
 from hone.errors import HoneError
-from hone.serve.models import served_models, share_weights
+from hone.inference.base import share_weights
+from hone.serve.models import served_models
 
 pytest_plugins = ["serving", "talking"]
 

@@ -93,6 +93,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone tokenizer measure my-tokenizer eval.jsonl", "bytes per token, beside the bundled one's"),
         ("hone tokenizer measure my-tokenizer eval.jsonl --against gpt2", "beside another's"),
     ],
+    "corpus": [
+        ("hone corpus plan code.yaml", "what it would cost, from a sample"),
+        ("hone corpus run code.yaml", "make it; the same line goes on after a kill"),
+        ("hone corpus run code.yaml workers=2 work_dir=scratch", "the same bytes with more processes"),
+    ],
     "convert": [("hone convert 124M gpt2", "OpenAI's raw files in 124M/ to a model folder gpt2/")],
     "export": [
         ("hone export runs/my --to gguf", "for llama.cpp, f16, in runs/my-gguf"),

@@ -100,10 +100,20 @@ def _numbered(batches: Iterable[Sequence[str]]) -> Batches:
 
 def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Matches:
     """The same where rows may come in parts."""
-    searches = {name: Search.of(form(items), least=N if name == "code" else 1) for name, form in FORMS.items()}
+    searches = searches_of(items)
     for texts, numbers, whole in batches:
         for name, form in FORMS.items():
             searches[name].look_at(form(texts), numbers, whole)
+    return matches_of(searches, len(items), n_rows)
+
+
+def searches_of(items: Sequence[str], code: Callable[[str], int] = hash) -> "dict[str, Search]":
+    """Items indexed in each form. code: the number of a token."""
+    return {name: Search.of(form(items, code), least=N if name == "code" else 1) for name, form in FORMS.items()}
+
+
+def matches_of(searches: "dict[str, Search]", n_items: int, n_rows: int) -> Matches:
+    """What searches that have looked at all rows found."""
     shares = {name: search.shares(n_rows, CODE_GRAMS if name == "code" else 1) for name, search in searches.items()}
     exact, same_code = (searches[name].whole() for name in FORMS)
     pairs = [
@@ -113,7 +123,7 @@ def _find(items: Sequence[str], batches: Batches, n_rows: int) -> Matches:
         if kind != "near" or (item, row) not in exact | same_code
     ]
     pairs.sort(key=lambda p: (KINDS.index(p.kind), -max(p.share, p.code_share), p.item, p.row))
-    return Matches(len(items), n_rows, int((searches["plain"].sizes < N).sum()), pairs)
+    return Matches(n_items, n_rows, int((searches["plain"].sizes < N).sum()), pairs)
 
 
 # ---- the search in one form ---------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from hone.data.records import (
     recognise,
     unused_note,
 )
+from hone.data.shards import is_corpus, open_corpus
 from hone.data.sources import OnBadRow, Row, expand, read_hub_rows, read_rows, refuse_row
 from hone.data.split import Dropped
 from hone.data.store import open_bin
@@ -48,6 +49,11 @@ def files_of(section: DataSection, side: Side) -> list[Path]:
 def is_bin(paths: list[Path]) -> bool:
     """Whether there are token files of another tool among them."""
     return any(path.suffix == ".bin" for path in paths)
+
+
+def is_tokens(paths: list[Path]) -> bool:
+    """Whether there are token files or a sealed corpus among them: nothing that has rows."""
+    return is_bin(paths) or any(map(is_corpus, paths))
 
 
 def rows_of(section: DataSection, side: Side, on_skip: Callable[[str, str], None]) -> Iterator[Row]:
@@ -101,6 +107,8 @@ def check_files(section: DataSection) -> None:
     for path in files_of(section, "train") + files_of(section, "validation"):
         if path.suffix == ".bin":
             open_bin(path, section.bin_dtype, None)
+        elif is_corpus(path):
+            open_corpus(path)
         else:
             expand([path])
 
@@ -126,7 +134,7 @@ class FirstLook:
 
 
 def first_look(section: DataSection, side: Side, forms: Collection[Form] | None) -> FirstLook | None:
-    """Read the first rows of each file as training would; None for token files and hub data sets.
+    """Read the first rows of each file as training would; None for token files, a corpus and hub data sets.
 
     Args:
         forms: those that the task can use, None for all.
@@ -135,7 +143,7 @@ def first_look(section: DataSection, side: Side, forms: Collection[Form] | None)
         HoneError: as `prepare` would say it of these rows.
     """
     paths = files_of(section, side)
-    if not paths or is_bin(paths):
+    if not paths or is_tokens(paths):
         return None
     dropped = Dropped()
     complete = True

@@ -6,7 +6,7 @@
 
 Attributes, functions that are only called, keywords, built-in names, numbers and strings are kept as written. Texts are
 cut by regular expressions in linear time and never parsed: rows may be fragments, and come from anywhere. Codes are the
-interpreter's own string hashes, different in each process: they are compared and never stored.
+interpreter's own string hashes, different in each process, or, where they are stored, `StableCodes`.
 
 >>> a, b = "def f(x):\\n    return x + 1  # one more", "def g(number):\\n  return number+1"
 >>> bool(np.array_equal(code_form([a]).digests(), code_form([b]).digests()))
@@ -14,6 +14,7 @@ True
 """
 
 import builtins
+import hashlib
 import keyword
 import re
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ CODE = re.compile(
 BEGINS = re.compile(r"^[ \t]*(?:@\w|(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[(:])", re.MULTILINE)
 FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 KEPT_NAMES = frozenset([*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls"])
+REMEMBERED = 1_000_000  # tokens, some 100 MB
 PRIME = 0x9E3779B97F4A7C15  # splitmix64's increment; odd: its powers, and so the hashes, lose no bits modulo 2**64
 
 
@@ -101,22 +103,40 @@ def character_form(texts: Sequence[str]) -> Form:
     return Form(codes, np.full(len(codes), -1), owners, len(texts))
 
 
-def plain_form(texts: Sequence[str]) -> Form:
-    """Words, numbers and signs, as they are written."""
+class StableCodes(dict[str, int]):
+    """Token -> a code that is the same in every process, for what is compared between them; remembers what it met.
+
+    >>> plain_form(["a b"], StableCodes().__getitem__).codes.tolist()
+    [10239160230573914397, 6226461564811353580]
+    """
+
+    def __missing__(self, token: str) -> int:
+        if len(self) >= REMEMBERED:
+            self.clear()
+        digest = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        code = self[token] = int.from_bytes(digest, "little", signed=True)
+        return code
+
+
+def plain_form(texts: Sequence[str], code: Callable[[str], int] = hash) -> Form:
+    """Words, numbers and signs, as they are written. code: the number of a token."""
     tokens = [PLAIN.findall(text) for text in texts]
     owners = np.repeat(np.arange(len(texts)), [len(found) for found in tokens])
-    codes = np.fromiter(map(hash, chain.from_iterable(tokens)), np.int64, len(owners)).view(np.uint64)
+    codes = np.fromiter(map(code, chain.from_iterable(tokens)), np.int64, len(owners)).view(np.uint64)
     return Form(codes, np.full(len(codes), -1), owners, len(texts))
 
 
-def code_form(texts: Sequence[str]) -> Form:
-    """The code of each text with its variables, comments, docstrings and layout hidden; nothing of a text without."""
+def code_form(texts: Sequence[str], code: Callable[[str], int] = hash) -> Form:
+    """The code of each text with its variables, comments, docstrings and layout hidden; nothing of a text without.
+
+    code: the number of a token.
+    """
     tokens = [CODE.findall(code_of(text)) for text in texts]
     owners = np.repeat(np.arange(len(texts)), [len(found) for found in tokens])
     numbers: dict[str, int] = {}
     ids = np.fromiter((numbers.setdefault(t, len(numbers)) for t in chain.from_iterable(tokens)), np.int64, len(owners))
     written = list(numbers)
-    codes = np.fromiter(map(hash, written), np.int64, len(written)).view(np.uint64)
+    codes = np.fromiter(map(code, written), np.int64, len(written)).view(np.uint64)
     is_name = _flags(written, lambda token: token.isidentifier() and token not in KEPT_NAMES)
     is_comment = _flags(written, lambda token: token.startswith("#"))
     is_long_string = _flags(written, lambda token: token.lstrip("rbfuRBFU").startswith(('"""', "'''")))

@@ -86,12 +86,19 @@ def _described(files: tuple[tuple[Path, int, int], ...], max_columns: int) -> di
 
 
 def parquet_rows(
-    stream: IO[bytes], path: Path, groups: Groups | None, max_columns: int, max_bytes: int
+    stream: IO[bytes],
+    path: Path,
+    groups: Groups | None,
+    max_columns: int,
+    max_bytes: int,
+    only: range | None = None,
+    columns: list[str] | None = None,
 ) -> Iterator[Mapping[str, object]]:
     """The rows, each at most `max_bytes` large.
 
     Args:
         groups: as `described` gives it.
+        only: the groups of rows to read; None for all. columns: those to read; None for all.
 
     Raises:
         HoneError: no parquet, damaged, or made to take all memory.
@@ -102,7 +109,7 @@ def parquet_rows(
         file = pyarrow.parquet.ParquetFile(stream)
         refuse_width(file.metadata.num_columns, max_columns, str(path))
         number = unpacked = 0
-        for group in range(file.num_row_groups):
+        for group in only or range(file.num_row_groups):
             if groups is None:
                 raise ValueError("what it says of its columns is damaged")
             _refuse_bomb(groups[group], path)
@@ -110,7 +117,7 @@ def parquet_rows(
             careful = None
             if texts and _widest(stream, group, texts) * ROWS > BATCH_BYTES:
                 careful = pyarrow.parquet.ParquetFile(stream, read_dictionary=texts)
-            for batch in (careful or file).iter_batches(batch_size=ROWS, row_groups=[group]):
+            for batch in (careful or file).iter_batches(batch_size=ROWS, row_groups=[group], columns=columns):
                 if careful is None:
                     yield from batch.to_pylist()
                     number += len(batch)

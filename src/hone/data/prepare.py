@@ -29,9 +29,10 @@ from hone.config.sections.data import DataSection
 from hone.data import contamination
 from hone.data.dataset import Dataset
 from hone.data.encode import Encoded
-from hone.data.inputs import Side, files_of, fingerprints, is_bin, row_notes, rows_of
+from hone.data.inputs import Side, files_of, fingerprints, is_bin, is_tokens, row_notes, rows_of
 from hone.data.places import places_of
 from hone.data.records import REQUIRED, Example, Form, examples, recognise, refuse_unknown_names
+from hone.data.shards import corpus_store
 from hone.data.sources import Row, read_rows
 from hone.data.split import Dropped, SplitRule, split_bin
 from hone.data.store import FORMAT, Split, Store, empty_split, open_bin, open_store
@@ -111,7 +112,8 @@ def prepare(config: Config, task: TaskData, tokenizer: PreTrainedTokenizerBase) 
     """
     began = time.perf_counter()
     data, where = config.data, config.where
-    made = _from_bin if is_bin(files_of(data, "train")) else _from_rows
+    paths = files_of(data, "train")
+    made = _from_bin if is_bin(paths) else _from_corpus if is_tokens(paths) else _from_rows
     store, cached = made(data, task, tokenizer, where)
     train, validation = task.views(config, store, tokenizer)
     train, validation = train.head(data.max_train_samples), validation.head(data.max_eval_samples)
@@ -217,7 +219,7 @@ def store_place(
 
 def is_prepared(data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether `prepare` would find the tokens on the disk, and need not tokenise."""
-    return is_bin(files_of(data, "train")) or (store_place(data, task, tokenizer)[0] / META).is_file()
+    return is_tokens(files_of(data, "train")) or (store_place(data, task, tokenizer)[0] / META).is_file()
 
 
 @contextmanager
@@ -281,7 +283,7 @@ def _encoded(
 def places(data: DataSection, task: TaskData, side: Side, texts: Sequence[str]) -> list[str | None]:
     """File and line of the rows that texts of one side were formatted from; not looked for on the hub."""
     paths = files_of(data, side) or files_of(data, "train")
-    if data.dataset_name or is_bin(paths):
+    if data.dataset_name or is_tokens(paths):
         return [None] * len(texts)
     rows = read_rows(paths, on_bad_row="skip", on_skip=_ignore)
     found = examples(rows, column_mapping=data.column_mapping, on_bad_row="skip", on_skip=_ignore, forms=task.forms)
@@ -292,16 +294,30 @@ def _ignore(reason: str, where: str) -> None:
     """It was said when the rows were read first."""
 
 
+def _from_corpus(
+    data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase, where: Where
+) -> tuple[Store, bool]:
+    """A sealed corpus, used where it lies."""
+    _refuse_tokens(task, "a corpus has", where)
+    with placed(where("train_file")):
+        return corpus_store(files_of(data, "train"), files_of(data, "validation"), tokenizer), True
+
+
+def _refuse_tokens(task: TaskData, what: str, where: Where) -> None:
+    """Raise a HoneError for a task that needs more than text."""
+    if not task.token_rows:
+        raise HoneError(
+            f"{what} no rows for task: {task.name}",
+            where=where("train_file"),
+            fix=f"name rows of {' or '.join('+'.join(REQUIRED[form]) for form in task.forms)}, e.g. a .jsonl file",
+        )
+
+
 def _from_bin(
     data: DataSection, task: TaskData, tokenizer: PreTrainedTokenizerBase, where: Where
 ) -> tuple[Store, bool]:
     """Token files of another tool, used where they lie."""
-    if not task.token_rows:
-        raise HoneError(
-            f"token files (.bin) have no rows for task: {task.name}",
-            where=where("train_file"),
-            fix=f"name rows of {' or '.join('+'.join(REQUIRED[form]) for form in task.forms)}, e.g. a .jsonl file",
-        )
+    _refuse_tokens(task, "token files (.bin) have", where)
     train_paths, val_paths = files_of(data, "train"), files_of(data, "validation")
     if len(train_paths) != 1 or len(val_paths) > 1 or not is_bin(val_paths or train_paths):
         raise HoneError(

@@ -47,6 +47,7 @@ MAX_COLUMNS = 10_000  # of a table: more is a matrix, or made to take all memory
 MAX_RECORD_BYTES = 32 << 20  # one line, one item of a JSON list, one csv field: more is a broken file, not a row
 PIECE_BYTES = 1 << 20  # a text file larger than this is handed on in pieces
 MAX_PIECE_CHARACTERS = 8 << 20  # a piece without any white space is cut here, wherever that is
+COUNTED_AT_ONCE = 1 << 20  # bytes in which lines are counted
 HEAD_BYTES = 4096  # enough of a .json file to see what it holds
 
 
@@ -240,12 +241,43 @@ def _read_file(path: Path, groups: Groups | None, on_bad_row: OnBadRow, on_skip:
     yield from rows
 
 
-def _line_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+def read_part(path: Path, begin: int, end: int, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+    """Rows of the lines that begin in bytes [begin, end) of a file of JSON lines that is not packed.
+
+    Lines are numbered from the first one of the part, which `begin` must be the start of; an error names its line in
+    the file.
+    """
+    with readable(path):
+        try:
+            yield from _line_rows(path, on_bad_row, on_skip, begin, end)
+        except HoneError as error:
+            source, _, number = str(error.where).rpartition(":")
+            if not begin or source != str(path) or not number.isdigit():
+                raise
+            line = int(number) + lines_before(path, begin)
+            raise HoneError(error.what, where=f"{source}:{line}", fix=error.fix) from error
+
+
+def lines_before(path: Path, begin: int) -> int:
+    """How many lines end before a byte of a file."""
+    with path.open("rb") as stream:
+        ends = 0
+        while begin > 0 and (piece := stream.read(min(begin, COUNTED_AT_ONCE))):
+            ends += piece.count(b"\n")
+            begin -= len(piece)
+        return ends
+
+
+def _line_rows(
+    path: Path, on_bad_row: OnBadRow, on_skip: OnSkip, begin: int = 0, end: int | None = None
+) -> Iterator[Row]:
     """JSON lines. Whatever is wrong with one line, the next ones stay readable."""
     source, loads, number = str(path), json.loads, 0
     with open_bytes(path) as stream:
+        if begin:
+            stream.seek(begin)
         offset = stream.tell()  # of the line, in bytes
-        while line := stream.readline(MAX_RECORD_BYTES):
+        while (end is None or offset < end) and (line := stream.readline(MAX_RECORD_BYTES)):
             number += 1
             try:
                 refuse_many_values(line)

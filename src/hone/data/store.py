@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from hone.data.token_files import TokenFiles
 from hone.errors import HoneError
 from hone.files import read_sealed
 from hone.publish import META, seal_problems
@@ -30,12 +31,12 @@ SEARCHED_AT_ONCE = 1 << 20  # tokens: bounds memory
 class Split:
     """Documents of one split, memory-mapped.
 
-    tokens: (T,) uint16 or uint32. supervised: (T,) uint8 or None when every token is supervised.
+    tokens: (T,) uint16 or uint32, of one file or of many. supervised: (T,) uint8, None when every token is supervised.
     starts: (documents + 1,) int64; document d is tokens[starts[d]:starts[d + 1]].
     labels: (documents,) int32, or None where rows have no classes.
     """
 
-    tokens: np.ndarray
+    tokens: np.ndarray | TokenFiles
     supervised: np.ndarray | None
     starts: np.ndarray
     labels: np.ndarray | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
 from hone.config.sections.model import ModelSection
@@ -55,22 +55,46 @@ def same_weights(base: PreTrainedModel, tuned: PreTrainedModel) -> bool:
 
 
 def _loaded(c: Conversation, note: Write) -> tuple[str, PreTrainedModel]:
-    if (Path(c.name) / ADAPTER).is_file():
-        return str(base_of(Path(c.name))), without_adapter(c.model)
-    section = started_from(c.name)
-    if section is None:
-        what, fix = "there is no run to compare", "talk with a run's folder: hone chat runs/NAME"
-        raise HoneError(what, where=c.name, fix=fix)
+    if not (Path(c.name) / ADAPTER).is_file():
+        section = started_from(c.name)
+        if section is None:
+            what, fix = "there is no run to compare", "talk with a run's folder: hone chat runs/NAME"
+            raise HoneError(what, where=c.name, fix=fix)
+        name = section.model_name_or_path
+        if name is None:
+            raise HoneError("this run has no base: it began with random weights", where=c.name)
+        try:
+            check_source(name)
+        except HoneError as error:
+            fix = "put the base back to where the run found it"
+            raise HoneError(f"its base {name} is missing: {error.what}", where=c.name, fix=fix) from error
+        note(f"(loading the base {name})")
+    found = base_of_run(c.name, c.model, c.tokenizer)
+    assert found is not None
+    return found
+
+
+def base_of_run(
+    run: str, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, PreTrainedModel] | None:
+    """Name and model that a run began with, in the dtype of its training; None for one that began with nothing.
+
+    What it shares with the tuned model is in memory once. In another dtype than the training's, rounding alone would
+    make the two differ.
+
+    Raises:
+        HoneError: it does not load.
+    """
+    if (Path(run) / ADAPTER).is_file():
+        return str(base_of(Path(run))), without_adapter(tuned)
+    section = started_from(run)
+    if section is None or section.model_name_or_path is None:
+        return None
     name = section.model_name_or_path
-    if name is None:
-        raise HoneError("this run has no base: it began with random weights", where=c.name)
-    try:
-        check_source(name)
-    except HoneError as error:
-        fix = "put the base back to where the run found it"
-        raise HoneError(f"its base {name} is missing: {error.what}", where=c.name, fix=fix) from error
-    note(f"(loading the base {name})")
-    return name, load_model(section, kind_of(name), c.tokenizer, seed=0).to(c.model.device)
+    check_source(name)
+    base = load_model(section, kind_of(name), tokenizer, seed=0).to(tuned.device)
+    share_weights(base, tuned)
+    return name, base
 
 
 def started_from(run: str) -> ModelSection | None:
@@ -92,3 +116,23 @@ def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
         elif isinstance(module, AuxiliaryTrainingWrapper):  # trained whole, with the first weights kept beside it
             base.set_submodule(name, module.original_module)
     return base
+
+
+def share_weights(kept: Any, other: Any) -> list[str]:
+    """Let `other` use the tensors of `kept` where both are the same to the last bit; names of those that are not.
+
+    Of an adapter's model: its frozen weights; matrices and heads of its own are left alone, and not named.
+    """
+    mine = dict(kept.named_parameters())
+    different = []
+    for name, parameter in other.named_parameters():
+        plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        twin = mine.get(plain)
+        if twin is not None and twin.shape == parameter.shape and twin.dtype == parameter.dtype:
+            if torch.equal(twin, parameter):
+                parameter.data = twin.data
+                continue
+        elif twin is None and ("lora_" in name or ".modules_to_save." in name):
+            continue
+        different.append(plain)
+    return different

@@ -139,10 +139,10 @@ def _write_all(
     """Until all have ended, or Ctrl-C; those that have are taken out of `writing`."""
     try:
         for steps in zip_longest(*runs):
-            for step, request, pen in zip(steps, requests, pens):
+            for step, pen in zip(steps, pens):
                 if step is not None and step.text:
                     pen.write(step.text)
-                if request.answer.ended is not None and pen in writing:
+                if step is not None and step.ended is not None:
                     writing.remove(pen)
                     pen.end()
     except KeyboardInterrupt:

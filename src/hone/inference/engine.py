@@ -1,8 +1,9 @@
 """The decoding engine: rows enter and leave at any step, each with settings, seed and stop texts of its own.
 
-A row's answer depends on the model, its prompt, its settings and its seed alone, not on the other rows (up to rounding:
-a batch adds numbers in another order). Everything that lets a model write goes through here: generate, chat, serve,
-code tasks, memorization, the evaluation of encoder-decoders.
+A row's answer depends on the model, its prompt, its settings and its seed alone, not on the other rows: to the last bit
+where the compiled kernel decodes, elsewhere up to rounding (PyTorch adds the numbers of a batch in another order).
+Everything that lets a model write goes through here: generate, chat, serve, code tasks, memorization, the evaluation of
+encoder-decoders.
 
 >>> engine = Engine(model)                                                                 # doctest: +SKIP
 >>> row = engine.add(Request([5, 7], Answer(tokenizer, [5, 7], rule), GenerateSection()))  # doctest: +SKIP
@@ -82,7 +83,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """What a row got in a step: a token, and the text that has become certain by it, often "".
+    """A token that a row got, and the text that has become certain by it, often "". A row that grows alone may get
+    several in one step of the engine. ended: why its answer ended with it, None while it goes on.
 
     logprob, top: of the token and of the likeliest ones (id, log-probability), by the model's own scores, before
     penalties and temperature; None where the request wants none.
@@ -91,16 +93,27 @@ class Step:
     row: Row
     token: int
     text: str
+    ended: str | None = None
     logprob: float | None = None
     top: list[tuple[int, float]] | None = None
 
 
 class Engine:
-    """One model that answers. The weights are read when it is made: after more training, make a new one."""
+    """One model that answers. The weights are read when it is made: after more training, make a new one.
 
-    def __init__(self, model: PreTrainedModel, *, cache_bytes: int = CACHE_BYTES, max_rows: int = MOST_ROWS) -> None:
+    lookup: guess tokens of a row that grows alone from those before (`lookup.py`); the answers are the same.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        max_rows: int = MOST_ROWS,
+        lookup: bool = True,
+    ) -> None:
         self._waiting: deque[Row] = deque()
-        self._model, self._cache_bytes, self._max_rows = model, cache_bytes, max_rows
+        self._model, self._cache_bytes, self._max_rows, self._lookup = model, cache_bytes, max_rows, lookup
         self._rows: Slots | PaddedBatches | None = None
 
     def add(self, request: Request) -> Row:
@@ -128,7 +141,7 @@ class Engine:
         return self.n_waiting + self.n_rows > 0
 
     def step(self) -> list[Step]:
-        """Read waiting prompts, and give each growing row a token. Rows whose answer has ended leave by themselves.
+        """Read waiting prompts, and give each growing row a token, one alone perhaps several. Rows leave as they end.
 
         Raises:
             HoneError: the model's scores are not numbers.
@@ -151,7 +164,7 @@ class Engine:
         except Unsuitable as reason:
             log.info("decoding by transformers' own forward pass: %s", reason)
             return PaddedBatches(self._model, self._cache_bytes, self._max_rows)
-        return Slots(weights, self._cache_bytes, self._max_rows)
+        return Slots(weights, self._cache_bytes, self._max_rows, lookup=self._lookup)
 
     def run(self, request: Request) -> Iterator[Step]:
         """The steps of a request that is answered alone; closed or interrupted early, the row is removed."""
@@ -185,7 +198,8 @@ def _grow(rows: Sequence[Row], scores: Tensor) -> Iterator[Step]:
         if row.request.logprobs is not None:
             logprob, top = _logprobs(scores[i], token, row.request.logprobs)
         row.tokens.append(token)
-        yield Step(row, token, row.request.answer.push(token), logprob, top)
+        text = row.request.answer.push(token)
+        yield Step(row, token, text, row.request.answer.ended, logprob, top)
 
 
 def _drawn(rows: Sequence[Row], scores: Tensor) -> list[int]:

@@ -1,7 +1,7 @@
 """Answers of a model: prompts in, texts out, in batches.
 
 An answer is a function of the model, the prompt, the settings and the seed alone: not of the other prompts of a
-batch or a file, nor of other random draws (up to rounding: a batch adds numbers in another order). Only these settings
+batch or a file, nor of other random draws (see `engine`). Only these settings
 count; a sampling habit in the model's own generation_config.json, such as a repetition penalty, does not.
 
 >>> settings = chosen_settings("runs/light-lab", {"temperature": 0.8})                   # doctest: +SKIP

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hone.inference.fast_step import Plan, Stretch, scores
+from hone.inference.lookup import Lookup
 from hone.inference.weights import Weights
 
 if TYPE_CHECKING:
@@ -30,18 +31,20 @@ ROUNDED = 64  # the room of a slot is a multiple of so many tokens
 
 @dataclass(eq=False)
 class _Slot:
-    """ids: tokens whose keys and values it holds. used: when its row left."""
+    """ids: tokens whose keys and values it holds. used: when its row left. lookup: what guesses the row's tokens."""
 
     row: "Row | None" = None
     ids: list[int] = field(default_factory=list)
     used: int = 0
+    lookup: Lookup = field(default_factory=Lookup)
 
 
 class Slots:
     """The rows of a model: those that grow in the first slots, those whose prompts are read in the next."""
 
-    def __init__(self, weights: Weights, cache_bytes: int, max_rows: int) -> None:
+    def __init__(self, weights: Weights, cache_bytes: int, max_rows: int, *, lookup: bool = True) -> None:
         self._weights, self._cache_bytes, self._max_rows = weights, cache_bytes, max_rows
+        self._lookup = lookup and weights.kernel is not None
         self._slots: list[_Slot] = []
         self._kept = self._made(0, 0)
         self._n_rows = self._n_grown = self._clock = 0
@@ -57,8 +60,14 @@ class Slots:
             waiting.popleft()
 
     def scores(self) -> "Iterator[tuple[list[Row], Tensor]]":
-        """Read prompts, feed each row that grows its last token: rows, and the scores of their next tokens (B, V)."""
+        """Read prompts, feed each row that grows its last token: rows, and the scores of their next tokens (B, V).
+
+        A row that grows alone may come several times: with what was guessed of it and has been drawn meanwhile.
+        """
         if not self._n_rows:
+            return
+        if guessed := self._guessed():
+            yield from self._checked(guessed)
             return
         plan, new = self._plan()
         found = scores(self._weights, self._kept, plan)
@@ -76,6 +85,32 @@ class Slots:
             rows.append(row)
         if rows:
             yield rows, found
+
+    def _guessed(self) -> list[int]:
+        """What may follow the only row's last token, where reading it as well costs little."""
+        if not self._lookup or self._n_rows != 1 or self._n_grown != 1:
+            return []
+        row = self._slots[0].row
+        assert row is not None
+        left = row.request.answer.room - len(row.tokens) - 1
+        return self._slots[0].lookup.guess(row.request.prompt, row.tokens)[: max(0, left)]
+
+    def _checked(self, guessed: list[int]) -> "Iterator[tuple[list[Row], Tensor]]":
+        """The only row's last token and guesses in one pass; scores are given as far as guesses were right."""
+        slot, past = self._slots[0], len(self._slots[0].ids)
+        row = slot.row
+        assert row is not None
+        ids = [row.tokens[-1], *guessed]
+        n, right = len(ids), 0
+        plan = Plan(ids, list(range(past, past + n)), [0] * n, [], [Stretch(0, 0, n, past)], list(range(n)))
+        found = scores(self._weights, self._kept, plan)
+        for i, token in enumerate(ids):
+            if i and (row.gone or row.tokens[-1] != token):
+                break
+            slot.ids.append(token)
+            right = i
+            yield [row], found[i : i + 1]
+        slot.lookup.judge(len(guessed), right)
 
     def _plan(self) -> tuple[Plan, list[list[int]]]:
         """The next pass, and the tokens that each slot takes in it."""
@@ -138,7 +173,7 @@ class Slots:
         ids = list(prompt[:n])
         self._slots[chosen].ids = ids
         self._swap(chosen, self._n_rows)
-        self._slots[self._n_rows].row = row
+        self._slots[self._n_rows].row, self._slots[self._n_rows].lookup = row, Lookup()
         self._n_rows += 1
         return True
 

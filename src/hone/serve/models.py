@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone import bundled
@@ -23,15 +22,13 @@ from hone.config.sections.generate import GenerateSection
 from hone.data.templates import INPUT, INSTRUCTION, RESPONSE
 from hone.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from hone.errors import HoneError
-from hone.hardware import best_device
 from hone.hub import WEIGHTS, file_in_cache
-from hone.inference.base import same_weights, started_from
+from hone.inference.base import base_of_run, same_weights, share_weights
 from hone.inference.engine import Engine, Request
 from hone.inference.generate import SamplingOptions, chosen_settings, chosen_template, ready_model, trained_template
 from hone.inference.stream import Answer, AnswerRule
 from hone.manifest import file_digest
 from hone.models.inspect import check_vocabulary, max_positions
-from hone.models.load import kind_of, load_finished, load_model
 from hone.models.source import ADAPTER, ADAPTER_WEIGHTS, base_of, check_source
 
 PROBE_TOKENS, PROBE_TOP = 4, 20  # of the question that base and tuned are asked at the start
@@ -84,7 +81,6 @@ def served_models(
     tuned = replace(_served("tuned", name, options, template), aliases=(_own_name(name), "default"))
     if not with_base or (base := _base_of(name, tuned)) is None:
         return [tuned]
-    share_weights(base.model, tuned.model)
     refuse_equal(base, tuned)
     return [base, tuned]
 
@@ -186,51 +182,20 @@ def _files(source: str) -> list[Path]:
 
 
 def _base_of(run: str, tuned: Served) -> Served | None:
-    """The model a run began with, in the form and the dtype of its training; None for one that began with nothing.
-
-    In another dtype, rounding alone would make the two differ, and the probe would show nothing.
-    """
-    folder = Path(run)
-    if (folder / ADAPTER).is_file():
-        name = str(base_of(folder))
-        model = load_finished(name)
-    else:
-        section = started_from(run)
-        if section is None or section.model_name_or_path is None:
-            return None
-        name = section.model_name_or_path
-        try:
-            check_source(name)
-            model = load_model(section, kind_of(name), tuned.tokenizer, seed=0)
-        except HoneError as error:
-            raise HoneError(f"the base of this run does not load: {error}", where=run, fix=NO_BASE) from error
+    """The model a run began with, in the form of its training; None for one that began with nothing."""
+    try:
+        found = base_of_run(run, tuned.model, tuned.tokenizer)
+    except HoneError as error:
+        raise HoneError(f"the base of this run does not load: {error}", where=run, fix=NO_BASE) from error
+    if found is None:
+        return None
+    name, model = found
     tokenizer = tuned.tokenizer
     try:
         check_vocabulary(model, tokenizer)
     except HoneError:  # the training added tokens
         tokenizer = load_tokenizer(name)
-    model = model.to(best_device())
     return _described("base", name, model, tokenizer, tuned.template, tuned.settings, _files(name), {})
-
-
-def share_weights(kept: Any, other: Any) -> list[str]:
-    """Let `other` use the tensors of `kept` where both are the same to the last bit; names of those that are not.
-
-    Of an adapter's model: its frozen weights; matrices and heads of its own are left alone, and not named.
-    """
-    mine = dict(kept.named_parameters())
-    different = []
-    for name, parameter in other.named_parameters():
-        plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
-        twin = mine.get(plain)
-        if twin is not None and twin.shape == parameter.shape and twin.dtype == parameter.dtype:
-            if torch.equal(twin, parameter):
-                parameter.data = twin.data
-                continue
-        elif twin is None and ("lora_" in name or ".modules_to_save." in name):
-            continue
-        different.append(plain)
-    return different
 
 
 def refuse_equal(base: Served, tuned: Served) -> None:

@@ -162,14 +162,13 @@ class Worker:
             _deliver(job, found)
 
     def _piece(self, name: str, step: Step, index: int) -> Piece:
-        ended = step.row.request.answer.ended
-        if ended is not None:
+        if step.ended is not None:
             job, _ = self._owners.pop(step.row)
             job.n_left -= 1
             if job.n_left == 0:
                 self._close(job)
         fingerprint = self._models[name].fingerprint
-        return Piece(index, step.token, step.text, step.logprob, step.top, ended, fingerprint)
+        return Piece(index, step.token, step.text, step.logprob, step.top, step.ended, fingerprint)
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         log.error("%s", error, exc_info=None if isinstance(error, HoneError) else error)

@@ -18,8 +18,8 @@ function together(a, b, column) {
 export function compare(place, { a, b }, context) {
   const title = make("h1", {}, "Comparing …");
   const charts = [
-    [new Chart("Training loss", ["A", "B"]), "loss"],
-    [new Chart("Held-out loss", ["A", "B"]), "eval_loss"],
+    [new Chart("Training loss: A ──, B ╌╌", ["A", "B"]), "loss"],
+    [new Chart("Held-out loss: A ──, B ╌╌", ["A", "B"]), "eval_loss"],
   ];
   const found = make("div"), items = make("div"), settings = make("div");
   place.append(make("p", { class: "run" }, "A is ", make("a", { href: `#/run?${new URLSearchParams({ run: a })}` }, a), ", B is ",

@@ -23,7 +23,7 @@ export function run(place, { run: id }, context) {
   const playing = make("a", { class: "button", hidden: true, href: `#/play?${new URLSearchParams(name)}` }, "Try it");
   const now = make("dl", { class: "now" });
   const charts = [
-    [new Chart("Loss (nats per token)", ["training", "held out"]), ["loss", "eval_loss"]],
+    [new Chart("Loss (nats per token): training ──, held out ╌╌", ["training", "held out"]), ["loss", "eval_loss"]],
     [new Chart("Learning rate", ["learning rate"], 6), ["learning_rate"]],
     [new Chart("Gradient norm", ["gradient norm"]), ["grad_norm"]],
     [new Chart("Tokens a second", ["tokens/s"], 0), ["tokens_per_s"]],

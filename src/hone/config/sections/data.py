@@ -12,9 +12,9 @@ class DataSection(Section):
         None,
         what="The training data: a file, a folder, or a list of them.",
         why="The rows are what the model will imitate; nothing else in this file matters as much.",
-        how=".jsonl .json .csv .parquet .txt .md .py, .gz of those, or .bin token files; the form is recognised by the "
-        "columns (text, prompt + completion, messages, instruction + output). A relative path in a YAML file starts at "
-        "that file's folder, one on the command line at the folder you are in.",
+        how=".jsonl .json .csv .parquet .txt .md .py, .gz of those, .bin token files, or a corpus (`hone corpus`). "
+        "The form is recognised by the columns (text, prompt + completion, messages, instruction + output). A relative "
+        "path in a YAML file starts at that file's folder, one on the command line at the folder you are in.",
         benefit="No registry and no conversion: point at the file.",
         tradeoff="Too few rows (tens): memorized after some epochs. Many careless rows: the model copies their "
         "faults; `hone prepare --show 3` shows what is trained.",

@@ -1,4 +1,4 @@
-/* Attention over the slots of keys and values: of one token of a row that grows, or of many of a prompt that is read. */
+/* Attention over the slots of keys and values: of a token of a row that grows, or of many of a prompt. */
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* A pass of a whole model over tokens of several rows, by one team of threads that meet between its parts.
 
-   Each number of a token is added up in an order of its own: it does not depend on the tokens beside it, on how a prompt
-   was cut into stretches, or on how many threads there are. */
+   Each number of a token is added up in an order of its own: it does not depend on the tokens beside it, on how a
+   prompt was cut into stretches, or on how many threads there are. */
 
 #include <math.h>
 #include <string.h>

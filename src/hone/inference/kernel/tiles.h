@@ -15,7 +15,7 @@
         for (; k + LANES <= in; k += LANES) {                                                                          \
             vec v[OUTS];                                                                                               \
             for (int o = 0; o < OUTS; o++) {                                                                           \
-                __builtin_prefetch(at[o] + k + ahead, 0, 2);                                                                \
+                __builtin_prefetch(at[o] + k + ahead, 0, 2);                                                           \
                 v[o] = WIDE(at[o] + k);                                                                                \
             }                                                                                                          \
             for (int r = 0; r < R; r++) {                                                                              \

@@ -15,10 +15,15 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int ints __attribute__((vector_size(4 * LANES)));
 typedef float eight __attribute__((vector_size(32)));
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int four_ints __attribute__((vector_size(16)));
 
 #define LOAD(p) (*(const vec *)(p))
 #define STORE(p, v) (*(vec *)(p) = (v))
-#define MIX __builtin_shufflevector
+#ifdef __clang__
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX(a, b, ...) __builtin_shuffle(a, b, (four_ints){__VA_ARGS__})
+#endif
 #if defined(__AVX512F__) /* read once, where a compiler would read it again for each product */
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
 #else
@@ -26,12 +31,18 @@ typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 #endif
 
 static inline four folded(vec v) {
+    union {
+        vec whole;
+        eight halves[LANES / 8];
+    } of = {v};
+    union {
+        eight whole;
+        four halves[2];
+    } half = {of.halves[0]};
 #if LANES == 16
-    eight e = MIX(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + MIX(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-#else
-    eight e = v;
+    half.whole += of.halves[1];
 #endif
-    return MIX(e, e, 0, 1, 2, 3) + MIX(e, e, 4, 5, 6, 7);
+    return half.halves[0] + half.halves[1];
 }
 
 /* The sums of four vectors, together: one after another would take longer than the products of a short row. */
