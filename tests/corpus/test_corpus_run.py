@@ -49,6 +49,7 @@ def test_shards_hold_the_documents_in_order_and_each_ends(rows: Path, corpus_con
     assert not (ran.folder.parent / "out.work").exists()
 
 
+@pytest.mark.slow
 def test_workers_tasks_and_a_second_run_change_no_byte(rows: Path, corpus_config: Config, tmp_path: Path) -> None:
     first = make(corpus_config(rows), "task_mb=1")
     config = corpus_config(rows)
