@@ -109,7 +109,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("hone verify runs/my", "the model, its checkpoints and what was measured"),
         ("hone verify runs/lora --json", "for scripts; exit code 3 if a file has changed"),
     ],
-    "doctor": [("hone doctor", "processor, precision, memory, GPU, sandbox, packages")],
+    "doctor": [
+        ("hone doctor", "processor, precision, memory, GPU, sandbox, packages"),
+        ("hone doctor --distributed nproc_per_node=2", "do two processes meet, share a folder, and how fast are they?"),
+    ],
     "cache": [
         ("hone cache", "what is kept, and how large it is"),
         ("hone cache --remove tokens --older-than 30", "delete tokens unused for a month"),

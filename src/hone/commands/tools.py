@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hone.commands.shared import AsJson
+from hone.errors import HoneError
+from hone.processes import joined, started_together
+
+if TYPE_CHECKING:
+    from hone.doctor import Check
 
 
 def convert(
@@ -48,16 +53,51 @@ def verify(
         raise typer.Exit(3)
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """What this machine can do: processor, precision, memory, GPU, sandbox, packages."""
+def doctor(
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Several processes: do they meet, agree, share a folder; how fast?")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where runs will be written; for --distributed.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """What this machine can do: processor, precision, memory, GPU, sandbox, packages. Or several, together."""
+    if distributed:
+        _examine_group(settings or [], folder, as_json)
+        return
+    if settings:
+        fix = "hone doctor --distributed nproc_per_node=2; without it there is nothing to set"
+        raise HoneError(f"'{settings[0][:60]}' is a setting of several processes", fix=fix)
+    from hone.doctor import examine
+
+    raise typer.Exit(_print_checks(examine(), as_json))
+
+
+def _print_checks(checks: "list[Check]", as_json: bool) -> int:
+    """The exit code that they mean."""
     from dataclasses import asdict
 
-    from hone.doctor import examine, exit_code
+    from hone.doctor import exit_code
     from hone.tables.data import checks_table
 
-    checks = examine()
     typer.echo(json.dumps([asdict(item) for item in checks]) if as_json else checks_table(checks))
-    raise typer.Exit(exit_code(checks))
+    return exit_code(checks)
+
+
+def _examine_group(settings: list[str], folder: Path, as_json: bool) -> None:
+    """The checks of the group that this process is in; one that is alone starts a group, and ends with it."""
+    if started_together():
+        from hone.doctor_group import examine_group
+
+        with joined():  # of which the first process alone is heard
+            code = _print_checks(examine_group(folder), as_json)
+        raise typer.Exit(code)
+    from hone.config.load import load_config
+    from hone.training.launch import launch
+
+    asked = load_config(None, settings).launch
+    section = asked if asked.asks_for_several else asked.model_copy(update={"nproc_per_node": 2})
+    launch(section, ["doctor", "--distributed", "--folder", str(folder), *(["--json"] if as_json else [])])
 
 
 def cache(
