@@ -1,5 +1,6 @@
 """The benchmarks run anywhere and print numbers; the fast path writes the very bytes that the slow one would."""
 
+import argparse
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import load_script
 from hone.config import load_config
 from hone.data import encode, store_writer
 from hone.data import truncate as views
@@ -234,3 +236,25 @@ def test_serving_finds_nothing_lost_and_nothing_mixed_up(make_run: Callable[...,
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| 0 / 0 / 0 |" in done.stdout and done.stdout.endswith("nothing lost, nothing mixed up\n")
+
+
+def test_the_page_on_scale_has_the_numbers_of_its_script(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    script = load_script(ROOT / "benchmarks" / "scale.py")
+    monkeypatch.setattr(sys, "argv", ["scale.py"])
+    script.main()
+    printed = dict(re.split(r"  +", line.strip()) for line in capsys.readouterr().out.splitlines())
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", page, re.M)
+    assert {name: value for name, value in rows if name in printed} == printed
+
+
+def test_scale_by_hand() -> None:
+    script = load_script(ROOT / "benchmarks" / "scale.py")
+    options = argparse.Namespace(
+        text_tb=1, gpus=10, parameters=1e9, utilisation=0.5, corpus_mb_s=10, link_gb_s=10, disk_gb_s=2, look_s=0.1
+    )
+    found = dict(script.lines(options))
+    assert found["tokens"] == "0.25 T"
+    assert found["training, all GPUs"] == f"{6e9 * 0.25e12 / (10 * 989e12 * 0.5) / 86400:.1f} days"
+    assert found["a checkpoint"] == "12 GB" and found["written by one process at 2 GB/s"] == "6 s"
+    assert found["gradients sent and received by each GPU a step, DDP"] == "7 GB"
