@@ -3,7 +3,6 @@
     python benchmarks/processes.py                        # a table: each kind of training on 2, 3 and 4 processes
     python benchmarks/processes.py --only flat,lora       # some kinds
     python benchmarks/processes.py --kills 20             # kill -9 of a random process at random moments, max_restarts
-    python benchmarks/processes.py --hosts                # two network namespaces, the link cut and restored (root)
 
 Speed is not measured: the processes share the cores of one machine.
 """
