@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,8 +84,14 @@ def trial(args: list[str], place: Path, part: Callable[[Callable[..., Any]], Non
         os.close(opener)
 
 
-def calls(args: list[str], place: Path, part: Callable[[Callable[..., Any]], None], log: Path) -> list[Call]:
-    """The calls of a part on paths in `place`/run."""
+def calls(
+    args: list[str],
+    place: Path,
+    part: Callable[[Callable[..., Any]], None],
+    log: Path,
+    folders: Sequence[str] = ("run",),
+) -> list[Call]:
+    """The calls of a part on paths in these folders of `place`; a path is told from there on: /run/config.json."""
     ended = trial(args, place, part, ["-y", "-s", "0", "-o", str(log)])
     if ended.code:
         raise SystemExit(f"the traced run failed: {ended.said}")
@@ -95,8 +101,8 @@ def calls(args: list[str], place: Path, part: Callable[[Callable[..., Any]], Non
             continue
         name = match[1]
         numbers[name] += 1
-        if str(place / "run") in line and (name in CHANGING or name in READING):
-            found.append(Call(name, numbers[name], match[2].replace(f"{place}/run", "").replace("//", "/")[:200]))
+        if any(str(place / one) in line for one in folders) and (name in CHANGING or name in READING):
+            found.append(Call(name, numbers[name], match[2].replace(str(place), "")[:300]))
     return found
 
 

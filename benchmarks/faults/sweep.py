@@ -69,9 +69,9 @@ PARTS = {part.__name__: part for part in (start, checkpoint, model, end)}
 class Sweep:
     """One kind of run in one place, and what it gives undisturbed."""
 
-    def __init__(self, kind: str, root: Path) -> None:
-        self.place = root / "sweep"
-        self.args = trials.command(kind, root / "inputs", trials.fresh(self.place), save_total_limit=1)
+    def __init__(self, kind: str, place: Path, inputs: Path, **more: Any) -> None:
+        self.place = place
+        self.args = trials.command(kind, inputs, trials.fresh(self.place), save_total_limit=1, **more)
         trials.import_what_trials_need(self.args, self.place)
         self.again()
         ended = trials.run(self.args, self.place)
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> int:
         return 2
     root = trials.places("sweep", given.work)
     trials.make_inputs(root / "inputs")
-    sweep = Sweep(given.kind, root)
+    sweep = Sweep(given.kind, root / "sweep", root / "inputs")
     rows, troubles, said = [], [], Counter[str]()
     for part in given.parts.split(","):
         found = sweep.calls(part)
