@@ -18,6 +18,7 @@ from hone.errors import HoneError
 from hone.files import read_sealed, write_sealed
 from hone.manifest import describe_model
 from hone.models.source import check_source
+from hone.report.build import write_report
 from hone.report.folder import read_folder
 from hone.verify import verify
 
@@ -110,6 +111,15 @@ def test_a_damaged_model_is_not_loaded(run: Path) -> None:
 def test_the_card_may_be_edited(run: Path) -> None:
     (run / "README.md").write_text("mine")
     assert verify(str(run)).problems == []
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied"])
+def test_a_card_that_is_gone_is_named(damage: str, run: Path) -> None:
+    card = run / "README.md"
+    card.unlink() if damage == "deleted" else card.write_text("")
+    assert verify(str(run)).problems == [f"{card}: missing or empty"]
+    write_report(run)
+    assert "not as it was written: README.md: missing or empty" in (run / "report.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["checkpoint-2", "manifest.json"])
