@@ -2,12 +2,16 @@
 
 import json
 import pickle
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hone.data.tokenizer import load_tokenizer
+from hone.errors import HoneError
 
 pytest_plugins = ["spoiled"]
 
@@ -128,3 +132,32 @@ def test_a_tokenizer_whose_rules_do_not_end(
         part |= {"pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0} if "strategy" in part else {}
     change(project / "model" / "tokenizer.json", **rules)
     refused(hone("prepare", "cfg.yaml"), "model/tokenizer.json", words)
+
+
+@pytest.mark.parametrize("place", ["hub", "folder"])
+def test_rules_are_tried_before_they_are_loaded(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Also those of the hub, and those under the name of a version, which transformers prefers."""
+    model, cache = project / "model", tmp_path / "cache" / "models--me--it"
+    bomb = {"normalizer": replaced("a", "a" * 100_000)}
+    name = str(model)
+    if place == "folder":
+        (model / "tokenizer.4.0.0.json").write_bytes((model / "tokenizer.json").read_bytes())
+        change(model / "tokenizer.4.0.0.json", **bomb)
+        change(model / "tokenizer_config.json", fast_tokenizer_files=["tokenizer.4.0.0.json", "tokenizer.json"])
+    else:
+        change(model / "tokenizer.json", **bomb)
+        shutil.copytree(model, cache / "snapshots" / "abc")
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("abc")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache.parent))
+        name = "me/it"
+
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("it was loaded before it was tried")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", loaded)
+    with pytest.raises(HoneError, match="100,000 tokens") as error:
+        load_tokenizer(name)
+    assert ("tokenizer.json" if place == "hub" else "tokenizer.4.0.0.json") in str(error.value.where)

@@ -12,7 +12,7 @@ beyond it. Neither adds special tokens; begin-of-text and the end token are the 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from hone.config.sections.model import ModelSection
 from hone.data.tokenizer_trial import check_rules
 from hone.errors import HoneError, first_line
 from hone.files import disk_errors
-from hone.hub import file_in_cache, no_retries
+from hone.hub import no_retries
 from hone.runs import no_such_folder
 
 if TYPE_CHECKING:
@@ -97,10 +97,9 @@ def load_tokenizer(
         raise no_such_folder(name)
     advice = "check the name; without a network, download it once (`hf download NAME`) or name a local folder"
     with no_retries(name):
-        tokenizer = _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)
-    if rules := file_in_cache(name, "tokenizer.json", revision):
-        check_rules(Path(rules))
-    return tokenizer
+        if rules := _rules(name, revision):
+            check_rules(rules)
+        return _auto_tokenizer(name, revision, trust_remote_code, fix=bundled.suggest(name) + advice)
 
 
 def tokenizer_of(section: ModelSection) -> "PreTrainedTokenizerBase":
@@ -221,11 +220,27 @@ def _load_folder(folder: Path, trust_remote_code: bool) -> "PreTrainedTokenizerB
     if not described and not has_config:
         wanted = ", ".join((TOKENIZER_FILES[0], *(" + ".join(names) for names in GPT2_FILES)))
         raise HoneError("no tokenizer in this folder", where=str(folder), fix=f"one of these is needed: {wanted}")
-    rules = folder / "tokenizer.json"
-    if rules.is_file():
+    if rules := _rules(str(folder), None):
         check_rules(rules)
     fix = "save it again with save_pretrained, or copy the tokenizer's files from the base model's folder"
     return _auto_tokenizer(str(folder), None, trust_remote_code, fix)
+
+
+def _rules(name: str, revision: str | None) -> Path | None:
+    """The file of rules that transformers would load, fetched from the hub if need be; None where there is none.
+
+    What stands in the way of fetching it is for loading to say.
+    """
+    from transformers.tokenization_utils_base import get_fast_tokenizer_file
+    from transformers.utils import cached_file
+
+    file = "tokenizer.json"
+    with suppress(OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        settings = cached_file(name, "tokenizer_config.json", revision=revision or "main")
+        file = get_fast_tokenizer_file(json.loads(Path(settings).read_text("utf-8"))["fast_tokenizer_files"])
+    with suppress(OSError):
+        return Path(cached_file(name, file, revision=revision or "main"))
+    return None
 
 
 def _load_gpt2(folder: Path, vocab_name: str, merges_name: str) -> "PreTrainedTokenizerBase":
