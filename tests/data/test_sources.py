@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hone import hub
-from hone.data import parquet, sources
+from hone.data import parquet_process, sources
 from hone.data.sources import Row, expand, read_hub_rows, read_rows
 from hone.errors import HoneError
 
@@ -78,7 +78,7 @@ def test_parquet_over_several_batches(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    wanted = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(2 * parquet.ROWS + 1)]
+    wanted = [{"messages": [{"role": "user", "content": str(i)}]} for i in range(2 * parquet_process.SIZES[0] + 1)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(wanted), tmp_path / "a.parquet")
     (tmp_path / "b.parquet.gz").write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
     for name in ("a.parquet", "b.parquet.gz"):

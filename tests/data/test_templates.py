@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hone.data.records import BadRow, Chat, Example, Instruction, Labelled, Message, Pair, SourceTarget, Text
+from hone.data.template_rendering import Refused, rendered
 from hone.data.templates import Segment, render, render_prompt, resolve_template
 from hone.data.tokenizer import train_bpe
 from hone.errors import HoneError
@@ -258,3 +259,42 @@ def test_examples_that_a_template_cannot_spell(
     with pytest.raises(HoneError, match="cannot format") as caught:
         render(example, template, plain_tokenizer)
     assert fix in str(caught.value.fix)
+
+
+FEATURES = (  # what people's templates use, one of each
+    "{%- set ns = namespace(n=0, seen=[]) -%}{{ bos_token }}{% if tools is none and documents is none %}none{% endif %}"
+    "{% for m in messages %}\n    {% if m.role == 'system' %}{% continue %}{% endif %}{% set ns.n = ns.n + 1 %}"
+    "{{ m | tojson(indent=2) }}{{ dict(a=ns.n) | tojson }}{{ loop.index0 // 2 }}{{ '%02d' % ns.n }}"
+    "{% generation %}{{ m.content.split('?')[-1].strip() | upper }}\n{% endgeneration %}"
+    "{% if ns.n > 2 %}{% break %}{% endif %}\n{% endfor %}"
+    "{% macro line(x, y='-') %}{{ x ~ y }}{% endmacro %}{{ line(strftime_now('%Y')) }}"
+    "{{ missing is defined }}{{ missing }}"
+    "{{ messages[::-1] | map(attribute='role') | join(',') }}{% if add_generation_prompt %}>{% endif %}\n"
+)
+FORBIDDEN = (
+    "{{ raise_exception('no') }}", "{% set n = namespace(_x=1) %}", "{{ missing.a.b }}", "{{ [].append(1) }}",
+    "{{ messages.__class__ }}{{ messages.__class__.mro() }}", "{% set n = namespace() %}{% set n._y = 1 %}", "{% if %}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA2, THINKING, NO_MARKER, COUNTING, FEATURES])
+@pytest.mark.parametrize("answer_next", [False, True])
+def test_a_chat_is_rendered_as_by_transformers(
+    plain_tokenizer: "PreTrainedTokenizerBase", template: str, answer_next: bool
+) -> None:
+    tokenizer = with_template(plain_tokenizer, template)
+    turns = [{"role": one.role, "content": f"é <b>{one.content}</b>\ud800 "} for one in TWO_TURNS.messages]
+    for n in range(1, len(turns) + 1):
+        ours = rendered(template, tokenizer.special_tokens_map, turns, [(n, answer_next)], "")
+        whole = tokenizer.apply_chat_template(turns[:n], tokenize=False, add_generation_prompt=answer_next)
+        assert ours == [whole]
+
+
+@pytest.mark.parametrize("template", FORBIDDEN)
+def test_what_transformers_forbids_is_refused(plain_tokenizer: "PreTrainedTokenizerBase", template: str) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    with pytest.raises(Exception) as theirs:
+        with_template(plain_tokenizer, template).apply_chat_template(turns, tokenize=False)
+    with pytest.raises(Refused) as ours:
+        rendered(template, {}, turns, [(1, False)], "")
+    assert ours.value.words == str(theirs.value) or "namespace" in ours.value.words

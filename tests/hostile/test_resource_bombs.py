@@ -76,14 +76,33 @@ def parquet_bombs(folder: Path) -> dict[str, str]:
         "dictionary": (pa.table({"text": named([just_allowed], 1000)}), "unpack to"),
         "row": (pa.table({"text": named([long], 2)}), "row.parquet:1: the row unpacks to 36 MiB, at most 32 MiB"),
         "turns": (pa.table({"messages": lists(turns)}), "unpack to 2,800 MiB"),
-        "numbers": (pa.table({"ids": lists(pa.array(np.zeros(20_000_000, np.int64)))}), "'ids.list.element': "),
-        "zeros": (pa.table({"text": ["c" * MIB] * 150}), "'text': "),
+        "numbers": (pa.table({"ids": lists(pa.array(np.zeros(20_000_000, np.int64)))}), "unpack to"),
+        "zeros": (pa.table({"text": ["c" * MIB] * 150}), "unpack to 150 MiB"),
+        "lies": (pa.table({"text": ["c" * MIB] * 150}), "unpack to 150 MiB"),  # it says that it holds 1 byte
+        "prefixes": (pa.table({"text": [just_allowed] * 50}), "unpack to"),  # each is said to be like the one before
+        "nothing": (pa.table({"ids": lists(pa.nulls(8_000_000, pa.int8()))}), "a row of more than 2,000,000 values"),
     }
     for name, (table, _) in tables.items():
-        ways = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "use_dictionary": name != "zeros"}
+        plain = name in ("zeros", "lies", "prefixes")
+        ways = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "use_dictionary": not plain}
+        ways |= {"column_encoding": {"text": "DELTA_BYTE_ARRAY"}} if name == "prefixes" else {}
         pq.write_table(table, folder / f"{name}.parquet", **ways)
         assert (folder / f"{name}.parquet").stat().st_size < 20_000
+    say_it_is_small(folder / "lies.parquet")
     return {f"{name}.parquet": words for name, (_, words) in tables.items()}
+
+
+def say_it_is_small(path: Path) -> None:
+    """Write another number for the size of its column into a parquet file, as long in bytes."""
+    import pyarrow.parquet as pq
+
+    size = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+    number = 2 * size  # thrift's way to write a number that may be negative, 7 bits a byte
+    written = bytes(number >> 7 * i & 127 | 128 for i in range(4)) + bytes([number >> 28])
+    before, little = path.read_bytes(), b"\x82\x80\x80\x80\x00"
+    assert before.count(written) >= 1 and number >> 35 == 0
+    path.write_bytes(before.replace(written, little))
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1
 
 
 def text_bombs(folder: Path) -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""Chat templates that do not end or grow without bound are refused before they meet a row."""
+"""Chat templates that do not end or grow without bound are refused, also where they do so on some rows alone."""
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hone.data import template_trial
+from hone.data import template_rendering
+from hone.errors import HoneError
 
 pytest_plugins = ["spoiled"]
 
@@ -20,9 +20,8 @@ DEEP = "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}"
 
 @pytest.fixture(autouse=True)
 def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits of time, for quick tests."""
-    monkeypatch.setattr(template_trial, "CPU_SECONDS", 1)
-    monkeypatch.setattr(template_trial, "ROW_SECONDS", 0.5)
+    """The limit of time, for quick tests."""
+    monkeypatch.setattr(template_rendering, "SECONDS", 0.5)
 
 
 def with_chat_template(project: Path, template: str) -> None:
@@ -76,14 +75,59 @@ def test_a_template_in_the_tokenizers_settings_is_tried_too(project: Path, hone:
     refused(hone("generate", "model", "--prompt", "Hi", "--template", "chat"), "model/tokenizer_config.json", "memory")
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system does not count a process's time")
-def test_a_template_that_waits_for_a_row_to_loop(project: Path, hone: Hone, refused: Refused) -> None:
-    loop = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+LOOP = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("bomb", "words"),
+    [
+        (LOOP, "0.5 seconds for one conversation"),
+        ("{{ (8 + n) ** (10 ** 9) }}", "0.5 seconds"),
+        (
+            "{% set n = namespace(x=10 ** 4000) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+            "second",
+        ),
+        ("{{ 'x' * n * 10**10 }}", "memory"),
+        ("{{ messages[0].content.center(10**10) }}", "memory"),
+        ("{{ messages[0].content | indent(10**10) }}", "memory"),
+        ("{{ '{:10000000000}'.format(1) }}", "memory"),
+        ("{{ (['x' * 10**6] * (n * 10**6)) | join }}", "memory"),
+        ("{% set x = 'x' * 10**6 %}{{ x.replace('x', x) }}", "memory"),
+        ("{{ (1).to_bytes(10**10, 'big') }}", "memory"),
+        ("{{ 'x' * (n * 10**7) }}", "characters"),
+    ],
+)
+def test_a_bomb_that_waits_for_a_row(project: Path, hone: Hone, refused: Refused, bomb: str, words: str) -> None:
     said = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    with_chat_template(project, f"{{% if messages[0].content == 'go' %}}{loop}{{% endif %}}{said}")
+    with_chat_template(
+        project, f"{{% if messages[0].content == 'go' %}}{{% set n = messages | length %}}{bomb}{{% endif %}}{said}"
+    )
     assert hone("prepare", "cfg.yaml").exit_code == 0
     turns = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "2"}]
     with (project / "train.jsonl").open("a") as file:
         file.write(json.dumps({"messages": turns}) + "\n")
-    refused(hone("prepare", "cfg.yaml"), "model/chat_template.jinja", "0.5 seconds for one conversation")
-    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    refused(hone("prepare", "cfg.yaml"), "model/chat_template.jinja", words)
+
+
+def test_a_thread_is_as_safe_as_the_main_one(project: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(content: str) -> str:
+        template = "{% if messages[0].content == 'go' %}" + LOOP + "{% endif %}{{ messages[0].content }}"
+        try:
+            turns = [{"role": "user", "content": content}]
+            return template_rendering.rendered(template, {}, turns, [(1, False)], "models/chat")[0]
+        except HoneError as error:
+            return error.what
+
+    with ThreadPoolExecutor(3) as pool:
+        first, bomb, last = pool.map(ask, ["a", "go", "b"])
+    assert (first, last) == ("a", "b") and "0.5 seconds" in bomb
+
+
+def test_a_conversation_of_30_mb_is_not_a_bomb() -> None:
+    long = "\U0001f600" + "word " * 6_000_000
+    turns = [{"role": "user", "content": long}, {"role": "assistant", "content": "yes"}]
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    text = template_rendering.rendered(template, {}, turns, [(1, False), (2, False)], "models/chat")[1]
+    assert text == f"[user]{long}[assistant]yes"

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hone.data.limited import Limited
 from hone.data.opening import open_bytes, readable
-from hone.data.parquet import Groups, described, parquet_rows, refuse_width
+from hone.data.parquet import parquet_rows, reading_process, refuse_width
 from hone.data.streams import (
     DecodeError,
     check_utf8,
@@ -84,10 +85,10 @@ def read_rows(paths: Sequence[Path], *, on_bad_row: OnBadRow, on_skip: OnSkip) -
         HoneError: a file is missing, empty, cut off, of an unknown kind, or (with `on_bad_row` "error") has a bad row.
     """
     files = expand(paths)
-    tables = described([path for path in files if _kind(path) == ".parquet"], MAX_COLUMNS)
+    tables = reading_process(MAX_COLUMNS, MAX_RECORD_BYTES) if any(_kind(one) == ".parquet" for one in files) else None
     for path in files:
         with readable(path):
-            yield from _read_file(path, tables.get(path), on_bad_row, on_skip)
+            yield from _read_file(path, tables, on_bad_row, on_skip)
 
 
 def read_hub_rows(
@@ -219,7 +220,7 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _read_file(path: Path, groups: Groups | None, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
+def _read_file(path: Path, tables: Limited | None, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:
     match _kind(path):
         case ".jsonl" | ".ndjson":
             rows = _line_rows(path, on_bad_row, on_skip)
@@ -227,8 +228,8 @@ def _read_file(path: Path, groups: Groups | None, on_bad_row: OnBadRow, on_skip:
             rows = _json_rows(path, on_bad_row, on_skip)
         case ".csv":
             rows = _csv_rows(path, on_bad_row, on_skip)
-        case ".parquet":
-            rows = _parquet_rows(path, groups)
+        case ".parquet" if tables:
+            rows = _parquet_rows(path, tables)
         case _:
             yield from _text_rows(path, on_bad_row, on_skip)
             return
@@ -397,10 +398,11 @@ def _csv_header(fields: list[str], problems: list[str], where: str) -> list[str]
     return fields
 
 
-def _parquet_rows(path: Path, groups: Groups | None) -> Iterator[Row]:
-    with open_bytes(path) as stream:
-        for number, columns in enumerate(parquet_rows(stream, path, groups, MAX_COLUMNS, MAX_RECORD_BYTES), 1):
-            yield Row(columns, str(path), number)
+def _parquet_rows(path: Path, tables: Limited) -> Iterator[Row]:
+    with path.open("rb"):  # whatever the system has against it
+        pass
+    for number, columns in enumerate(parquet_rows(tables, path), 1):
+        yield Row(columns, str(path), number)
 
 
 def _text_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hone.data.records import BadRow, Chat, Example, Instruction, Labelled, Message, Pair, SourceTarget, Text
-from hone.data.template_trial import check_template, in_time, template_file
+from hone.data.template_rendering import Cut, Refused, rendered
 from hone.errors import HoneError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def render_prompt(
             messages = messages[:-1]
         if system is not None and not (messages and messages[0].role == "system"):
             messages = [Message("system", system), *messages]
-        return _apply(messages, _required(tokenizer), answer_next=True)
+        return _texts(messages, _required(tokenizer), [(len(messages), True)])[0]
     if system is not None:
         raise HoneError(f"template '{template}' has no place for a system message", fix="write it into the prompt")
     if isinstance(example_or_prompt, str):
@@ -211,28 +211,34 @@ def _required(tokenizer: "PreTrainedTokenizerBase | None") -> "PreTrainedTokeniz
     return tokenizer
 
 
-def _apply(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", *, answer_next: bool) -> str:
-    """The tokenizer's chat template, as text; `answer_next` opens an assistant's turn at the end."""
-    from jinja2 import TemplateError
+def _texts(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase", cuts: Sequence[Cut]) -> list[str]:
+    """The tokenizer's chat template as text, for some beginnings of a conversation.
 
+    Args:
+        cuts: for each how many messages, and whether to open an assistant's turn at the end.
+    """
     turns = [{"role": message.role, "content": message.content} for message in messages]
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several, each with a name
         template = template.get("default")
-    if isinstance(template, str):
-        check_template(template, str(tokenizer.name_or_path))
     try:
-        with in_time(str(tokenizer.name_or_path)):
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
-    except HoneError:
-        raise
-    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        roles = ", ".join(message.role for message in messages) or "none"
-        raise BadRow(f"the tokenizer's chat template refuses the turns ({roles}): {error}") from error
-    except RecursionError:
-        fix = "use a chat template that ends (chat_template.jinja), or another model"
-        where = template_file(str(tokenizer.name_or_path))
-        raise HoneError("the chat template calls itself without end", where=where, fix=fix) from None
+        if isinstance(template, str):
+            if any(not n for n, _ in cuts):
+                raise Refused((0, True), "it has nothing to render")
+            name = str(tokenizer.name_or_path)
+            return rendered(template, tokenizer.special_tokens_map, turns, cuts, name)
+        return [_by_the_tokenizer(tokenizer, turns[:n], answer_next) for n, answer_next in cuts]
+    except Refused as error:
+        roles = ", ".join(message.role for message in messages[: error.cut[0]]) or "none"
+        raise BadRow(f"the tokenizer's chat template refuses the turns ({roles}): {error.words}") from error
+
+
+def _by_the_tokenizer(tokenizer: "PreTrainedTokenizerBase", turns: list[dict[str, str]], answer_next: bool) -> str:
+    """A conversation as text by a tokenizer that has a program of its own in the place of one template."""
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer_next)
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise Refused((len(turns), answer_next), str(error)) from error
     assert isinstance(text, str), "tokenize=False gives text"
     return text
 
@@ -243,15 +249,15 @@ def _chat_segments(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerB
     Turn i begins where the rendering of the turns before it, with an assistant's turn opened, ends. That must be a
     prefix of the whole, or what generation feeds the model would differ from what it was trained on.
     """
-    whole = _apply(messages, tokenizer, answer_next=False)
+    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    cuts = dict.fromkeys([(len(messages), False), *(cut for i in answers for cut in ((i, True), (i + 1, False)))])
+    texts = dict(zip(cuts, _texts(messages, tokenizer, list(cuts)), strict=True))
+    whole = texts[len(messages), False]
     segments: list[Segment] = []
     done = 0
-    for i, message in enumerate(messages):
-        if message.role != "assistant":
-            continue
-        prompt = _apply(messages[:i], tokenizer, answer_next=True)
-        until_here = whole if i == len(messages) - 1 else _apply(messages[: i + 1], tokenizer, answer_next=False)
-        end = _turn_end(whole, prompt, until_here, message.content)
+    for i in answers:
+        prompt, until_here = texts[i, True], texts[i + 1, False]
+        end = _turn_end(whole, prompt, until_here, messages[i].content)
         segments += [Segment(whole[done : len(prompt)], False), Segment(whole[len(prompt) : end], True)]
         done = end
     if done < len(whole):
