@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hone.errors import Interrupted
+from hone.manifest import describe_model
 
 pytest_plugins = ["spoiled"]
 
@@ -145,6 +146,17 @@ def test_an_adapter_without_weights_or_base(adapter: Path, hone: Hone, refused: 
     refused(hone("generate", "adapter", "-p", "x"), "the adapter has no weights", "adapter_model.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"\x80\x04.")
     refused(hone("generate", "adapter", "-p", "x"), "found adapter_model.bin", "pickle is never loaded")
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_an_adapter_whose_config_has_gone(adapter: Path, hone: Hone, refused: Refused, described: bool) -> None:
+    if described:
+        describe_model(adapter)
+    else:
+        (adapter / "manifest.json").unlink(missing_ok=True)
+    (adapter / "adapter_config.json").unlink()
+    for result in every_use(hone):
+        refused(result, "adapter_config.json: missing", "copy it again")
 
 
 def test_an_adapter_is_no_model_to_train(adapter: Path, project: Path, hone: Hone, refused: Refused) -> None:

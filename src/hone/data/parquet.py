@@ -11,6 +11,7 @@ from typing import Any
 
 from hone.data.limited import Ended, Limited
 from hone.data.opening import FIX, PLENTY_BYTES, PLENTY_TIMES
+from hone.data.parquet_process import Limits
 from hone.errors import HoneError, first_line
 
 SECONDS = 20.0  # of the processor, for one batch of rows
@@ -23,11 +24,16 @@ def reading_process(max_columns: int, max_row_bytes: int) -> Limited:
     import numpy
     import pyarrow
 
-    about = {
-        "seconds": SECONDS, "memory_bytes": MEMORY_BYTES, "columns": max_columns, "row_bytes": max_row_bytes,
-        "values": MAX_VALUES, "plenty_bytes": PLENTY_BYTES, "plenty_times": PLENTY_TIMES,
-    }  # fmt: skip
-    return Limited("hone.data.parquet_process", about, [pyarrow, numpy])
+    limits = Limits(
+        SECONDS,
+        MEMORY_BYTES,
+        max_columns,
+        max_row_bytes,
+        MAX_VALUES,
+        plenty_bytes=PLENTY_BYTES,
+        plenty_times=PLENTY_TIMES,
+    )
+    return Limited("hone.data.parquet_process", limits._asdict(), [pyarrow, numpy])
 
 
 def parquet_rows(process: Limited, path: Path) -> Iterator[Mapping[str, object]]:

@@ -8,11 +8,23 @@ import gzip
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hone.data.limited import MEMORY, answer, asked, limit_memory, limit_time
 
 SIZES = (256, 16, 1)  # rows read at once
+
+
+class Limits(NamedTuple):
+    """What one reading may take. seconds: for a batch; row_bytes, values: of a row; plenty: see `opening.py`."""
+
+    seconds: float
+    memory_bytes: int
+    columns: int
+    row_bytes: int
+    values: int
+    plenty_bytes: int
+    plenty_times: int
 
 
 class Wrong(Exception):
@@ -26,21 +38,21 @@ class Wrong(Exception):
 def main() -> None:
     """Answer until the other side closes."""
     questions = asked()
-    about = next(questions)
+    limits = Limits(**next(questions))
     import pyarrow
     import pyarrow.parquet
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the others reserve far more than they use
     pyarrow.set_cpu_count(1)
-    limit_memory(_reserved() + about["memory_bytes"])
+    limit_memory(_reserved() + limits.memory_bytes)
     answer("started")
     for question in questions:
-        limit_time(about["seconds"])
+        limit_time(limits.seconds)
         try:
-            for piece in _pieces(question["file"], question["packed"], about):
+            for piece in _pieces(question["file"], question["packed"], limits):
                 payload = _as_bytes(piece)
                 answer({"bytes": len(payload)}, payload)
-                limit_time(about["seconds"])
+                limit_time(limits.seconds)
             answer({"end": True})
         except Wrong as wrong:
             answer({"wrong": wrong.words, "row": wrong.row})
@@ -59,24 +71,24 @@ def _reserved() -> int:
         return 1 << 30
 
 
-def _pieces(name: str, packed: int, about: dict[str, Any]) -> Iterator[Any]:
+def _pieces(name: str, packed: int, limits: Limits) -> Iterator[Any]:
     """The rows of a file in pieces that are small enough to be sent."""
     import pyarrow.parquet
 
     unpacked = number = 0
     with (gzip.open if name.lower().endswith(".gz") else open)(name, "rb") as stream:
         file = pyarrow.parquet.ParquetFile(stream)
-        if file.metadata.num_columns > about["columns"]:
-            raise Wrong(f"{file.metadata.num_columns:,} columns, at most {about['columns']:,} are read")
+        if file.metadata.num_columns > limits.columns:
+            raise Wrong(f"{file.metadata.num_columns:,} columns, at most {limits.columns:,} are read")
         for batch in _batches(file):
             size = _total(_size, batch)
             unpacked += size
-            if unpacked > about["plenty_bytes"] and unpacked > about["plenty_times"] * packed:
+            if unpacked > limits.plenty_bytes and unpacked > limits.plenty_times * packed:
                 raise Wrong(f"{packed:,} bytes unpack to {unpacked >> 20:,} MiB or more")
-            few = size <= about["row_bytes"] and _total(_n_values, batch) <= about["values"]
+            few = size <= limits.row_bytes and _total(_n_values, batch) <= limits.values
             for piece in [batch] if few else (batch.slice(i, 1) for i in range(len(batch))):
                 if not few:
-                    _refuse_large_row(piece, number + 1, about)
+                    _refuse_large_row(piece, number + 1, limits)
                 number += len(piece)
                 yield piece
 
@@ -99,12 +111,12 @@ def _batches(file: Any) -> Iterator[Any]:
                     raise
 
 
-def _refuse_large_row(row: Any, number: int, about: dict[str, Any]) -> None:
-    if (size := _total(_size, row)) > about["row_bytes"]:
-        what = f"the row unpacks to {size >> 20:,} MiB, at most {about['row_bytes'] >> 20} MiB are read"
+def _refuse_large_row(row: Any, number: int, limits: Limits) -> None:
+    if (size := _total(_size, row)) > limits.row_bytes:
+        what = f"the row unpacks to {size >> 20:,} MiB, at most {limits.row_bytes >> 20} MiB are read"
         raise Wrong(what, number)
-    if _total(_n_values, row) > about["values"]:
-        raise Wrong(f"a row of more than {about['values']:,} values", number)
+    if _total(_n_values, row) > limits.values:
+        raise Wrong(f"a row of more than {limits.values:,} values", number)
 
 
 def _total(measure: Callable[[Any], int], rows: Any) -> int:

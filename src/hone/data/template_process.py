@@ -8,6 +8,7 @@ prohibitions.
 import datetime
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from hone.data.limited import MEMORY, TOO_LONG, answer, asked, limit_memory, limit_time
@@ -47,7 +48,7 @@ def _compiled(room: Any, template: str) -> Any:
 
 
 def _rendered(
-    template: Any, messages: list[dict[str, str]], answer_next: bool, tokens: dict[str, Any], most: int
+    template: Any, messages: list[dict[str, str]], answer_next: bool, tokens: Mapping[str, object], most: int
 ) -> dict[str, str]:
     if isinstance(template, Exception):
         return _refused(template)

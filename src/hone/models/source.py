@@ -79,7 +79,10 @@ def _check_folder(folder: Path, weights: bool) -> None:
             raise HoneError(what, where=str(folder / ADAPTER), fix=BASE_FIX) from error
         return
     if not (folder / "config.json").is_file():
-        if (folder / MANIFEST).is_file():
+        if (folder / ADAPTER_WEIGHTS).is_file():
+            what = f"{ADAPTER}: missing, and {ADAPTER_WEIGHTS} is nothing without it"
+            fix = "copy it again, or train again with overwrite=true"
+        elif (folder / MANIFEST).is_file():
             what = "config.json: missing, and the model's manifest names it"
             fix = "copy it again, or train again with overwrite=true"
         elif (folder / "status.json").is_file():
