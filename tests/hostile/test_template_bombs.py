@@ -19,9 +19,15 @@ DEEP = "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}"
 
 
 @pytest.fixture(autouse=True)
-def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of time, for quick tests."""
+def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of time, for quick tests of time; on a busy machine the others are not to meet it first."""
     monkeypatch.setattr(template_rendering, "SECONDS", 0.5)
+
+
+@pytest.fixture
+def time_enough(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "second" not in request.node.callspec.params["word"]:
+        monkeypatch.setattr(template_rendering, "SECONDS", 20.0)
 
 
 def with_chat_template(project: Path, template: str) -> None:
@@ -31,6 +37,7 @@ def with_chat_template(project: Path, template: str) -> None:
     (project / "train.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 4)
 
 
+@pytest.mark.usefixtures("time_enough")
 @pytest.mark.parametrize(
     ("template", "word"),
     [
@@ -67,7 +74,10 @@ def test_a_template_that_cannot_be_rendered_is_refused(
     refused(hone("prepare", "cfg.yaml"), words)
 
 
-def test_a_template_in_the_tokenizers_settings_is_tried_too(project: Path, hone: Hone, refused: Refused) -> None:
+def test_a_template_in_the_tokenizers_settings_is_tried_too(
+    project: Path, hone: Hone, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_rendering, "SECONDS", 20.0)
     with_chat_template(project, "")
     (project / "model" / "chat_template.jinja").unlink()
     settings = project / "model" / "tokenizer_config.json"
@@ -78,8 +88,9 @@ def test_a_template_in_the_tokenizers_settings_is_tried_too(project: Path, hone:
 LOOP = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.usefixtures("time_enough")
 @pytest.mark.parametrize(
-    ("bomb", "words"),
+    ("bomb", "word"),
     [
         (LOOP, "0.5 seconds for one conversation"),
         ("{{ (8 + n) ** (10 ** 9) }}", "0.5 seconds"),
@@ -97,7 +108,7 @@ LOOP = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% end
         ("{{ 'x' * (n * 10**7) }}", "characters"),
     ],
 )
-def test_a_bomb_that_waits_for_a_row(project: Path, hone: Hone, refused: Refused, bomb: str, words: str) -> None:
+def test_a_bomb_that_waits_for_a_row(project: Path, hone: Hone, refused: Refused, bomb: str, word: str) -> None:
     said = "{% for m in messages %}{{ m.content }}{% endfor %}"
     with_chat_template(
         project, f"{{% if messages[0].content == 'go' %}}{{% set n = messages | length %}}{bomb}{{% endif %}}{said}"
@@ -106,7 +117,7 @@ def test_a_bomb_that_waits_for_a_row(project: Path, hone: Hone, refused: Refused
     turns = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "2"}]
     with (project / "train.jsonl").open("a") as file:
         file.write(json.dumps({"messages": turns}) + "\n")
-    refused(hone("prepare", "cfg.yaml"), "model/chat_template.jinja", words)
+    refused(hone("prepare", "cfg.yaml"), "model/chat_template.jinja", word)
 
 
 def test_a_thread_is_as_safe_as_the_main_one(project: Path) -> None:
