@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from hone.config.fields import as_paths
 from hone.corpus.schema import ReadSection
+from hone.data.limited import Limited
 from hone.data.opening import open_bytes, readable
-from hone.data.parquet import parquet_rows
+from hone.data.parquet import parquet_groups, parquet_rows, reading_process
 from hone.data.sources import (
     MAX_COLUMNS,
     MAX_RECORD_BYTES,
     OnBadRow,
     OnSkip,
     Row,
-    described,
     expand,
     lines_before,
     read_hub_rows,
@@ -118,8 +118,8 @@ def _parts_of(path: Path, name: str, task_bytes: int) -> Iterator[Part]:
         borders = _line_borders(path, size, task_bytes)
         for begin, end in pairwise(borders):
             yield part("lines", begin, end, end - begin)
-    elif suffix == ".parquet" and (groups := described([path], MAX_COLUMNS).get(path)):
-        sizes = [sum(column.packed for column in group) for group in groups]
+    elif suffix == ".parquet" and (groups := parquet_groups(_tables(), path)):
+        sizes = [group.n_bytes for group in groups]
         first = held = 0
         for number, n_bytes in enumerate(sizes):
             if held and held + n_bytes > task_bytes:
@@ -197,10 +197,8 @@ def rows_before(part: Part) -> int:
     if part.how == "lines":
         return lines_before(Path(part.path), part.begin)
     if part.how == "groups" and part.begin:
-        import pyarrow.parquet
-
-        about = pyarrow.parquet.read_metadata(part.path)
-        return sum(about.row_group(group).num_rows for group in range(part.begin))
+        groups = parquet_groups(_tables(), Path(part.path)) or []
+        return sum(group.n_rows for group in groups[: part.begin])
     return 0
 
 
@@ -219,16 +217,13 @@ def _file_rows(path: Path, on_bad_row: OnBadRow, on_skip: OnSkip) -> Iterator[Ro
 
 
 def _group_rows(path: Path, groups: range, columns: list[str]) -> Iterator[Row]:
-    import pyarrow.parquet
-
-    with readable(path), path.open("rb") as stream:
-        there = pyarrow.parquet.ParquetFile(stream).schema_arrow.names
-        wanted = [name for name in columns if name in there] or None
-        stream.seek(0)
-        facts = described([path], MAX_COLUMNS)[path]
-        found = parquet_rows(stream, path, facts, MAX_COLUMNS, MAX_RECORD_BYTES, groups, wanted)
-        for number, row in enumerate(found, 1):
+    with readable(path):
+        for number, row in enumerate(parquet_rows(_tables(), path, groups, columns), 1):
             yield Row(row, str(path), number)
+
+
+def _tables() -> Limited:
+    return reading_process(MAX_COLUMNS, MAX_RECORD_BYTES)
 
 
 def _web_rows(path: Path) -> Iterator[Row]:

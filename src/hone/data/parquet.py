@@ -7,7 +7,7 @@ process (`parquet_process.py`) reads it, and what comes from there is bounded, r
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hone.data.limited import Ended, Limited
 from hone.data.opening import FIX, PLENTY_BYTES, PLENTY_TIMES
@@ -36,11 +36,32 @@ def reading_process(max_columns: int, max_row_bytes: int) -> Limited:
     return Limited("hone.data.parquet_process", limits._asdict(), [pyarrow, numpy])
 
 
-def parquet_rows(process: Limited, path: Path) -> Iterator[Mapping[str, object]]:
+class Group(NamedTuple):
+    """A group of rows. n_bytes: packed."""
+
+    n_rows: int
+    n_bytes: int
+
+
+def parquet_groups(process: Limited, path: Path) -> list[Group] | None:
+    """What a file says of its groups of rows; None for one that is damaged."""
+    try:
+        process.ask({"file": str(path.resolve()), "about": True})
+        said = process.line()
+    except Ended:
+        return None
+    return [Group(*group) for group in said["groups"]] if "groups" in said else None
+
+
+def parquet_rows(
+    process: Limited, path: Path, groups: range | None = None, columns: list[str] | None = None
+) -> Iterator[Mapping[str, object]]:
     """The rows of a file.
 
     Args:
         process: as `reading_process` gives it; it reads one file after the other.
+        groups: those to read, one after the other; None for all.
+        columns: those to read where they are there; None for all.
 
     Raises:
         HoneError: no parquet, damaged, or made to take all memory.
@@ -49,7 +70,9 @@ def parquet_rows(process: Limited, path: Path) -> Iterator[Mapping[str, object]]
 
     done = False
     try:
-        process.ask({"file": str(path.resolve()), "packed": path.stat().st_size})
+        some = None if groups is None else (groups.start, groups.stop)
+        about = {"file": str(path.resolve()), "packed": path.stat().st_size, "groups": some, "columns": columns}
+        process.ask({**about, "about": False})
         while "bytes" in (said := process.line()):
             piece = ipc.open_stream(process.read(said["bytes"])).read_next_batch()
             yield from piece.to_pylist()

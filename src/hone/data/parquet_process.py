@@ -6,9 +6,9 @@ Asked for a file, it answers with pieces of the table as Arrow's bytes, small en
 
 import gzip
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from hone.data.limited import MEMORY, answer, asked, limit_memory, limit_time
 
@@ -49,11 +49,18 @@ def main() -> None:
     for question in questions:
         limit_time(limits.seconds)
         try:
-            for piece in _pieces(question["file"], question["packed"], limits):
-                payload = _as_bytes(piece)
-                answer({"bytes": len(payload)}, payload)
-                limit_time(limits.seconds)
-            answer({"end": True})
+            with _opened(question["file"]) as stream:
+                file = pyarrow.parquet.ParquetFile(stream)
+                if file.metadata.num_columns > limits.columns:
+                    raise Wrong(f"{file.metadata.num_columns:,} columns, at most {limits.columns:,} are read")
+                if question["about"]:
+                    answer({"groups": _groups(file.metadata)})
+                    continue
+                for piece in _pieces(file, question, limits):
+                    payload = _as_bytes(piece)
+                    answer({"bytes": len(payload)}, payload)
+                    limit_time(limits.seconds)
+                answer({"end": True})
         except Wrong as wrong:
             answer({"wrong": wrong.words, "row": wrong.row})
         except MemoryError:
@@ -71,36 +78,44 @@ def _reserved() -> int:
         return 1 << 30
 
 
-def _pieces(name: str, packed: int, limits: Limits) -> Iterator[Any]:
-    """The rows of a file in pieces that are small enough to be sent."""
-    import pyarrow.parquet
+def _opened(name: str) -> IO[bytes]:
+    packed = name.lower().endswith(".gz")
+    return gzip.open(name, "rb") if packed else Path(name).open("rb")  # type: ignore[return-value]
 
+
+def _groups(about: Any) -> list[tuple[int, int]]:
+    """How many rows and bytes, packed, each group has."""
+    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    return [(one.num_rows, sum(one.column(i).total_compressed_size for i in range(one.num_columns))) for one in groups]
+
+
+def _pieces(file: Any, question: Mapping[str, Any], limits: Limits) -> Iterator[Any]:
+    """The rows that are asked for, in pieces that are small enough to be sent."""
     unpacked = number = 0
-    with (gzip.open if name.lower().endswith(".gz") else open)(name, "rb") as stream:
-        file = pyarrow.parquet.ParquetFile(stream)
-        if file.metadata.num_columns > limits.columns:
-            raise Wrong(f"{file.metadata.num_columns:,} columns, at most {limits.columns:,} are read")
-        for batch in _batches(file):
-            size = _total(_size, batch)
-            unpacked += size
-            if unpacked > limits.plenty_bytes and unpacked > limits.plenty_times * packed:
-                raise Wrong(f"{packed:,} bytes unpack to {unpacked >> 20:,} MiB or more")
-            few = size <= limits.row_bytes and _total(_n_values, batch) <= limits.values
-            for piece in [batch] if few else (batch.slice(i, 1) for i in range(len(batch))):
-                if not few:
-                    _refuse_large_row(piece, number + 1, limits)
-                number += len(piece)
-                yield piece
+    packed = question["packed"]
+    for batch in _batches(file, question["groups"], question["columns"]):
+        size = _total(_size, batch)
+        unpacked += size
+        if unpacked > limits.plenty_bytes and unpacked > limits.plenty_times * packed:
+            raise Wrong(f"{packed:,} bytes unpack to {unpacked >> 20:,} MiB or more")
+        few = size <= limits.row_bytes and _total(_n_values, batch) <= limits.values
+        for piece in [batch] if few else (batch.slice(i, 1) for i in range(len(batch))):
+            if not few:
+                _refuse_large_row(piece, number + 1, limits)
+            number += len(piece)
+            yield piece
 
 
-def _batches(file: Any) -> Iterator[Any]:
-    """Batches of rows, each group of them in the largest that fit into memory."""
-    for group in range(file.num_row_groups):
+def _batches(file: Any, groups: Sequence[int] | None, columns: Sequence[str] | None) -> Iterator[Any]:
+    """Batches of rows, each group of them in the largest that fit into memory. None: all groups, all columns."""
+    there = file.schema_arrow.names
+    wanted = [name for name in columns or () if name in there] or None
+    for group in range(file.num_row_groups) if groups is None else range(*groups):
         done = 0
         for size in SIZES:
             read = 0
             try:
-                for batch in file.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
+                for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=wanted, use_threads=False):
                     read += len(batch)
                     if read > done:
                         yield batch
