@@ -15,7 +15,8 @@ GUIDES = [page for page in PAGES if page.parent in (DOCS, DOCS / "labs", DOCS / 
 
 # Where the pages lead to: the authors of what is described, and archives that last. A new one is added on purpose.
 HOSTS = {
-    *("arxiv.org", "doi.org", "aclanthology.org", "github.com", "huggingface.co", "pytorch.org", "download.pytorch.org"),
+    *("arxiv.org", "doi.org", "aclanthology.org", "github.com", "huggingface.co"),
+    *("pytorch.org", "download.pytorch.org"),
     *("thinkingmachines.ai", "unsloth.ai"),
     *("scikit-learn.org", "learn.microsoft.com", "www.gutenberg.org", "docs.python.org"),
 }
