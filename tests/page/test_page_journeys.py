@@ -128,6 +128,16 @@ def test_a_run_says_its_verdict_and_its_words_explain_themselves(trained: Path, 
         expect(page.locator("figure output").first).to_contain_text("step 1:")
 
 
+def test_rows_are_shown_as_the_model_sees_them(trained: Path, visit: Callable[..., Any]) -> None:
+    with paging(trained) as client:
+        page = visit(client.address)
+        page.get_by_role("link", name="a", exact=True).click()
+        page.get_by_role("link", name="Its rows").click()
+        expect(page.get_by_role("heading", name="Example 1:")).to_be_visible(timeout=SOON)
+        assert HOSTILE in page.locator("article ins").first.inner_text()  # the completion, and as text
+        expect(page.locator("body")).to_contain_text("28 training examples")
+
+
 def test_a_curve_grows_while_a_training_runs_which_is_stopped_and_resumed(
     trained: Path, model_folder: Path, tmp_path: Path, visit: Callable[..., Any]
 ) -> None:
@@ -218,10 +228,11 @@ def test_everybody_can_use_it(trained: Path, browser: Any, scheme: str) -> None:
         context = browser.new_context(color_scheme=scheme, bypass_csp=True)
         page = context.new_page()
         page.goto(f"{client.address}/#token={TOKEN}")
-        for view in ("#/", "#/run?run=a", "#/compare?a=a&b=b", "#/play?run=a"):
+        for view in ("#/", "#/run?run=a", "#/compare?a=a&b=b", "#/play?run=a", "#/data?run=a"):
             page.goto(f"{client.address}/{view}")
             page.get_by_role("heading", level=1).wait_for()
             time.sleep(2)
+            page.locator("[role=status]", has_text="Reading the rows").wait_for(state="detached", timeout=SOON)
             page.add_script_tag(path=str(AXE))
             found = page.evaluate("async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])")
             assert found == [], view

@@ -23,7 +23,7 @@ from hone.page.watch import Watched, metrics_from, thinned
 from hone.runs import Run
 from written_run import write_run
 
-API = ["runs", "run", "log", "metrics", "compare", "word"]
+API = ["runs", "run", "log", "metrics", "compare", "data", "word"]
 VENDORED = {  # uPlot 1.6.32, as its package has it; another version is taken with its hashes
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",

@@ -169,8 +169,9 @@ def prepare(
 
     require_training(config)
     from hone.data.prepare import copy_bins, describe
+    from hone.data.tokenizer import tokenizer_of
     from hone.models.fallback import with_fallback
-    from hone.tables.data import colour_tokens
+    from hone.tables.data import colour_tokens, histogram, marked
 
     with stages_shown():
         stage("loading the libraries")
@@ -178,15 +179,16 @@ def prepare(
         data = hone.prepare(config)
     if save_bin is not None:
         copy_bins(data.store, save_bin)
+    examples = data.train.head(show)
     if as_json:
         counts = {"train_examples": len(data.train), "validation_examples": len(data.validation)}
-        typer.echo(json.dumps({"store": str(data.store.folder), "seconds": data.seconds, **counts, **data.store.meta}))
+        shown = [one._asdict() for one in marked(examples, tokenizer_of(config.model))] if show else []
+        more = {"lengths": histogram(data.train.lengths), "shown": shown, "said": describe(data, config.data.batching)}
+        stored = {"store": str(data.store.folder), "seconds": data.seconds}
+        typer.echo(json.dumps({**stored, **counts, **more, **data.store.meta}))
         return
     if show:
-        from hone.data.tokenizer import tokenizer_of
-
-        tokenizer = tokenizer_of(config.model)
-        typer.echo(colour_tokens(data.train.head(show), tokenizer, colour=sys.stdout.isatty()))
+        typer.echo(colour_tokens(examples, tokenizer_of(config.model), colour=sys.stdout.isatty()))
     typer.echo("\n".join([*describe(data, config.data.batching), f"store: {data.store.folder or 'the .bin files'}"]))
 
 

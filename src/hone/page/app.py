@@ -32,7 +32,7 @@ FILES = {  # what the page is made of, by path
     "icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"{name}.js": (f"{name}.js", "text/javascript")
-        for name in ("main", "ask", "runs", "run", "compare", "play", "chart")
+        for name in ("main", "ask", "runs", "run", "compare", "play", "chart", "data")
     },
     "vendor/uPlot.iife.min.js": ("vendor/uPlot.iife.min.js", "text/javascript"),
     "vendor/uPlot.min.css": ("vendor/uPlot.min.css", "text/css"),
@@ -47,6 +47,7 @@ HEADERS = {
 MOST_BYTES = 256 << 10  # of a request
 PLAYED = ("chat/completions", "completions", "models")  # of OpenAI's API
 PIECE = 1 << 16
+SHOWN_ROWS = 20
 READ_S = 600.0
 TOKEN = "x-hone-token"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -68,6 +69,7 @@ def application(watched: Watched, token: str) -> Starlette:
         "log": lambda request: {"lines": log_tail(run(request).folder / "train.log")},
         "metrics": lambda request: _metrics(run(request), request),
         "compare": lambda request: _compared(watched, request),
+        "data": lambda request: work.prepared(run(request), SHOWN_ROWS),
         "word": word,
     }
     done: dict[str, Callable[[Request], Any]] = {

@@ -5,6 +5,7 @@ A training is stopped by the signal that Ctrl-C would send, and resumed by the c
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import psutil
 
 from hone.errors import HoneError
 from hone.runs import RESOLVED, Run, living_status
+from hone.serve.refusal import JsonObject
 
 ADDRESS = re.compile(r"serving at (http://\S+)/v1")
 IDLE_S = 900.0  # after which models are let go of
@@ -74,6 +76,24 @@ def start(words: list[str]) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def prepared(run: Run, show: int) -> JsonObject:
+    """The rows of a run as the model sees them, from a `hone prepare` of its own: it reads what the training read.
+
+    Raises:
+        HoneError: they cannot be read any more, in its words.
+    """
+    words = ["prepare", str(run.folder / RESOLVED), "--show", str(show), "--json"]
+    command = [sys.executable, "-m", "hone", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise HoneError(f"the rows were not ready in {PATIENCE_S:.0f} s", fix="hone prepare shows them") from None
+    if done.returncode:
+        raise HoneError(done.stderr.rpartition("error: ")[2].strip() or "the rows cannot be read")
+    found: JsonObject = json.loads(done.stdout)
+    return {name: found[name] for name in ("said", "lengths", "shown")}
 
 
 @dataclass

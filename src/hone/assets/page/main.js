@@ -2,11 +2,12 @@
 
 import { ask, make, Refused, takeToken } from "./ask.js";
 import { compare } from "./compare.js";
+import { data } from "./data.js";
 import { play } from "./play.js";
 import { run } from "./run.js";
 import { runs } from "./runs.js";
 
-const VIEWS = { "": runs, run, compare, play };
+const VIEWS = { "": runs, run, compare, play, data };
 const main = document.getElementById("main");
 const state = document.getElementById("state");
 let end = () => {};

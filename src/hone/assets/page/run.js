@@ -21,6 +21,7 @@ export function run(place, { run: id }, context) {
   const stop = make("button", { hidden: true, click: () => press("api/stop", "stopping after this step, with a checkpoint") }, "Stop");
   const resume = make("button", { hidden: true, click: () => press("api/resume", "starting again") }, "Resume");
   const playing = make("a", { class: "button", hidden: true, href: `#/play?${new URLSearchParams(name)}` }, "Try it");
+  const rows = make("a", { class: "button", href: `#/data?${new URLSearchParams(name)}` }, "Its rows");
   const now = make("dl", { class: "now" });
   const charts = [
     [new Chart("Loss (nats per token): training ──, held out ╌╌", ["training", "held out"]), ["loss", "eval_loss"]],
@@ -32,7 +33,7 @@ export function run(place, { run: id }, context) {
   const log = make("pre", { class: "log", tabindex: "0", "aria-label": "The end of the log" });
   place.append(
     make("header", {}, make("p", { class: "run" }, id, " ", status, " ", left), verdict, also,
-      make("p", { class: "tools" }, stop, resume, playing)),
+      make("p", { class: "tools" }, stop, resume, playing, rows)),
     make("section", {}, make("h2", {}, "Training"), now, make("div", { class: "figures" }, ...charts.map(([chart]) => chart.element))),
     report,
     make("section", {}, make("h2", {}, "Log"), log));
