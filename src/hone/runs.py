@@ -45,6 +45,7 @@ RESOLVED = "config.resolved.yaml"
 BEFORE_THE_START = ("config.yaml", STATUS, "env.json", "train.log", RESOLVED)  # written before anything is done
 COMPLETE = "complete.json"  # of a checkpoint: its files and where training was
 REPORT = "report.html"
+TAIL_BYTES = 1 << 16  # of a file of which the end is looked at
 SAVING = ".saving"  # a checkpoint that is being written or deleted
 PACKAGES = ("hone-lm", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "datasets", "numpy")
 
@@ -150,6 +151,25 @@ class Run:
         if not all(isinstance(line, dict) for line in found):
             raise HoneError("JSON objects were expected: the file is damaged", where=str(path))
         return found
+
+    def last_metric(self, name: str) -> float | None:
+        """The last number of this name in metrics.jsonl, from its end; None where there is none.
+
+        Raises:
+            HoneError: a line there is damaged.
+        """
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            at = max(0, path.stat().st_size - TAIL_BYTES)
+            file.seek(at)
+            lines = file.read().split(b"\n")[1 if at else 0 : -1]  # a cut first line, an unfinished last one
+        try:
+            found = [json.loads(line) for line in reversed(lines) if line]
+            return next(line[name] for line in found if line.get(name) is not None)
+        except (ValueError, AttributeError, StopIteration):  # further ahead, or damaged: said by who reads all of it
+            return next((line[name] for line in reversed(self.metric_lines()) if line.get(name) is not None), None)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from paging import TOKEN, Client, paging
 
+from hone.config.dump import leaves_of
+from hone.config.load import load_config
+from hone.errors import HoneError
 from hone.page import work
 from hone.page.app import FILES, MOST_BYTES
 from hone.page.run import kept_token
@@ -220,3 +223,26 @@ def test_resume_starts_the_command_that_goes_on(client: Client, folder: Path, mo
 def test_models_that_cannot_be_served_say_why(client: Client) -> None:
     status, error = client.refused("GET", "/api/play/models", run="a")
     assert status == 409 and error and "Traceback" not in error
+
+
+def test_the_last_number_is_found_from_the_end(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.last_metric("loss") is None
+    lines = [{"step": i, "loss": float(i)} for i in range(5000)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 1, "lo')
+    assert run.last_metric("loss") == 4999.0
+    with (tmp_path / "metrics.jsonl").open("w") as file:  # the last loss is farther from the end than is looked at
+        file.write('{"loss": 2.5}\n' + '{"eval_loss": 1.0}\n' * 10_000)
+    assert run.last_metric("loss") == 2.5
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\nnot json\n')
+    with pytest.raises(HoneError, match="damaged"):
+        run.last_metric("loss")
+
+
+def test_settings_are_read_line_by_line_as_the_whole_file_says(folder: Path) -> None:
+    path = folder / "a" / "config.resolved.yaml"
+    whole = load_config(path)
+    found = leaves_of(path.read_text(), ["train_file", "model_name_or_path", "seed", "optim", "stop"])
+    assert found["seed"] == whole.train.seed and found["optim"] == whole.train.optim
+    assert found["stop"] == whole.generate.stop and found["model_name_or_path"] == whole.model.model_name_or_path
+    assert str(found["train_file"]) in (str(whole.data.train_file), "None")

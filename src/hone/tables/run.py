@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from hone.config.dump import leaves_of
 from hone.config.load import load_config
 from hone.errors import HoneError, printable
 from hone.report import code_section
@@ -169,14 +170,11 @@ def run_row(run: Run) -> dict[str, Any]:
 
 
 def _run_row(run: Run) -> dict[str, Any]:
-    status, metrics = run.status, [line for line in run.metric_lines() if line.get("loss") is not None]
+    status = run.status
     row: dict[str, Any] = {"run": str(run.folder), "status": living_status(status), "base": None, "data": None}
     if (run.folder / RESOLVED).is_file():
-        config = load_config(run.folder / RESOLVED)
-        files = config.data.train_file
-        row["base"] = config.model.model_name_or_path or f"{config.model.model_type} (scratch)"
-        row["data"] = str(files[0] if isinstance(files, list) else files) if files else config.data.dataset_name
-    row["last_loss"] = metrics[-1]["loss"] if metrics else None
+        row["base"], row["data"] = _began_with(run.folder / RESOLVED)
+    row["last_loss"] = run.last_metric("loss")
     before, after = run.base, run.tuned
     last = after or before
     row["metric"] = next(iter(last.metrics)) if last else None
@@ -184,6 +182,18 @@ def _run_row(run: Run) -> dict[str, Any]:
         row[name] = found.value(row["metric"]) if found and row["metric"] in found.metrics else None
     row["seconds"] = status.get("seconds")
     return row
+
+
+def _began_with(path: Path) -> tuple[str, str | None]:
+    """The base and the data of a run's settings."""
+    keys = ("model_name_or_path", "model_type", "train_file", "dataset_name")
+    found = leaves_of(path.read_text(encoding="utf-8", errors="replace"), keys)
+    if set(found) != set(keys):  # not as hone writes it
+        config = load_config(path)
+        found = {key: getattr(config.model if key.startswith("model") else config.data, key) for key in keys}
+    files = found["train_file"]
+    base = found["model_name_or_path"] or f"{found['model_type']} (scratch)"
+    return str(base), str(files[0] if isinstance(files, list) else files) if files else found["dataset_name"]
 
 
 def runs_table(found: list[Run]) -> str:
