@@ -215,7 +215,7 @@ def test_an_engine_that_fails_is_replaced(client: Client, broken_engine: Callabl
         status, _, found = client.post(COMPLETE, {**body, "stream": True})
         assert status == 500 and word in found["error"]["message"] and "secret" not in found["error"]["message"]
         assert client.complete("x", max_tokens=8)["choices"] == expected
-        broken_engine(error, 3)
+        broken_engine(error, 2)  # prompt lookup may need no third step
         _, _, text = client.raw("POST", COMPLETE, json.dumps({**body, "stream": True}).encode())
         assert b'"error"' in text and b"[DONE]" not in text
         assert client.complete("x", max_tokens=8)["choices"] == expected
