@@ -125,7 +125,7 @@ def test_what_a_checkpoint_says_and_holds(build: Build) -> None:
     assert reached.metrics_bytes == metrics.stat().st_size and reached.metrics_sha256
     assert 0 < reached.loss_sum < 20, "of the one step since the last line"
     names = {path.name for path in trainer.run.checkpoints()[-1].iterdir()}
-    assert names >= {"model.safetensors", "tokenizer.json", "optimizer.json", "scheduler.json", "random-0.json"}
+    assert names >= {"model.safetensors", "tokenizer.json", "optimizer.json", "scheduler.json", "random.json"}
     assert not [name for name in names if name.startswith("scaler") or name == TRAINING_ARGS_NAME]
     assert not (trainer.run.folder / SAVING).exists() and trainer._written_to is None
 
@@ -194,48 +194,34 @@ def test_patience_is_counted_on(build: Build) -> None:
 # ---- several processes, sharded engines, scalers, adapters: by stubs -------------------------------------------------
 
 
-def test_only_the_first_process_completes_and_rotates_and_after_all_have_written(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_process_completes_and_rotates(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = build("run")
     done: list[str] = []
     monkeypatch.setattr(Trainer, "_save_checkpoint", lambda self, model, trial: done.append("written"))
-    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", lambda: done.append("waited"))
     monkeypatch.setattr(trainer, "_complete", lambda written, folder: done.append(f"{written.name} complete"))
     monkeypatch.setattr(trainer, "_rotate", lambda: done.append("rotated"))
     trainer._save_checkpoint(trainer.model, None)
-    assert done == ["written", "waited", "checkpoint-0 complete", "waited", "rotated"]
+    assert done == ["written", "checkpoint-0 complete", "rotated"]
     done.clear()
+    monkeypatch.setattr("hone.training.saving.from_primary", lambda compute: None)  # what the others do: wait
     monkeypatch.setattr(trainer, "args", SimpleNamespace(should_save=False))
     (trainer.run.folder / SAVING).mkdir()
     trainer._save_checkpoint(trainer.model, None)
-    assert done == ["written", "waited", "waited"]
+    assert done == ["written"]
     assert (trainer.run.folder / SAVING).is_dir(), "the first process may still be at it"
 
 
-@pytest.mark.parametrize("fsdp", [True, False])
-@pytest.mark.parametrize("deepspeed", [True, False])
-def test_sharded_engines_save_and_load_as_they_do(
-    fsdp: bool, deepspeed: bool, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_and_states_are_written_without_the_trainer_s_own(build: Build, tmp_path: Path) -> None:
     trainer = build("run")
     trainer.create_optimizer_and_scheduler(2)
-    trainer.is_fsdp_enabled, trainer.is_deepspeed_enabled = fsdp, deepspeed
-    theirs: list[str] = []
-    for name in ("_save", "_save_optimizer_and_scheduler", "_load_optimizer_and_scheduler"):
-        monkeypatch.setattr(Trainer, name, lambda self, *args, name=name: theirs.append(name))
     folder = tmp_path / "written"
     trainer._save(str(folder))
     trainer._save_rng_state(str(folder))
     trainer._save_optimizer_and_scheduler(str(folder))
     trainer._load_optimizer_and_scheduler(str(folder))
     names = {path.name for path in folder.iterdir()}
-    if fsdp or deepspeed:
-        assert theirs == ["_save", "_save_optimizer_and_scheduler", "_load_optimizer_and_scheduler"]
-        assert names == {"random-0.json", "random-0.safetensors"} and not trainer.finishes_alone
-    else:
-        assert not theirs and names >= {"model.safetensors", "tokenizer.json", "optimizer.json", "scheduler.json"}
-        assert trainer.finishes_alone
+    assert names >= {"model.safetensors", "tokenizer.json", "optimizer.json", "scheduler.json", "random.json"}
+    assert TRAINING_ARGS_NAME not in names
 
 
 def test_a_model_of_another_kind_is_saved_by_the_trainer(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +240,7 @@ def test_a_model_is_saved_where_the_arguments_say_and_without_a_tokenizer(build:
     assert "model.safetensors" in names and "tokenizer.json" not in names and TRAINING_ARGS_NAME not in names
 
 
-def test_other_processes_write_their_random_state_alone(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_processes_write_nothing(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = build("run")
     trainer.create_optimizer_and_scheduler(2)
     args = SimpleNamespace(should_save=False, process_index=1, device=torch.device("cpu"), output_dir="nowhere")
@@ -264,13 +248,17 @@ def test_other_processes_write_their_random_state_alone(
     monkeypatch.setattr(trainer, "accelerator", SimpleNamespace(scaler=torch.optim.SGD([torch.ones(1)])))
     folder = tmp_path / "deep" / "checkpoint-1"
     trainer._save_rng_state(str(folder))
-    trainer._save_rng_state(str(folder))  # another process made the folder meanwhile
     trainer._save(str(folder))
     trainer._save_optimizer_and_scheduler(str(folder))
     trainer._save_scaler(str(folder))
-    assert {path.name for path in folder.iterdir()} == {"random-1.json", "random-1.safetensors"}
+    assert not folder.exists()
+
+
+def test_the_random_state_goes_on(build: Build, tmp_path: Path) -> None:
+    trainer = build("run")
+    trainer._save_rng_state(str(tmp_path))
     drawn = torch.rand(1)
-    trainer._load_rng_state(str(folder))
+    trainer._load_rng_state(str(tmp_path))
     assert torch.rand(1) == drawn
 
 

@@ -4,12 +4,13 @@ torchrun's agent starts them, tells each its number, passes a signal on to all, 
 again after a loss (`max_restarts`). What it would say about that is left out: the process that failed has said why.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -34,14 +35,11 @@ def launch(section: LaunchSection, arguments: Sequence[str]) -> None:
         HoneError: a process was killed, or the machines do not find each other.
         Interrupted: by a signal.
     """
-    logging.disable(logging.CRITICAL)  # of the agent; the processes have their own
     processes = section.nproc_per_node or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(count_cpus(read_cgroup().cpus).usable) // processes)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a machine without a name in DNS is no concern of a reader
-    os.environ[BY_HONE] = "1"
     command = ["-m", "hone", *arguments]
     try:
-        elastic_launch(_config(section, processes), sys.executable)(*command)
+        with _for_processes(processes):
+            elastic_launch(_config(section, processes), sys.executable)(*command)
     except ChildFailedError as error:
         raise _ended(error) from None
     except SignalException as stopped:
@@ -51,6 +49,22 @@ def launch(section: LaunchSection, arguments: Sequence[str]) -> None:
             f"the processes could not be started: {first_line(error)}",
             fix="look whether all machines reach rdzv_endpoint and were started with the same rdzv_id and nnodes",
         ) from error
+
+
+@contextlib.contextmanager
+def _for_processes(processes: int) -> Iterator[None]:
+    """Within it the environment is that of the processes, and the agent's own log is silent; they have their own."""
+    disabled, environ = logging.root.manager.disable, dict(os.environ)
+    logging.disable(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(count_cpus(read_cgroup().cpus).usable) // processes)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a machine without a name in DNS is no concern of a reader
+    os.environ[BY_HONE] = "1"
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        os.environ.clear()
+        os.environ.update(environ)
 
 
 def _config(section: LaunchSection, processes: int) -> LaunchConfig:

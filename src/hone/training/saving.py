@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import TrainerState
 
 from hone.files import disk_errors, fsync_path, write_json_atomic
@@ -134,6 +134,7 @@ class SavingTrainer(Trainer):
         if best and Path(best) == written:
             self.state.best_model_checkpoint = str(folder)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+        (written / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, beside a model that the Trainer itself saves
         model = self.whole or self.model
         if hasattr(model, "peft_config"):
             write_json_atomic(written / BASE, describe_base(model))
