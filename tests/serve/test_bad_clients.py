@@ -180,7 +180,9 @@ def test_connections_that_come_to_nothing_are_cut(client: Client, monkeypatch: p
             one.sendall(ask)
             answer = b""
             while not answer.endswith(b"}"):
-                answer += one.recv(4096)
+                part = one.recv(4096)
+                assert part, "a connection that is used was cut"
+                answer += part
             assert b"200 OK" in answer
             time.sleep(0.1)
 

@@ -25,12 +25,15 @@ class Connection(H11Protocol):
         self._timer.cancel()
         super().connection_lost(exc)
 
-    def _waits_since(self) -> tuple[int, bool] | None:
-        """Behind which request it waits for its client, and whether for its reading; None while one is answered."""
+    def _waits_since(self) -> tuple[object, bool] | None:
+        """Behind which request it waits for its client, and whether for its reading; None while one is answered.
+
+        The request itself, not its number: that of one that is gone is given again.
+        """
         closing = self.transport.is_closing()
         if not closing and self.cycle is not None and not self.cycle.response_complete:
             return None
-        return id(self.cycle), closing
+        return self.cycle, closing
 
     def _look(self) -> None:
         waits = self._waits_since()
