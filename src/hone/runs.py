@@ -350,6 +350,15 @@ def lock(run: Run) -> Iterator[None]:
         held.release()
 
 
+def is_held(run: Run) -> bool:
+    """Whether some process is training in the folder."""
+    try:
+        with lock(run):
+            return False
+    except HoneError:
+        return True
+
+
 def environment() -> dict[str, object]:
     """Versions, hardware and commit: what one needs to repeat a run. No user name, no host name, no variables."""
     import torch

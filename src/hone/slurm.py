@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hone.errors import HoneError
 
@@ -56,7 +56,7 @@ class Job:
     name: str = "hone"
     log: str = "slurm-%j.out"
     points: Sequence[Sequence[str]] = ()
-    gather: Sequence[str] = field(default=())
+    gather: Sequence[str] = ()
 
 
 def script(job: Job) -> str:

@@ -186,21 +186,23 @@ def status_of(folder: Path, **values: Any) -> None:
 
 
 def test_stop_sends_the_signal_to_a_training_and_to_nothing_else(client: Client, folder: Path) -> None:
-    ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "hone", "train"])
+    trains = "import sys, time, filelock as f; l = f.FileLock(sys.argv[1]); l.acquire(); print(1); time.sleep(60)"
     other = subprocess.Popen(["sleep", "60"])
+    ours = None
     try:
         status_of(folder / "a", pid=other.pid)
-        assert client.refused("POST", "/api/stop", run="a") == (
-            409,
-            f"process {other.pid} is not a training of hone's any more",
-        )
+        status, error = client.refused("POST", "/api/stop", run="a")
+        assert status == 409 and f"process {other.pid} is another program" in error
         assert other.poll() is None
+        words = [sys.executable, "-uc", trains, str(folder / "a" / ".lock")]
+        ours = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert ours.stdout and ours.stdout.readline(), "it holds the folder"
         status_of(folder / "a", pid=ours.pid)
         assert client.refused("POST", "/api/stop", run="a") == (200, "")
         assert ours.wait(timeout=10) == -signal.SIGTERM
         assert client.refused("POST", "/api/stop", run="a") == (409, "a is not running")
     finally:
-        for process in (ours, other):
+        for process in filter(None, (ours, other)):
             process.kill()
             process.wait()
 

@@ -49,11 +49,6 @@ def launch(
     words, space = split_choices(settings or [])
     config = config_of(words)
     require_training(config)
-    if ranges := [leaf for leaf, choices in space.items() if isinstance(choices, tuple)]:
-        fix = f"give a list, {ranges[0]}=[…]; or run hone search … --trials N as one job of your own"
-        raise HoneError(f"{ranges[0]} has a range: its next value depends on the results before", fix=fix)
-    if seeds is not None and space:
-        raise HoneError("both seeds and lists of values are given", where="--seeds", fix="give one of them")
     points, gather = _points(config.output.output_dir, config.train.seed, space, seeds, words, settings or [])
     resources = Resources(time, nodes, gpus, cpus, mem, partition, account, option or [], setup or [])
     name = f"hone-{config.source_path.stem}" if config.source_path else "hone"

@@ -3,7 +3,6 @@
 >>> serve(Path("runs"), place("127.0.0.1", 7860, None, [], []), token="…", listener=listener)  # doctest: +SKIP
 """
 
-import logging
 import os
 import secrets
 import socket
@@ -14,9 +13,11 @@ import uvicorn
 
 from hone.page.app import HEADERS, MOST_BYTES, application
 from hone.page.watch import Watched
-from hone.serve.connection import Connection
+from hone.serve.connection import configured
 from hone.serve.guard import Guard
 from hone.serve.place import Place
+
+MOST_CONNECTIONS = 200  # at once
 
 
 def kept_token(path: Path) -> str:
@@ -37,21 +38,6 @@ def serve(folder: Path, place: Place, *, token: str, listener: socket.socket) ->
 
 def server(folder: Path, place: Place, token: str) -> uvicorn.Server:
     """The server, ready to run."""
-    for library in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
     allowed = replace(place.allowed, key=None)  # the token is asked for behind it: the page's own files need none
     app = Guard(application(Watched(folder), token), allowed, MOST_BYTES, always=HEADERS)
-    config = uvicorn.Config(
-        app,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        http=Connection,
-        ws="none",
-        limit_concurrency=200,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=2,
-        h11_max_incomplete_event_size=32_768,
-    )
-    return uvicorn.Server(config)
+    return uvicorn.Server(configured(app, ends_within_s=2, most_connections=MOST_CONNECTIONS))

@@ -88,23 +88,18 @@ def _row_of(name: str, run: Run) -> JsonObject:
         status = run.status
         code = read(CodeMeasurement, run.file_of("tuned.code"))
         passed = {"passed": code.verdicts.get("pass", 0), "tasks": code.n_samples} if code else {}
-        began = run.env.get("time")
         comparison = run.comparison
     except HoneError as error:
         return {**row, "id": name, "pid": -1, "status": "damaged", "error": str(error)}
-    group, _, last = name.rpartition("/")
     return {
         **row,
         **passed,
-        "id": name or ".",
-        "name": last or run.folder.name,
-        "group": group,
+        "id": name,
         "status": status["status"],
         "stage": status.get("stage"),
         "error": status.get("error") or row.get("error"),
         "pid": int(status.get("pid", -1)),
         "updated": status.get("updated"),
-        "began": began,
         "verdict": comparison.verdict if comparison else None,
         "base": Path(str(row["base"])).name if row.get("base") else None,
         "data": Path(str(row["data"])).name if row.get("data") else None,
@@ -134,7 +129,7 @@ def metrics_from(path: Path, offset: int) -> JsonObject:
         begin += len(text)
         lines = [found for line in text.splitlines() if isinstance(found := _parsed(line), dict)]
     kept = thinned(lines)
-    columns = {name: [_number(line.get(name)) for line in kept] for name in ("step", "tokens", *SHOWN)}
+    columns = {name: [_number(line.get(name)) for line in kept] for name in ("step", *SHOWN)}
     return {"reset": reset, "next": begin, "more": more and bool(lines), "columns": columns}
 
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import psutil
-
 from hone.errors import HoneError
-from hone.runs import RESOLVED, Run, living_status
+from hone.runs import RESOLVED, Run, is_held, living_status
 from hone.serve.refusal import JsonObject
 
 ADDRESS = re.compile(r"serving at (http://\S+)/v1")
@@ -31,24 +29,15 @@ def stop(run: Run) -> None:
     """Ask the training to save a checkpoint and end.
 
     Raises:
-        HoneError: it is not running, or its process is not one of hone's.
+        HoneError: it is not running, or nobody holds its folder.
     """
     status = run.status
     if living_status(status) != "running":
         raise HoneError(f"{run.folder.name} is not running")
     pid = int(status["pid"])
-    if not _is_hone(pid):
-        raise HoneError(f"process {pid} is not a training of hone's any more")
+    if not is_held(run):  # the number of a training that was killed may have gone to another program
+        raise HoneError(f"nobody trains in {run.folder.name}: process {pid} is another program")
     os.kill(pid, signal.SIGTERM)
-
-
-def _is_hone(pid: int) -> bool:
-    """Whether a process is a Python that runs hone: its number may have gone to somebody else."""
-    try:
-        words = psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return False
-    return any("hone" in word or "pytest" in word for word in words)
 
 
 def resume(run: Run) -> None:

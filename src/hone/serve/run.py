@@ -3,7 +3,6 @@
 >>> serve(served_models("runs/my", [], {}, None), Place("127.0.0.1", 8000, allowed), Limits())   # doctest: +SKIP
 """
 
-import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import uvicorn
 from hone.errors import Interrupted
 from hone.models.source import base_of
 from hone.serve.app import Limits, Server, application
-from hone.serve.connection import Connection
+from hone.serve.connection import configured
 from hone.serve.guard import Guard
 from hone.serve.models import Served
 from hone.serve.place import Place
@@ -47,24 +46,9 @@ class Process(uvicorn.Server):
     """uvicorn's, with a first signal that lets running answers end while new requests get a 503."""
 
     def __init__(self, served: Server, place: Place, say: Callable[[str], None] = lambda line: None) -> None:
-        for library in ("uvicorn", "uvicorn.error"):  # what matters is said by the guard
-            logging.getLogger(library).setLevel(logging.CRITICAL)
         self.served, self._say, self.left_unfinished = served, say, False
         app = Guard(application(served), place.allowed, served.limits.body_bytes, served.figures.refused)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=Connection,
-                ws="none",
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=5,
-                h11_max_incomplete_event_size=32_768,
-            )
-        )
+        super().__init__(configured(app, ends_within_s=5))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.served.closing:

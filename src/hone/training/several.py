@@ -54,13 +54,13 @@ def train_several(
         folder = Path(config.output.output_dir)
         log.info("%s (%d of %d): %s", folder.name, number, len(left), folder)
         is_new = not Run(folder).has("base")
-        share_base(measured, config)
+        _share_base(measured, config)
         run = train(config, task)
         gc.collect()  # model and trainer refer to each other: the next one needs their memory
         if measured is None and one_base and is_new and run.has("base"):
             measured = run
     for config in left[alone:]:
-        share_base(measured, config)
+        _share_base(measured, config)
     _in_processes({Path(config.output.output_dir): resolved_yaml(config) for config in left[alone:]}, jobs)
     return [Run(Path(config.output.output_dir)) for config in configs], measured
 
@@ -76,7 +76,7 @@ def _is_finished(config: Config) -> bool:
     return True
 
 
-def share_base(measured: Run | None, config: Config) -> None:
+def _share_base(measured: Run | None, config: Config) -> None:
     """Give a run that has not begun the base's numbers; `train` measures no base that is measured."""
     if measured is None or config.output.overwrite:
         return
