@@ -368,6 +368,6 @@ def test_what_the_demo_says_to_try_next_works(tmp_path: Path, monkeypatch: pytes
     commands = re.findall(r"^# .*: +(hone .*)$", (tmp_path / CONFIG).read_text(encoding="utf-8"), flags=re.M)
     assert len(commands) == 2
     for command in commands:
-        found = CliRunner().invoke(app, shlex.split(command)[1:])
+        found = CliRunner().invoke(app, shlex.split(command.replace("--seeds 6", "--seeds 2"))[1:])
         assert found.exit_code == 0, f"{command}\n{found.output}"
     assert (tmp_path / "mine" / "model.safetensors").is_file() and (tmp_path / "seeds" / "repeat.json").is_file()

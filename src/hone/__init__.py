@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from hone.errors import HoneError, Interrupted
+from hone.imports import calm_threads, importing
 from hone.progress import shown
 
 if TYPE_CHECKING:
@@ -93,10 +94,12 @@ def load_config(source: "Source" = None, overrides: Sequence[str] = (), **keys: 
 def prepare(source: "Source" = None, /, *, task: "Task | str | None" = None, **keys: Any) -> "Prepared":
     """Tokenise the data into the token store, or open it if that was done before; arguments as of `hone.train`."""
     from hone.config.checks import require_training
-    from hone.data.prepare import prepare as prepare_data
-    from hone.data.tokenizer import tokenizer_of
-    from hone.models.fallback import with_fallback
-    from hone.tasks import chosen
+
+    with importing():
+        from hone.data.prepare import prepare as prepare_data
+        from hone.data.tokenizer import tokenizer_of
+        from hone.models.fallback import with_fallback
+        from hone.tasks import chosen
 
     config, task = chosen(*_asked(source, task, keys))
     require_training(config)
@@ -109,7 +112,8 @@ def plan(source: "Source" = None, /, *, measure: bool = False, task: "Task | str
 
     The other arguments are those of `hone.train`; `print(hone.text(plan))` shows it as `hone plan` does.
     """
-    from hone.planning.plan import make_plan
+    with importing():
+        from hone.planning.plan import make_plan
 
     return make_plan(*_asked(source, task, keys), measure=measure)
 
@@ -163,11 +167,10 @@ def train(
 
     What happens is shown while it trains, unless you have set up logging yourself; see `hone.progress`.
     """
-    from hone.hardware import calm_threads
-
     calm_threads()
-    from hone.notebook import Run
-    from hone.training.train import train as train_run
+    with importing():
+        from hone.notebook import Run
+        from hone.training.train import train as train_run
 
     with shown():
         config, own = _asked(source, task, keys)
@@ -191,10 +194,9 @@ def repeat(
 
     The other arguments are those of `hone.train`; `print(hone.text(found))` shows it as `hone repeat` does.
     """
-    from hone.hardware import calm_threads
-
     calm_threads()
-    from hone.training.repeat import repeat as repeat_runs
+    with importing():
+        from hone.training.repeat import repeat as repeat_runs
 
     with shown():
         config, own = _asked(source, task, keys)
@@ -222,10 +224,9 @@ def search(
     The other arguments are those of `hone.train`; `print(hone.text(found))` shows it as `hone search` does. See
     `hone.training.search`.
     """
-    from hone.hardware import calm_threads
-
     calm_threads()
-    from hone.training.search import search as search_runs
+    with importing():
+        from hone.training.search import search as search_runs
 
     with shown():
         config, own = _asked(source, task, keys)
@@ -248,8 +249,9 @@ def flat_collator(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def load(model: "Run | str | Path") -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Model and tokenizer of a run, an adapter, a model folder or a hub name, ready for use."""
-    from hone.data.tokenizer import load_tokenizer
-    from hone.models.load import load_finished
+    with importing():
+        from hone.data.tokenizer import load_tokenizer
+        from hone.models.load import load_finished
 
     name = _name(model)
     return load_finished(name), load_tokenizer(name)
@@ -265,7 +267,8 @@ def evaluate(
         source: whose validation rows, as of `hone.train`; by default, and for a run, its own.
         keys: over the source; `validation_file="others.jsonl"` measures on these.
     """
-    from hone.evaluation.evaluate import evaluate_model
+    with importing():
+        from hone.evaluation.evaluate import evaluate_model
 
     name = _name(model)
     own = Path(name) / "config.resolved.yaml"
@@ -310,7 +313,8 @@ def export(
         output: the folder to write. dtype: of the weights. base: where an adapter's base is now.
         repo, public: of an upload.
     """
-    from hone.convert.export import export as export_model
+    with importing():
+        from hone.convert.export import export as export_model
 
     target = None if output is None else Path(output)
     return export_model(_name(model), to, output=target, dtype=dtype, base=base, repo=repo, public=public)
@@ -321,8 +325,9 @@ def predict(model: "Run | str | Path", texts: str | Sequence[str]) -> list[dict[
 
     One text is as good as a list of one.
     """
-    from hone.inference.predict import predict as predict_texts
-    from hone.inference.predict import ready_classifier, trained_length
+    with importing():
+        from hone.inference.predict import predict as predict_texts
+        from hone.inference.predict import ready_classifier, trained_length
 
     name = _name(model)
     loaded, tokenizer = ready_classifier(name)
@@ -350,7 +355,8 @@ def generate_many(
     **options: Unpack["SamplingOptions"],
 ) -> Iterator[list[str]]:
     """As `generate`, the answers to each of many prompts, decoded together; see `hone.inference.generate`."""
-    from hone.inference.generate import answers
+    with importing():
+        from hone.inference.generate import answers
 
     return answers(_name(model), prompts, template, options)
 

@@ -23,7 +23,7 @@ from hone.commands.examples import examples_text, first_example
 from hone.commands.hints import hint_for_command, hint_for_option
 from hone.commands.memory import out_of_memory_text
 from hone.errors import HoneError, Interrupted, is_out_of_memory, said
-from hone.hardware import calm_threads
+from hone.imports import calm_threads
 
 # The panels of `hone --help` and the commands in each, in their order; a command is called as its function is.
 PANELS: list[tuple[str, list[Callable[..., None]]]] = [
@@ -192,6 +192,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a console that lacks a character shows its code, not a traceback
             stream.reconfigure(errors="backslashreplace")
     calm_threads()
+    gc.freeze()  # what is there stays; see `hone.imports.importing`
     atexit.register(gc.freeze)  # Python would look through millions of objects for garbage, seconds before it ends
     app()
 

@@ -61,17 +61,6 @@ class Cpus:
 # --- CPU ------------------------------------------------------------------------------------------------------------
 
 
-def calm_threads() -> None:
-    """Let idle OpenMP threads sleep after a thousand turns of waiting. Only before torch is imported does it work.
-
-    GNU's library spins for milliseconds, which is right on a machine of one's own. Next to another busy program the
-    spinning thread holds the core that the waited-for thread needs: a training step then takes ten times as long, and
-    with sleep about twice. A thousand turns cost nothing on an idle machine. Who has set a policy keeps it.
-    """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "1000"
-
-
 def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
     """Model name and the instruction sets that matter here, as named in `INSTRUCTION_SETS` (none outside Linux)."""
     model, flags = "", set()

@@ -21,6 +21,7 @@ from hone.results import read
 from hone.results.search import Search
 from hone.runs import Run
 from hone.training.search import halves
+from hone.training.several import train_several
 
 RATES = {"learning_rate": [1e-3, 1e-5]}
 
@@ -94,8 +95,9 @@ def test_trainings_in_processes_of_their_own_give_the_same_and_are_not_trained_a
 
 @pytest.mark.slow
 def test_a_training_that_fails_in_another_process_says_why(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(HoneError, match=r"learning_rate-0.00.*max_length") as error:
-        hone.search({**settings, "max_length": 100_000, "eval_base": False}, {"learning_rate": [1e-3, 2e-3]}, jobs=2)
+    config = hone.load_config({**settings, "max_length": 100_000, "eval_base": False})
+    with pytest.raises(HoneError, match=r"/out.*max_length") as error:
+        train_several([config], None, jobs=2, one_base=False)
     assert "Traceback" not in str(error.value)
 
 

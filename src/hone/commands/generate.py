@@ -14,6 +14,7 @@ import typer
 import hone
 from hone.commands.shared import AsJson, check_output
 from hone.errors import HoneError
+from hone.imports import importing
 
 if TYPE_CHECKING:
     from hone.inference.generate import SamplingOptions
@@ -88,8 +89,9 @@ def generate(
         fix = "leave --stream out, or give one prompt without --output and --json"
         raise HoneError("--stream shows the answer to one prompt on the screen", fix=fix)
     prompt = words if prompt is None else prompt
-    from hone.inference.generate import chosen_settings
-    from hone.inference.prompts import Prompt, read_prompts
+    with importing():
+        from hone.inference.generate import chosen_settings
+        from hone.inference.prompts import Prompt, read_prompts
 
     chosen_settings(model, sampling)  # a mistake in them is better known before a prompt is typed than after it
     if output is not None:
@@ -164,9 +166,11 @@ def chat(
 ) -> None:
     """Talk with a model: answers as they come, /help for the commands. Reads a pipe too, one message a line."""
     from hone.errors import printable
-    from hone.inference.chat import open_conversation
-    from hone.inference.talk import talk
-    from hone.inference.terminal import answer_pen, at_terminal, line_reader
+
+    with importing():
+        from hone.inference.chat import open_conversation
+        from hone.inference.talk import talk
+        from hone.inference.terminal import answer_pen, at_terminal, line_reader
 
     watched = at_terminal()
     talk(

@@ -7,6 +7,7 @@ import typer
 
 from hone.commands.generate import SAMPLING, Template, with_sampling
 from hone.errors import HoneError, said
+from hone.imports import importing
 
 if TYPE_CHECKING:
     from hone.inference.generate import SamplingOptions
@@ -49,10 +50,11 @@ def serve(
     pairs = [_named(one) for one in adapter or []]
     listener = listen(host, port)  # a port that is taken is better known before a model is loaded
 
-    from hone.serve.app import Limits
-    from hone.serve.models import served_models
-    from hone.serve.run import serve as serve_models
-    from hone.serve.run import start_lines
+    with importing():
+        from hone.serve.app import Limits
+        from hone.serve.models import served_models
+        from hone.serve.run import serve as serve_models
+        from hone.serve.run import start_lines
 
     def say(line: str) -> None:
         typer.echo(said(line), err=True)

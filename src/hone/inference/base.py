@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
@@ -46,6 +44,9 @@ def same_weights(base: PreTrainedModel, tuned: PreTrainedModel) -> bool:
 
     Not the scores: two engines may round differently.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer  # as in `without_adapter`
+    from peft.utils import AuxiliaryTrainingWrapper
+
     if any(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in tuned.modules()):
         added = [weight for name, weight in tuned.named_parameters() if ".lora_A." not in name]
         kept = {id(weight) for weight in base.parameters()}
@@ -108,6 +109,9 @@ def started_from(run: str) -> ModelSection | None:
 
 def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
     """The base of a model with an adapter: modules of its own over the same weights, which are not copied."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # here, for a chat without an adapter begins sooner
+    from peft.utils import AuxiliaryTrainingWrapper
+
     shared: dict[int, Any] = {id(one): one for one in (*model.parameters(), *model.buffers())}
     base = copy.deepcopy(model, shared)
     for name, module in list(base.named_modules()):

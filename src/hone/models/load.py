@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.utils import logging as transformers_logging
 
@@ -153,6 +152,8 @@ def _load_adapter_with_head(folder: Path, kind: ModelKind, trust_remote_code: bo
     name = str(base_of(folder))
     base = _load_pretrained(name, kind, trust_remote_code=trust_remote_code, outputs=about["labels"])
     set_padding(base, about["pad_token_id"])
+    from peft import PeftModel  # it imports adapters of all kinds: half a second, and few models have one
+
     try:
         return PeftModel.from_pretrained(base, str(folder))
     except Exception as error:  # RuntimeError, KeyError, SafetensorError …
