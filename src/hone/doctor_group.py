@@ -13,13 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from hone.doctor import Check
 from hone.errors import HoneError
-from hone.processes import from_primary, primary, world
+from hone.processes import everybodys, from_primary, primary, world
 from hone.runs import versions
 
 SENT = 32 << 20  # bytes of the all-reduce, as hone sends gradients
@@ -43,22 +42,13 @@ def examine_group(folder: Path) -> list[Check]:
     return [check_members(), check_versions(), check_clocks(), check_folder(folder), check_lock(folder), *check_speed()]
 
 
-def _everybodys(mine: Any) -> list[Any]:
-    """What each process gives, by its number."""
-    import torch.distributed as dist
-
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, mine)
-    return found
-
-
 def check_members() -> Check:
     """They have met: on which machines, and with which devices."""
     import torch
 
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name(torch.cuda.current_device()) if cuda else "CPU"
-    members = _everybodys([socket.gethostname(), device])
+    members = everybodys(lambda: [socket.gethostname(), device])
     machines = Counter(host for host, _ in members)
     shown = ", ".join(f"{count} on {host}" for host, count in machines.items())
     kinds = " and ".join(dict.fromkeys(device for _, device in members))
@@ -68,7 +58,7 @@ def check_members() -> Check:
 
 def check_versions() -> Check:
     """The same packages everywhere: other versions round otherwise, and read other files."""
-    found = _everybodys(versions())
+    found = everybodys(versions)
     differing = {
         name: [one.get(name) for one in found] for name in found[0] if len({one.get(name) for one in found}) > 1
     }
@@ -84,7 +74,7 @@ def check_clocks() -> Check:
     import torch.distributed as dist
 
     dist.barrier()
-    times = _everybodys(time.time())
+    times = everybodys(time.time)
     spread = max(times) - min(times)
     advice = "logs and file times will not fit together: set the clocks (NTP)" if spread > CLOCKS_S else None
     return Check("clocks", "warn" if advice else "ok", f"at most {spread:.2f} s apart", advice, {"seconds": spread})
@@ -103,7 +93,7 @@ def check_folder(folder: Path) -> Check:
     until = time.monotonic() + PATIENCE_S
     while not (seen := file.is_file() and file.read_text(encoding="ascii") == file.name) and time.monotonic() < until:
         time.sleep(0.1)
-    blind = [number for number, saw in enumerate(_everybodys(seen)) if not saw]
+    blind = [number for number, saw in enumerate(everybodys(lambda: seen)) if not saw]
     from_primary(lambda: file.unlink(missing_ok=True))
     if blind:
         advice = "give a folder that all machines share: --folder /shared/runs"
@@ -118,7 +108,7 @@ def check_lock(folder: Path) -> Check:
     lock = FileLock(file)
     if primary():
         lock.acquire(timeout=0)
-    _everybodys(None)
+    everybodys(lambda: None)
     taken = False
     if not primary():
         try:
@@ -126,7 +116,7 @@ def check_lock(folder: Path) -> Check:
             taken = True
         except Timeout:
             taken = False
-    broken = any(_everybodys(taken))
+    broken = any(everybodys(lambda: taken))
     lock.release()
     from_primary(lambda: file.unlink(missing_ok=True))
     if broken:
@@ -139,7 +129,7 @@ def check_speed() -> list[Check]:
     """How fast a sum over all travels: with gloo in memory, and with NCCL between GPUs where each has one."""
     import torch
 
-    devices = ["cpu", *(["cuda"] if all(_everybodys(torch.cuda.is_available())) else [])]
+    devices = ["cpu", *(["cuda"] if all(everybodys(torch.cuda.is_available)) else [])]
     return [_speed(device) for device in devices]
 
 
@@ -176,4 +166,4 @@ def _median_seconds(work: Callable[[], None]) -> float:
         began = time.perf_counter()
         work()
         taken.append(time.perf_counter() - began)
-    return statistics.median(max(each) for each in zip(*_everybodys(taken)))
+    return statistics.median(max(each) for each in zip(*everybodys(lambda: taken)))

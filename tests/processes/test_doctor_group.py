@@ -40,7 +40,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(doctor_group, "world", lambda: 2)
     monkeypatch.setattr(doctor_group, "primary", lambda: True)
     monkeypatch.setattr(doctor_group, "from_primary", lambda compute: compute())
-    monkeypatch.setattr(doctor_group, "_everybodys", lambda mine: [mine, others.pop(0)])
+    monkeypatch.setattr(doctor_group, "everybodys", lambda compute: [compute(), others.pop(0)])
     return others
 
 

@@ -12,7 +12,8 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ from hone.grading.sandbox import HarnessError, IsolationError
 from hone.grading.tasks import Task, read_tasks, tasks_of
 from hone.hardware import best_device
 from hone.inference.generate import chosen_template, ready_model
+from hone.processes import everybodys, from_primary, shared
 from hone.results.benchmarks import CodeMeasurement, CodeSetup, Sampling
+from hone.runs import Run
 from hone.show import code_line
 from hone.statistics.paired import compare_items
 
@@ -74,21 +77,26 @@ def graded(
     template: str,
     sandbox: "Sandbox",
 ) -> Measured:
-    """Generate, grade and count."""
+    """Generate, grade and count; of several processes each does its share of the tasks, in its own sandbox."""
     from hone.grading.grade import Result, Sample, grade, summary
+
+    def verdicts(mine: Sequence[Task]) -> list[list[Row]]:
+        """Of each task's answers; none for a task that was not asked."""
+        asked = [Sample(task.task_id, text) for task in mine for text in answers.get(task.task_id, ())]
+        found = iter(grade(mine, asked, sandbox=sandbox))
+        return [[asdict(next(found)) for _ in answers.get(task.task_id, ())] for task in mine]
 
     began = time.perf_counter()
     answers = solve(model, tokenizer, tasks, settings, template)
     n = settings.num_return_sequences
-    asked = [Sample(task.task_id, text) for task in tasks for text in answers.get(task.task_id, ())]
-    found = iter(grade(tasks, asked, sandbox=sandbox))
+    found = shared(tasks, verdicts, mistakes=(HarnessError,))
     rows: list[Row] = []
     graded_samples = []
-    for task in tasks:
+    for task, of_task in zip(tasks, found, strict=True):
         why = ("no-room", "the prompt fills the model's window", sandbox.isolation, "-", 0.0, "")
         unasked = Result(-1, task.task_id, False, *why)
         for i, text in enumerate(answers.get(task.task_id, [""] * n)):
-            result = replace(next(found) if task.task_id in answers else unasked, index=len(rows))
+            result = replace(Result(**of_task[i]) if of_task else unasked, index=len(rows))
             graded_samples.append(result)
             rows.append({"task_id": task.task_id, "sample": i, "completion": text, **asdict(result)})
     limit = settings.max_new_tokens
@@ -117,12 +125,10 @@ def rows_text(rows: Sequence[Row]) -> str:
 def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """Write eval/<name>.code.json and eval/<name>.code.jsonl; nothing to do if they are there, or without tasks."""
     run, config, tasks = bench.run, bench.config, tasks_of(bench.config.eval.code_tasks, bench.config.where)
-    if not tasks or run.has(f"{name}.code"):
+    if not tasks or from_primary(lambda: run.has(f"{name}.code")):
         return
     try:
-        from hone.grading.sandbox.selftest import ready
-
-        with ready("strict") as sandbox:
+        with _sandbox_of_each() as sandbox:
             model.to(best_device(config.train.use_cpu))
             result, rows = graded(model, bench.tokenizer, tasks, config.generate, bench.data.template, sandbox)
     except (IsolationError, HarnessError) as error:
@@ -130,9 +136,28 @@ def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
         later = f"afterwards: {shlex.join(command)}"
         log.warning("%s: the code tasks are not measured: %s\n  %s", name, error, later)
         return
+    from_primary(lambda: _write(run, name, result, rows))
+    log.info("%s: %s", name, code_line(result))
+
+
+@contextmanager
+def _sandbox_of_each() -> Iterator["Sandbox"]:
+    """A sandbox in each process, or in none of them.
+
+    Raises:
+        IsolationError: one of them has none.
+    """
+    from hone.grading.sandbox.selftest import ready
+
+    with ExitStack() as stack:
+        opened: list[Sandbox] = []
+        everybodys(lambda: opened.append(stack.enter_context(ready("strict"))), mistakes=(IsolationError,))
+        yield opened[0]
+
+
+def _write(run: Run, name: str, result: CodeMeasurement, rows: Sequence[Row]) -> None:
     write_text_atomic(run.folder / "eval" / f"{name}.code.jsonl", rows_text(rows))
     run.write(f"{name}.code", result)
-    log.info("%s: %s", name, code_line(result))
 
 
 def compare(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from hone.files import write_text_atomic
 from hone.hardware import best_device
 from hone.metrics.continuations import decode
 from hone.models.inspect import check_vocabulary
+from hone.processes import from_primary
 from hone.results import Items, Measurement, side_by_side
 from hone.runs import Run
 from hone.show import measurement_line
@@ -28,13 +29,18 @@ log = logging.getLogger("hone")
 def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """Write eval/<name>.json and eval/<name>.items.json; nothing to do if they are there already."""
     run, task, tokenizer, validation = bench.run, bench.task, bench.tokenizer, bench.data.validation
-    if not len(validation) or run.has(name):
+    if not len(validation) or from_primary(lambda: run.has(name)):
         return
     check_vocabulary(model, tokenizer)
     result, items = evaluate_model(model, task, tokenizer, validation, bench.config)
-    run.write(f"{name}.items", items.model_copy(update={"fingerprint": fingerprint(validation, task, tokenizer)}))
-    run.write(name, result)
+    from_primary(lambda: _write(bench, name, result, items))
     log.info("%s: %s", name, measurement_line(result))
+
+
+def _write(bench: Bench, name: str, result: Measurement, items: Items) -> None:
+    seen = fingerprint(bench.data.validation, bench.task, bench.tokenizer)
+    bench.run.write(f"{name}.items", items.model_copy(update={"fingerprint": seen}))
+    bench.run.write(name, result)
 
 
 def fingerprint(validation: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -22,8 +22,10 @@ from hone.data.contamination import row_texts
 from hone.data.ngrams import PLAIN, N, character_form, plain_form
 from hone.evaluation.bench import Bench
 from hone.metrics.continuations import greedy, sample_prompts
+from hone.processes import from_primary
 from hone.results import Kind, Measurement, Sample, level_of
 from hone.results.contamination import Continuations, CopiedText, Copying, Memorization
+from hone.runs import Run
 from hone.show import estimate
 from hone.statistics.intervals import ratio_interval, wilson_interval
 from hone.statistics.paired import Metric, compare_metrics
@@ -90,10 +92,9 @@ def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
     """
     run, settings, tokenizer = bench.run, bench.config.eval, bench.tokenizer
     n = settings.memorization_samples
-    if not n or not bench.task.token_rows or run.has(f"memorization.{name}"):
+    if not n or not bench.task.token_rows or from_primary(lambda: run.has(f"memorization.{name}")):
         return
-    measured = run.read(Measurement, name)
-    known = {sample.item: sample.text for sample in measured.samples} if measured else {}
+    known = dict(from_primary(lambda: _known(run, name)))
     groups: dict[str, list[Sample]] = {}
     for group, dataset in zip(GROUPS, (bench.data.train, bench.data.validation)):
         prompts = sample_prompts(dataset, tokenizer, n) if len(dataset) else []
@@ -102,7 +103,14 @@ def measure(bench: Bench, name: str, model: PreTrainedModel) -> None:
         texts = greedy(model, tokenizer, [ids for ids, _ in new], settings.sample_max_new_tokens)
         written = {sample.item: text for (_, sample), text in zip(new, texts, strict=True)} | have
         groups[group] = [sample.model_copy(update={"text": written[sample.item]}) for _, sample in prompts]
-    run.write(f"memorization.{name}", Continuations(training=groups["training"], held_out=groups["held_out"]))
+    found = Continuations(training=groups["training"], held_out=groups["held_out"])
+    from_primary(lambda: run.write(f"memorization.{name}", found))
+
+
+def _known(run: Run, name: str) -> list[tuple[int, str]]:
+    """Held-out items that have been continued, and their texts."""
+    measured = run.read(Measurement, name)
+    return [(sample.item, sample.text) for sample in measured.samples] if measured else []
 
 
 def compare(bench: Bench) -> None:

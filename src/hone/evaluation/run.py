@@ -1,7 +1,8 @@
 """Everything that a run measures of its base and of its tuned model, and the difference: three measurements, alike.
 
 Each has a `measure`, which does nothing where its file is there already (or the config does not ask for it), and a
-`compare`, which does nothing where one of the two models was not measured.
+`compare`, which does nothing where one of the two models was not measured. All processes of a training measure: they
+share the items (`hone.processes.shared`), and the primary writes. It alone compares.
 
 >>> bench = Bench(run, config, task, tokenizer, data)                                  # doctest: +SKIP
 >>> measure(bench, "base", model); measure(bench, "tuned", tuned); compare(bench)      # doctest: +SKIP

@@ -32,6 +32,7 @@ from hone.grading.tasks import Task
 from hone.inference.generate import generate_texts, special_ends
 from hone.inference.prompts import Prompt, prompt_ids
 from hone.models.inspect import max_positions, reads_source
+from hone.processes import everybodys, from_primary, shared, world
 
 log = logging.getLogger("hone")
 # A model that continues a function goes on to others. A helper after it is lost by this, but hardly any model writes
@@ -99,34 +100,42 @@ def solve(
     answers: dict[str, list[str]] = {}
     for stops, group in groups.items():
         own = settings.model_copy(update={"stop": [*settings.stop, *stops]})
-        identity = identity or model_identity(model, tokenizer)
+        identity = identity or from_primary(lambda: model_identity(model, tokenizer))
         kept = Kept(answers_folder() / f"{_hash({**identity, 'template': template, **own.model_dump()})}.jsonl")
         keys = {task.task_id: _hash(ids) for task, _, ids in group}
-        missing = {keys[task.task_id]: (task, asked, ids) for task, asked, ids in group}
-        missing = {key: one for key, one in missing.items() if key not in kept.answers}
-        _generate(model, tokenizer, missing, own, template, kept, len(set(keys.values())))
-        answers |= {task_id: kept.answers[key] for task_id, key in keys.items()}
+        prompts = {keys[task.task_id]: (task, asked, ids) for task, asked, ids in group}
+        found = _answers(model, tokenizer, prompts, own, template, kept)
+        answers |= {task_id: found[key] for task_id, key in keys.items()}
     return answers
 
 
-def _generate(
+def _answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    missing: Mapping[str, tuple[Task, Example | str, list[int]]],
+    prompts: Mapping[str, tuple[Task, Example | str, list[int]]],
     settings: GenerateSection,
     template: str,
     kept: "Kept",
-    n_prompts: int,
-) -> None:
-    """Answer what is missing of `n_prompts`, those of like length together, each kept as soon as it is there."""
-    order = sorted(missing, key=lambda key: len(missing[key][2]))
-    log.info("code tasks: %d prompts to answer, %d answered before", len(order), n_prompts - len(order))
-    prompts = [Prompt(missing[key][1], {}, missing[key][0].where) for key in order]
-    texts = generate_texts(model, tokenizer, prompts, settings, template)
-    for i, (key, found) in enumerate(zip(order, texts), 1):
-        kept.add(key, found)
-        if i % 20 == 0:
-            log.info("code tasks: %d of %d answered", i, len(order))
+) -> dict[str, list[str]]:
+    """The answers to all prompts, each kept as soon as it is there; what is missing is shared among the processes.
+
+    Of the missing ones those of like length are answered together.
+    """
+    before = everybodys(lambda: {key: kept.answers[key] for key in prompts if key in kept.answers})
+    known = {key: answers for of_one in before for key, answers in of_one.items()}
+    order = sorted((key for key in prompts if key not in known), key=lambda key: len(prompts[key][2]))
+    among = f", shared by {world()} processes" if world() > 1 else ""
+    log.info("code tasks: %d prompts to answer, %d answered before%s", len(order), len(known), among)
+
+    def answer(mine: Sequence[str]) -> list[list[str]]:
+        asked = [Prompt(prompts[key][1], {}, prompts[key][0].where) for key in mine]
+        for i, (key, found) in enumerate(zip(mine, generate_texts(model, tokenizer, asked, settings, template)), 1):
+            kept.add(key, found)
+            if i % 20 == 0:
+                log.info("code tasks: %d of %d answered", i, len(mine))
+        return [kept.answers[key] for key in mine]
+
+    return known | dict(zip(order, shared(order, answer), strict=True))
 
 
 # ---- answers on the disk ---------------------------------------------------------------------------------------------

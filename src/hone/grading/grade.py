@@ -30,6 +30,7 @@ from hone.grading.sandbox.selftest import ready
 from hone.grading.sandbox.verdict import Exam, ForeignArgument, Outcome, judge, together
 from hone.grading.tasks import Task
 from hone.hardware import count_cpus, read_cgroup
+from hone.processes import on_this_machine
 from hone.results import write
 from hone.results.benchmarks import CodeMeasurement, PassAtK
 
@@ -129,8 +130,8 @@ def _result(index: int, job: Job, outcome: Outcome, sandbox: Sandbox) -> Result:
 
 
 def default_workers() -> int:
-    """One more than the processors this process may use: a sandbox waits a little while it is set up."""
-    return max(1, int(count_cpus(read_cgroup().cpus).usable)) + 1
+    """One more than this process's share of the processors: a sandbox waits a little while it is set up."""
+    return max(1, int(count_cpus(read_cgroup().cpus).usable) // on_this_machine()) + 1
 
 
 @contextmanager

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.load import load_config
-from hone.data.batches import by_length, padded_texts
+from hone.data.batches import padded_texts
 from hone.data.records import text_column
 from hone.data.sources import read_rows
 from hone.data.special_tokens import padding_id, special_tokens
 from hone.data.tokenizer import load_tokenizer, start_ids
 from hone.errors import HoneError, placed
 from hone.hardware import best_device
+from hone.models.by_batch import numbers_by_batch
 from hone.models.classifier_head import CLASSIFIES, architecture, class_names, set_padding
 from hone.models.inspect import check_vocabulary, max_positions
 from hone.models.load import load_finished, quiet_libraries
@@ -116,13 +116,12 @@ def class_log_probabilities(model: PreTrainedModel, rows: Sequence[np.ndarray], 
 
     Rows of like length share a batch, padded on the right; the mask hides padding by position.
     """
-    out = np.zeros((len(rows), len(class_names(model))))
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for indices in by_length(np.array([len(row) for row in rows]), tokens_per_batch):
-            batch = padded_texts([rows[i] for i in indices], model.config.pad_token_id)
-            scores = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
-            out[indices] = scores.double().log_softmax(-1).cpu().numpy()
-    model.train(training)
-    return out
+
+    def of_batch(indices: np.ndarray) -> np.ndarray:
+        batch = padded_texts([rows[i] for i in indices], model.config.pad_token_id)
+        scores = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
+        logs: np.ndarray = scores.double().log_softmax(-1).cpu().numpy()
+        return logs
+
+    lengths, columns = np.array([len(row) for row in rows]), len(class_names(model))
+    return numbers_by_batch(model, lengths, of_batch, tokens_per_batch=tokens_per_batch, columns=columns)

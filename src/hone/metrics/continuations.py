@@ -1,5 +1,6 @@
 """A few greedy continuations of held-out examples: what the numbers look like as text."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from hone.inference.engine import Engine, Request, answer_all
 from hone.inference.generate import answer_rule, start_id
 from hone.inference.stream import Answer
 from hone.models.inspect import reads_source
+from hone.processes import shared
 from hone.results import Sample
 
 TEXT_PROMPT_TOKENS = 32  # a plain text has no prompt: its first third, at most this many tokens, serves as one
@@ -67,6 +69,14 @@ def continuations(
 
     Of an encoder-decoder the prompts are sources, framed, and what it writes to each is its continuation.
     """
+    texts = shared(prompts, lambda mine: _continued(model, tokenizer, mine, max_new_tokens))
+    return [Written(*one) for one in texts]
+
+
+def _continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], max_new_tokens: int
+) -> list[tuple[str, bool]]:
+    """The same of this process alone, whose share of the prompts these are."""
     settings = GenerateSection(max_new_tokens=max_new_tokens)
     rows = [ids or [start_id(tokenizer)] for ids in prompts]
     answers = [
@@ -82,4 +92,4 @@ def continuations(
     requests = [Request(row, answer, settings) for row, answer in zip(rows, answers) if answer.room > 0]
     answer_all(Engine(model), requests)
     model.train(training)
-    return [Written(decode(tokenizer, answer.ids), answer.ended == "end token") for answer in answers]
+    return [(decode(tokenizer, answer.ids), answer.ended == "end token") for answer in answers]

@@ -5,17 +5,19 @@ every real token and no attention mask is needed: the numbers are those of the d
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hone.data.batches import by_length, padded
+from hone.data.batches import padded
 from hone.data.truncate import IGNORE_INDEX, TokenDataset
 from hone.errors import HoneError
 from hone.loss import token_nll
 from hone.metrics.strided import StridedDataset
+from hone.models.by_batch import numbers_by_batch
 from hone.results import Kind, Measurement, level_of
 from hone.statistics.paired import Metric, level
 
@@ -59,25 +61,43 @@ def item_losses(
     """
     if not len(dataset):
         raise HoneError("there are no validation rows to measure", fix="set validation_split_percentage above 0")
-    nll, n_tokens, n_bytes = np.zeros(len(dataset)), np.zeros(len(dataset), int), np.zeros(len(dataset), int)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for indices in by_length(dataset.lengths, min(tokens_per_batch, LOGIT_ELEMENTS // vocabulary)):
-            batch = padded([dataset[i] for i in indices], pad_token_id=0)
-            ids, labels = torch.as_tensor(batch["input_ids"]), torch.as_tensor(batch["labels"])
-            logits = model(input_ids=ids.to(model.device), use_cache=False).logits  # (B, T, V)
-            nll[indices] = token_nll(logits, labels.to(model.device)).sum(-1, dtype=torch.float64).cpu().numpy()
-            counted = (labels != IGNORE_INDEX).numpy()
-            n_tokens[indices] = counted.sum(-1)
-            n_bytes[indices] = np.where(counted, byte_lengths[ids.numpy()], 0).sum(-1)
-    model.train(training)
+
+    def of_batch(indices: np.ndarray) -> np.ndarray:
+        batch = padded([dataset[i] for i in indices], pad_token_id=0)
+        ids, labels = torch.as_tensor(batch["input_ids"]), torch.as_tensor(batch["labels"])
+        logits = model(input_ids=ids.to(model.device), use_cache=False).logits  # (B, T, V)
+        nll = token_nll(logits, labels.to(model.device)).sum(-1, dtype=torch.float64)
+        return loss_columns(nll, labels, np.where(labels != IGNORE_INDEX, byte_lengths[ids.numpy()], 0))
+
+    found = losses_by_batch(model, dataset.lengths, of_batch, tokens_per_batch=tokens_per_batch)
     if dataset.split.n_documents == 1:
-        return ItemLosses(nll, n_tokens, n_bytes, "piece")
+        return ItemLosses(*found, "piece")
     documents, group = np.unique(dataset.documents, return_inverse=True)
-    sums = [np.bincount(group, weights=values, minlength=len(documents)) for values in (nll, n_tokens, n_bytes)]
-    return ItemLosses(sums[0], sums[1].astype(int), sums[2].astype(int), "document")
+    nll, n_tokens, n_bytes = (np.bincount(group, weights=values, minlength=len(documents)) for values in found)
+    return ItemLosses(nll, n_tokens.astype(int), n_bytes.astype(int), "document")
+
+
+def loss_columns(nll: torch.Tensor, labels: torch.Tensor, n_bytes: np.ndarray) -> np.ndarray:
+    """What is known of each row of a batch, (B, 3): nats, supervised tokens, their bytes.
+
+    Args:
+        nll: (B,) nats of each row. labels: (B, T). n_bytes: (B, T), of each supervised token.
+    """
+    counts = (labels != IGNORE_INDEX).sum(-1).numpy()
+    return np.stack([nll.cpu().numpy(), counts, n_bytes.sum(-1)], axis=1)
+
+
+def losses_by_batch(
+    model: PreTrainedModel, lengths: np.ndarray, of_batch: Callable[[np.ndarray], np.ndarray], *, tokens_per_batch: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """nll (n,) float64, n_tokens and n_bytes (n,) int64, of batches whose logits are not more than LOGIT_ELEMENTS.
+
+    Args:
+        of_batch: indices of a batch to its `loss_columns`.
+    """
+    budget = min(tokens_per_batch, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
+    found = numbers_by_batch(model, lengths, of_batch, tokens_per_batch=budget, columns=3)
+    return found[:, 0], found[:, 1].astype(int), found[:, 2].astype(int)
 
 
 def measurement_of(task: str, losses: ItemLosses, *, confidence: float, resamples: int) -> Measurement:

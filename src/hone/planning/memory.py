@@ -57,6 +57,10 @@ class Footprint:
     trained: of the weights, those that train. activations, logits: None where the step could not be followed.
     untraced: why, then. gaps: what one phase has freed and the other cannot use, as its blocks are of other sizes.
     free: what this machine has free now, for this process.
+
+    Of several processes (`group.py`) each needs this; `here` of them are on this machine, and share its memory where
+    they are `on_cpu`. gathered: whole weights and gradients during a pass, where they are cut. copied: the whole copy
+    that the first process then keeps in the machine's memory. sent: what each sends in a step.
     """
 
     weights: int
@@ -73,10 +77,23 @@ class Footprint:
     free: int
     process: int
     untraced: str | None = None
+    processes: int = 1
+    here: int = 1
+    on_cpu: bool = False
+    gathered: int = 0
+    copied: int = 0
+    sent: int = 0
+
+    @property
+    def needed(self) -> int:
+        """Of what is free: a GPU for each process, or this machine's memory for all of them."""
+        if self.here == 1 or not self.on_cpu:
+            return self.total
+        return self.here * self.total + (self.here - 1) * self.process + self.copied
 
     @property
     def fits(self) -> bool:
-        return self.total <= self.free
+        return self.needed <= self.free
 
     @property
     def fullest(self) -> str:

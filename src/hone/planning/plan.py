@@ -38,6 +38,7 @@ from hone.models.fallback import planned_shape, with_fallback
 from hone.models.freeze import Group, groups
 from hone.models.inspect import flops_per_token
 from hone.models.load import quiet_libraries
+from hone.planning.group import in_group
 from hone.planning.lengths import estimated_data
 from hone.planning.memory import Footprint, engine_without_weights, footprint, fullest_batches
 from hone.progress import stage
@@ -80,7 +81,11 @@ class Disk:
 
 @dataclass(frozen=True)
 class Timing:
-    """Two real steps of the engine, and what follows from the second. Seconds, tokens a second, bytes."""
+    """Two real steps of the engine, and what follows from the second. Seconds, tokens a second, bytes.
+
+    Of several processes: the share of one, which was measured alone; a machine's processors are shared by all that
+    train on it. What it takes to send the gradients is not in it.
+    """
 
     step_s: float
     tokens_per_s: float
@@ -154,10 +159,11 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
     engine = engine_without_weights(config, task, tokenizer, data)
     table, attached, device = groups(engine.model), engine.attached, engine.args.device.type
     stage("counting the memory of a step and an evaluation")
-    memory = footprint(engine, config, task, data)
+    alone = footprint(engine, config, task, data)
+    memory = in_group(alone, engine, config.launch)
     del engine
-    schedule = _schedule(config.train, attached, data, how, exact)
-    saved = memory.trained if config.method.method == "lora" else memory.weights
+    schedule = _schedule(config.train, config.launch.processes, attached, data, how, exact)
+    saved = alone.trained if config.method.method == "lora" else alone.weights
     return Plan(
         model=(name if shape else config.model.model_name_or_path) or f"{config.model.model_type} from scratch",
         method=config.method.method,
@@ -166,7 +172,7 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
         accelerations=attached.notes,
         schedule=schedule,
         memory=memory,
-        disk=_disk(config.train, config.output.output_dir, saved, memory.optimizer, schedule),
+        disk=_disk(config.train, config.output.output_dir, saved, alone.optimizer, schedule),
         timing=_measured(config, task, tokenizer, data, schedule) if measure else None,
         changes=[] if memory.fits else _changes(config, task, tokenizer, data),
     )
@@ -175,15 +181,18 @@ def make_plan(config: Config, task: Task | None = None, *, measure: bool = False
 # ---- steps and tokens ----------------------------------------------------------------------------------------------
 
 
-def _schedule(train: TrainSection, attached: Attached, data: Prepared, how: str, exact: bool) -> Schedule:
+def _schedule(
+    train: TrainSection, processes: int, attached: Attached, data: Prepared, how: str, exact: bool
+) -> Schedule:
     """Steps by the Trainer's rule: a last, smaller step ends each epoch."""
     size, lengths = train.per_device_train_batch_size, attached.dataset.lengths
+    slots = train.gradient_accumulation_steps * processes  # micro-batches of a step
     batches = EpochBatches(len(lengths), size, train.seed)
-    per_epoch = max(1, math.ceil(len(batches) / train.gradient_accumulation_steps))
+    per_epoch = max(1, math.ceil(len(batches) / slots))
     steps = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * per_epoch)
     whole_epochs, steps_left = divmod(steps, per_epoch)
     batches.set_epoch(whole_epochs)
-    begun = list(itertools.chain(*itertools.islice(batches, steps_left * train.gradient_accumulation_steps)))
+    begun = list(itertools.chain(*itertools.islice(batches, steps_left * slots)))
     return Schedule(
         n_examples=len(data.train),
         epoch_tokens=data.train.n_tokens,
@@ -242,8 +251,10 @@ def _changes(config: Config, task: Task, tokenizer: PreTrainedTokenizerBase, dat
         settings = {**settings, **step}
         changed = config.changed(settings)
         stage(f"it does not fit: trying {' '.join(f'{key}={value}' for key, value in settings.items())}")
-        memory = footprint(engine_without_weights(changed, task, tokenizer, data), changed, task, data)
-        found.append(Change(settings, memory.total, memory.fits))
+        engine = engine_without_weights(changed, task, tokenizer, data)
+        alone = footprint(engine, changed, task, data)
+        memory = in_group(alone, engine, changed.launch)
+        found.append(Change(settings, memory.needed, memory.fits))
         if memory.fits:
             break
     return found
@@ -294,12 +305,16 @@ def _measured(
         trainer, _ = build_trainer(run, quick, task, tokenizer, model, data, StopRequest())
         trainer.train()
         lines = [line for line in run.metric_lines() if "step_s" in line]
-    tokens_per_s = float(lines[-1]["tokens_per_s"])
+    launch = config.launch
+    at_once = (
+        launch.processes if trainer.args.device.type != "cpu" else launch.processes // (launch.nproc_per_node or 1)
+    )
+    tokens_per_s = at_once * float(lines[-1]["tokens_per_s"])
     n_weights = sum(p.numel() for p in model.parameters())
     # an evaluation is the forward pass alone: 2 operations for each weight and token
     evaluation_s = schedule.validation_tokens / tokens_per_s * 2 * n_weights / flops_per_token(model)
     return Timing(
-        step_s=float(lines[-1]["step_s"]),
+        step_s=float(lines[-1]["step_s"]) * launch.processes / at_once,
         tokens_per_s=tokens_per_s,
         train_s=min(schedule.tokens / tokens_per_s, config.train.max_train_seconds or math.inf),
         evaluations=_evaluations(config.train, schedule) + 1 + config.eval.eval_base

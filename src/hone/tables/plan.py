@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hone.show import duration, in_lines, size, table
 
 if TYPE_CHECKING:
+    from hone.planning.memory import Footprint
     from hone.planning.plan import Plan
 
 
@@ -51,15 +52,19 @@ def _memory_text(plan: "Plan") -> str:
         parts += [("activations", memory.activations), ("logits and loss", memory.logits)]
     times = [("a training step", memory.training), ("an evaluation", memory.evaluation), ("loading", memory.loading)]
     rows = [[name, size(value)] for name, value in [*parts, *((f"in all, at once, in {n}", v) for n, v in times if v)]]
+    if memory.gathered:
+        rows.insert(3, ["put together for a pass", size(memory.gathered)])
     if memory.gaps:
         rows.append(["kept between the blocks", size(memory.gaps)])
-    lines = [table(["memory", "at the fullest"], rows)]
+    of = " of each process" if memory.processes > 1 else ""
+    lines = [table([f"memory{of}", "at the fullest"], rows)]
     if memory.untraced:
         lines.append(
             f"at least: the step of this model cannot be followed ({memory.untraced}), activations come on top"
         )
     verdict = "it fits" if memory.fits else "IT DOES NOT FIT"
-    lines.append(f"needed {size(memory.total)}, free {size(memory.free)}: {verdict}")
+    lines += _group_lines(memory)
+    lines.append(f"needed {size(memory.needed)}, free {size(memory.free)}: {verdict}")
     for change in plan.changes:
         settings = " ".join(
             f"{key}={str(value).lower() if value is True else value}" for key, value in change.settings.items()
@@ -72,6 +77,19 @@ def _memory_text(plan: "Plan") -> str:
     return "\n".join(lines)
 
 
+def _group_lines(memory: "Footprint") -> list[str]:
+    """What is said of several processes; none where there is one."""
+    if memory.processes == 1:
+        return []
+    where = "share its memory" if memory.on_cpu else "have a GPU each"
+    line = f"{memory.processes} processes, {memory.here} on this machine, which {where}"
+    copy = f"; the first keeps a whole copy, {size(memory.copied)}, in the machine's memory" if memory.copied else ""
+    sent = (
+        f"estimated: each sends {size(memory.sent)} in a step, and gets as much; how long that takes is not known here"
+    )
+    return [line + copy, sent]
+
+
 def _time_text(plan: "Plan") -> str:
     timing = plan.timing
     if timing is None:
@@ -80,6 +98,16 @@ def _time_text(plan: "Plan") -> str:
     return (
         f"time: about {duration(total)}: {plan.schedule.steps:,} steps of {timing.step_s:.2f} s at "
         f"{timing.tokens_per_s:,.0f} tokens/s ({duration(timing.train_s)}), {timing.evaluations} evaluations of about "
-        f"{duration(timing.evaluation_s)}; generations and saving come on top\n"
+        f"{duration(timing.evaluation_s)}; {_on_top(plan)}\n"
         f"memory of the two steps, measured: {size(timing.peak_memory)}"
+    )
+
+
+def _on_top(plan: "Plan") -> str:
+    """What the time does not have in it."""
+    if plan.memory.processes == 1:
+        return "generations and saving come on top"
+    return (
+        f"measured in one process, estimated for {plan.memory.processes}; "
+        "sending the gradients, generations and saving come on top"
     )

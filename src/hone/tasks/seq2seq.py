@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hone.config.schema import Config
 from hone.config.sections.eval import EvalSection
-from hone.data.batches import by_length, padded_texts
+from hone.data.batches import padded_texts
 from hone.data.dataset import Dataset, Preview
 from hone.data.encode import ROWS_PER_BATCH, Encoded
 from hone.data.prepare import Examples, Reading
@@ -35,7 +35,7 @@ from hone.data.truncate import IGNORE_INDEX, count_ones
 from hone.errors import HoneError, placed
 from hone.loss import seq2seq_loss, target_nll
 from hone.metrics.continuations import decode, evenly_spaced, greedy
-from hone.metrics.losses import LOGIT_ELEMENTS, ItemLosses, measurement_of
+from hone.metrics.losses import ItemLosses, loss_columns, losses_by_batch, measurement_of
 from hone.models.inspect import vocabulary_size
 from hone.models.kinds import ENCODER_DECODER
 from hone.results import Items, Kind, Level, Measurement, Sample, level_of
@@ -199,23 +199,20 @@ def losses_of(
 ) -> ItemLosses:
     """Sums of token losses for each row, without gradients or dropout."""
     byte_lengths = token_byte_lengths(tokenizer, vocabulary_size(tokenizer))
-    nll, n_tokens, n_bytes = np.zeros(len(dataset)), np.zeros(len(dataset), int), np.zeros(len(dataset), int)
-    budget = min(tokens_per_batch, LOGIT_ELEMENTS // model.get_input_embeddings().weight.shape[0])
-    training, pad = model.training, padding_id(tokenizer)
-    model.eval()
-    with torch.inference_mode():
-        for indices in by_length(dataset.lengths, budget):
-            batch = collate([dataset[i] for i in indices], pad)
-            del batch["num_tokens"]
-            labels = torch.as_tensor(batch["labels"])
-            inputs = decoder_inputs(model, {k: torch.as_tensor(v).to(model.device) for k, v in batch.items()})
-            logits = model(**{k: v for k, v in inputs.items() if k != "labels"}).logits
-            nll[indices] = target_nll(logits, inputs["labels"]).sum(-1, dtype=torch.float64).cpu().numpy()
-            counted = (labels != IGNORE_INDEX).numpy()
-            n_tokens[indices] = counted.sum(-1)
-            n_bytes[indices] = np.where(counted, byte_lengths[np.where(counted, labels.numpy(), 0)], 0).sum(-1)
-    model.train(training)
-    return ItemLosses(nll, n_tokens, n_bytes, "row")
+    pad = padding_id(tokenizer)
+
+    def of_batch(indices: np.ndarray) -> np.ndarray:
+        batch = collate([dataset[i] for i in indices], pad)
+        del batch["num_tokens"]
+        labels = torch.as_tensor(batch["labels"])
+        inputs = decoder_inputs(model, {k: torch.as_tensor(v).to(model.device) for k, v in batch.items()})
+        logits = model(**{k: v for k, v in inputs.items() if k != "labels"}).logits
+        nll = target_nll(logits, inputs["labels"]).sum(-1, dtype=torch.float64)
+        counted = (labels != IGNORE_INDEX).numpy()
+        n_bytes = np.where(counted, byte_lengths[np.where(counted, labels.numpy(), 0)], 0)
+        return loss_columns(nll, labels, n_bytes)
+
+    return ItemLosses(*losses_by_batch(model, dataset.lengths, of_batch, tokens_per_batch=tokens_per_batch), "row")
 
 
 def watch(

@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from hone.config.sections.launch import LaunchSection
 from hone.errors import HoneError, first_line
 from hone.hardware import count_cpus, read_cgroup
-from hone.processes import BY_HONE, GO_ON, INTERRUPTED, LOST_CODE
+from hone.processes import BY_HONE, GO_ON, INTERRUPTED, LOST_CODE, MEETING
 
 SAVING_S = 600  # after a signal a checkpoint is written first
 
@@ -33,12 +33,11 @@ def launch(section: LaunchSection, arguments: Sequence[str]) -> None:
     Raises:
         SystemExit: it did not end well, and the process that failed has said why.
         HoneError: a process was killed, or the machines do not find each other.
-        Interrupted: by a signal.
     """
     processes = section.nproc_per_node or 1
     command = ["-m", "hone", *arguments]
     try:
-        with _for_processes(processes):
+        with _for_processes(section, processes):
             elastic_launch(_config(section, processes), sys.executable)(*command)
     except ChildFailedError as error:
         raise _ended(error) from None
@@ -52,13 +51,16 @@ def launch(section: LaunchSection, arguments: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _for_processes(processes: int) -> Iterator[None]:
+def _for_processes(section: LaunchSection, processes: int) -> Iterator[None]:
     """Within it the environment is that of the processes, and the agent's own log is silent; they have their own."""
     disabled, environ = logging.root.manager.disable, dict(os.environ)
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(count_cpus(read_cgroup().cpus).usable) // processes)))
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a machine without a name in DNS is no concern of a reader
     os.environ[BY_HONE] = "1"
+    if section.rdzv_endpoint and section.rdzv_backend == "c10d":
+        # each attempt with a store of its own: torch does not tell a machine that comes later where the common one is
+        os.environ |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", MEETING: section.rdzv_endpoint}
     try:
         yield
     finally:

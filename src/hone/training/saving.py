@@ -20,11 +20,12 @@ from hone.files import disk_errors, fsync_path, write_json_atomic
 from hone.loss import refuse_diverged
 from hone.manifest import describe_files, file_digest
 from hone.models.adapter import BASE, describe_base
-from hone.processes import from_primary, primary, same_everywhere
+from hone.processes import from_primary, primary
 from hone.runs import SAVING, Run
 from hone.show import size
 from hone.training.callbacks import Progress
 from hone.training.checkpoint import Reached, refuse_unlike, saved_bytes, seal_checkpoint
+from hone.training.exchange import same_everywhere
 from hone.training.sharding import cut_like, shard, whole_state
 from hone.training.state import (
     GENERATORS,

@@ -80,9 +80,10 @@ def build_engine(
 
     collate = task.collate and functools.partial(task.collate, pad_token_id=padding_id(tokenizer))
     sharded = is_sharded(config.launch)
-    if sharded and (why := sharding_refused(config.train)):
+    cuts = sharded or config.launch.cuts  # a plan is made by one process
+    if cuts and (why := sharding_refused(config.train)):
         raise HoneError(f"sharding: fsdp2 is not offered here: {why}", where=config.where("sharding"), fix=UNSHARDED)
-    options = attach_options(config.train, config.data, args, tokenizer, sharded=sharded)
+    options = attach_options(config.train, config.data, args, tokenizer, sharded=cuts)
     trainer = HoneTrainer(
         model,
         args,

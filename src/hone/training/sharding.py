@@ -52,7 +52,7 @@ def shard(model: PreTrainedModel) -> None:
     """
     device = next(model.parameters()).device.type
     mesh = init_device_mesh(device, (world(),))
-    modules: list[Any] = [*_blocks(unwrapped(model)), model]
+    modules: list[Any] = [*blocks_of(unwrapped(model)), model]
     for module in modules:
         fully_shard(module, mesh=mesh)
     whole = [name for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor)]
@@ -60,7 +60,7 @@ def shard(model: PreTrainedModel) -> None:
         raise HoneError(f"sharding: fsdp2 cannot cut {whole[0]}", fix="leave sharding out")
 
 
-def _blocks(model: PreTrainedModel) -> list[nn.Module]:
+def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
     """The transformer blocks, of all stacks."""
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     outer = [m for name, m in lists.items() if not any(name.startswith(f"{other}.") for other in lists)]

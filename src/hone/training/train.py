@@ -3,8 +3,8 @@
 Each stage leaves its result in the run folder and is not repeated: the same command after a crash, a Ctrl-C or a
 SIGTERM goes on where it was, and after the end it only says so.
 
-Of several processes all tell the same story; what touches the run folder or is measured is the primary's, and the
-others wait for it (`hone.processes`).
+Of several processes all tell the same story, and share what is computed; what touches the run folder is the primary's,
+and the others wait for it (`hone.processes`).
 
 >>> run = train(load_config("recipe.yaml"))       # doctest: +SKIP
 >>> run.tuned.value("perplexity")                  # doctest: +SKIP
@@ -123,11 +123,11 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
         )
     bench = Bench(run, config, task, tokenizer, data)
     if from_primary(lambda: _is_saved(run)):
-        from_primary(lambda: _look_again(bench))
+        _look_again(bench)
     else:
         _train_and_save(run, config, task, tokenizer, data, bench, callbacks)
         give_back_freed_memory()
-    from_primary(lambda: _finish(bench))
+    _finish(bench)
 
 
 # ---- the pieces of the story, in its order ------------------------------------------------------------------------
@@ -177,20 +177,29 @@ def _is_saved(run: Run) -> bool:
 def _look_again(bench: Bench) -> None:
     """What an earlier call has left of a training that ended: its metrics, and the base's numbers."""
     run, config, data = bench.run, bench.config, bench.data
-    for checkpoint in run.checkpoints()[-1:]:
-        if not checkpoint_problems(checkpoint):
-            written_metrics(run, reached_at(checkpoint))
-    if config.eval.eval_base and len(data.validation) and not run.has("base"):
+    from_primary(lambda: _written_metrics(run))
+    if config.eval.eval_base and len(data.validation) and not from_primary(lambda: run.has("base")):
         log.warning("%s is not there: the base is measured again", run.file_of("base"))
         measure(bench, "base", _build(config, bench.task, bench.tokenizer, data))
 
 
+def _written_metrics(run: Run) -> None:
+    for checkpoint in run.checkpoints()[-1:]:
+        if not checkpoint_problems(checkpoint):
+            written_metrics(run, reached_at(checkpoint))
+
+
 def _finish(bench: Bench) -> None:
     """From the saved model to the finished run."""
+    measure(bench, "tuned", load_finished(str(bench.run.folder), bench.task.model))
+    from_primary(lambda: _conclude(bench))
+
+
+def _conclude(bench: Bench) -> None:
+    """All that follows from what is measured."""
     run, task, data = bench.run, bench.task, bench.data
     if data.contamination is not None:
         run.write("contamination", data.contamination)
-    measure(bench, "tuned", load_finished(str(run.folder), task.model))
     compare(bench)
     card = model_card(read_folder(run.folder), task.pipeline_tag)
     write_text_atomic(run.folder / "README.md", card)
@@ -221,7 +230,7 @@ def _train_and_save(
     if checkpoint is not None:
         refuse_other_base(model, checkpoint, str(config.model.model_name_or_path))
     if config.eval.eval_base:
-        from_primary(lambda: measure(bench, "base", model))
+        measure(bench, "base", model)
     with _rows_named(run, config.data, task, tokenizer, data.train):
         model, stop = _fit(run, config, task, tokenizer, model, data, checkpoint, callbacks)
     from_primary(lambda: save_model(model, tokenizer, data.template, run.folder))

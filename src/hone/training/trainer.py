@@ -42,9 +42,10 @@ from hone.data.batches import EpochBatches, PackedDataset
 from hone.data.truncate import IGNORE_INDEX
 from hone.errors import HoneError, first_line, is_out_of_memory
 from hone.loss import Loss, refuse_bad_gradient, refuse_bad_loss
-from hone.processes import any_of, from_primary, same_everywhere, sum_gradients, totals
+from hone.processes import any_of, from_primary, totals
 from hone.runs import Run
 from hone.training.callbacks import Progress
+from hone.training.exchange import same_everywhere, sum_gradients
 from hone.training.saving import Rehearsal, Resumed, SavingTrainer
 from hone.training.sharding import clip
 
@@ -108,7 +109,11 @@ class RunTrainer(SavingTrainer):
         began = time.perf_counter()
         measure = self.measure
         model = self.whole_model()
-        found = from_primary(lambda: measure(model.to(self.args.device) if self.sharded else model))
+        if self.sharded:  # the primary alone has all weights
+            found = from_primary(lambda: measure(model.to(self.args.device)))
+        else:
+            measured = measure(model)
+            found = from_primary(lambda: measured)  # what follows from it is to be the same in all
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in found.items()}
         if self.whole is not None:
             self.whole.cpu()

@@ -16,6 +16,16 @@ class LaunchSection(Section):
         """Whether there is more to start than this process."""
         return (self.nproc_per_node or 1) > 1 or str(self.nnodes) != "1"
 
+    @property
+    def processes(self) -> int:
+        """How many there will be, on all machines; the most, where that is not fixed."""
+        return (self.nproc_per_node or 1) * int(str(self.nnodes).rpartition(":")[2])
+
+    @property
+    def cuts(self) -> bool:
+        """Whether weights will be cut among the processes."""
+        return self.sharding == "fsdp2" and self.processes > 1
+
     nproc_per_node: int | None = key(
         None,
         what="How many processes train together on this machine; null: one, or those that torchrun has started.",
