@@ -37,12 +37,13 @@ TESTS = Path(__file__).resolve().parent
 BASE_MODEL = TESTS.parent / "base_model"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-LONGEST = ("docs/test_labs.py", "python/test_notebooks.py")
+LONGEST = ["docs/test_labs.py", "python/test_notebooks.py", "faults/test_faults.py", "docs/test_blocks.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: begun at the end, one of them would keep a single process busy for minutes."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+    place = {str(TESTS / name): number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(str(item.path), len(place)))
 
 
 SIGNALS = pytest.mark.skipif(os.name != "posix", reason="Windows ends a process without a signal it could handle")
@@ -130,6 +131,26 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any, tiny_
 
     gc.freeze()  # a run collects garbage twice; looking through the libraries' objects each time costs a second
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which the decoding kernel is compiled once, by the first test that has it for its own."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def compiled_kernel(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The bundled model decodes as it does for users: by the compiled kernel, where there is a compiler."""
+    from hone.inference import native
+
+    native._library.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setenv("HONE_NATIVE", "1")
+        patched.setenv("HONE_CACHE", str(kernels))
+        native._library()
+    yield
+    native._library.cache_clear()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """benchmarks/same_results.py: a number has one name, whatever the form of its file; and a checkout equals itself."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -62,8 +61,10 @@ def test_a_difference_is_named_with_its_size(script: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkout_has_the_same_results_as_itself() -> None:
-    command = [sys.executable, str(SCRIPT), str(ROOT), str(ROOT), "--only", "packed"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "run/eval/tuned.json" in done.stdout and "the same: 1 cases" in done.stdout
+def test_a_checkout_has_the_same_results_as_itself(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(ROOT), str(ROOT), "--only", "packed"])
+    code, said = script.main(), capsys.readouterr()
+    assert code == 0, said.out + said.err
+    assert "run/eval/tuned.json" in said.out and "the same: 1 cases" in said.out

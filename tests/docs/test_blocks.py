@@ -40,6 +40,8 @@ NOT_RUN = {
     "hone repeat my.yaml --seeds 6 --jobs 2": "six processes: tests/training/test_search.py",
     "hone search my.yaml learning_rate=1e-5..1e-3 --trials 12": "twelve trainings: tests/training/test_search.py",
 }
+# What takes several processes is checked here, and trained in the tests of its own.
+INSTEAD = {"hone train my.yaml nproc_per_node=4": "hone check my.yaml nproc_per_node=4"}  # tests/processes
 GROUP: Any = get_command(app)
 ONLY_PARSED = {
     "serve": "answers until it is stopped: tests/serve",
@@ -178,8 +180,8 @@ def fresh(place: Path, page: Path, furnished: Path, monkeypatch: pytest.MonkeyPa
 def run(words: list[str], where: str) -> None:
     if words[0] == "hone" and ONLY_PARSED.keys() & {*words[1:]}:
         GROUP.commands[words[1]].make_context(words[1], list(words[2:]))
-    elif words[0] == "hone" and shlex.join(words) not in NOT_RUN:
-        given = ["runs/my" if word == "RUN" else word for word in words[1:]]
+    elif words[0] == "hone" and (line := shlex.join(words)) not in NOT_RUN:
+        given = ["runs/my" if word == "RUN" else word for word in shlex.split(INSTEAD.get(line, line))[1:]]
         result = CliRunner().invoke(app, given, catch_exceptions=False, input="hello\n/exit\n")
         assert result.exit_code == 0, f"{where}: {shlex.join(words)}\n{result.output}"
     elif words[0] == "make":

@@ -17,7 +17,7 @@ from hone.config.fields import docs_of
 from hone.config.rates import ENCODER_DECODERS, FROM_SCRATCH, USUAL
 from hone.config.schema import leaf_field
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 import choosing
 import choosing_tables
 

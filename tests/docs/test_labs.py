@@ -24,7 +24,12 @@ def labs() -> ModuleType:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_lab_prints_what_it_shows(
-    page: Path, labs: ModuleType, strict_sandbox: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path,
+    labs: ModuleType,
+    strict_sandbox: Any,
+    compiled_kernel: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In float32, as conftest.py has it for all tests."""
     folder = tmp_path / "lab"

@@ -4,6 +4,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +17,12 @@ from hone.inference.lookup import LONGEST_PAUSE, Lookup
 from hone.inference.stream import Answer, AnswerRule
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch, cache: Any) -> Iterator[None]:
+def kernel(monkeypatch: pytest.MonkeyPatch, kernels: Path) -> Iterator[None]:
     if sys.platform != "linux" or not any(map(shutil.which, ("cc", "gcc", "clang"))):
         pytest.skip("no C compiler here")
     monkeypatch.setenv("HONE_NATIVE", "1")
-    monkeypatch.setenv("HONE_CACHE", str(cache))
+    monkeypatch.setenv("HONE_CACHE", str(kernels))
     native._library.cache_clear()
     yield
     native._library.cache_clear()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,16 +38,11 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch, cache: Any) -> Iterator[None]:
+def kernel(monkeypatch: pytest.MonkeyPatch, kernels: Path) -> Iterator[None]:
     """The kernel, compiled once for all tests here."""
     monkeypatch.setenv("HONE_NATIVE", "1")
-    monkeypatch.setenv("HONE_CACHE", str(cache))
+    monkeypatch.setenv("HONE_CACHE", str(kernels))
     native._library.cache_clear()
     yield
     native._library.cache_clear()

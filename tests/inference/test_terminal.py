@@ -3,8 +3,6 @@
 import io
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from forked import hone_process
 from hone.cli import app
 from hone.data.tokenizer import save_tokenizer
 from hone.inference.terminal import CodeColours, answer_pen, cut, line_reader, piece_writer, side_by_side
@@ -40,16 +39,11 @@ def talker(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., A
 
 
 class Terminal:
-    """A program at a pseudo-terminal."""
+    """`hone` at a pseudo-terminal."""
 
-    def __init__(self, *command: str) -> None:
-        import pty
-
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            os.environ.update(TERM="xterm", PYTHONUNBUFFERED="1")
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it, a terminal does not
-            os.execv(command[0], command)
+    def __init__(self, *words: str) -> None:
+        self._fd, self._slave = os.openpty()
+        self.process = hone_process(words, terminal=os.ttyname(self._slave))
         self.seen = ""
 
     def until(self, pattern: str, seconds: float = 60.0) -> str:
@@ -93,32 +87,30 @@ class Terminal:
 
     def wait(self) -> int:
         """The exit code, when the program has ended by itself."""
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                os.close(self._fd)
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.05)
-        raise AssertionError(f"still running: {self.seen[-2000:]!r}")
+        self.process.join(30)
+        code: int | None = self.process.exitcode
+        assert code is not None, f"still running: {self.seen[-2000:]!r}"
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        os.close(self._fd)
+        os.close(self._slave)
 
 
 @pytest.fixture
-def terminal(talker: Path) -> Iterator[Callable[..., Terminal]]:
+def terminal(talker: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminal]]:
+    monkeypatch.setenv("TERM", "xterm")
     started: list[Terminal] = []
 
     def start(*options: str) -> Terminal:
-        started.append(Terminal(sys.executable, "-m", "hone", "chat", str(talker), *options))
+        started.append(Terminal("chat", str(talker), *options))
         return started[-1]
 
     yield start
     for one in started:
-        try:
-            if os.waitpid(one.pid, os.WNOHANG)[0] == 0:
-                os.kill(one.pid, 9)
-                os.waitpid(one.pid, 0)
-        except ChildProcessError:  # ended and waited for
-            pass
+        one.close()
 
 
 @pytest.mark.slow
@@ -194,19 +186,23 @@ def test_a_pasted_text_and_a_block_are_one_message_each(terminal: Callable[..., 
 
 
 @pytest.mark.slow
-def test_a_pipe(talker: Path) -> None:
+@posix
+def test_a_pipe(talker: Path, tmp_path: Path) -> None:
     """Bytes in, answers out: no marks, no speed; a line that is no UTF-8 is reported and the next one answered."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hone", "chat", str(talker), "--max-new-tokens", "4"],
-        input=b"Hello\ncaf\xe9\n/nonsense\nTsch\xc3\xbcss\r\n",
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(b"\n") >= 2 and b"> " not in done.stdout and b"tokens/s" not in done.stdout
-    assert b"not UTF-8" in done.stderr and b"unknown command /nonsense" in done.stderr
+    os.mkfifo(tmp_path / "in")
+    for name in ("out", "err"):
+        (tmp_path / name).touch()
+    files = {"stdin": tmp_path / "in", "stdout": tmp_path / "out", "stderr": tmp_path / "err"}
+    process = hone_process(["chat", str(talker), "--max-new-tokens", "4"], **files)
+    (tmp_path / "in").write_bytes(b"Hello\ncaf\xe9\n/nonsense\nTsch\xc3\xbcss\r\n")
+    process.join(120)
+    out, err = (tmp_path / "out").read_bytes(), (tmp_path / "err").read_bytes()
+    assert process.exitcode == 0, err
+    assert out.count(b"\n") >= 2 and b"> " not in out and b"tokens/s" not in out
+    assert b"not UTF-8" in err and b"unknown command /nonsense" in err
     runner = CliRunner()
     same = runner.invoke(app, ["chat", str(talker), "--max-new-tokens", "4"], input="Hello\nTschüss\n")
-    assert same.stdout == done.stdout.decode()
+    assert same.stdout == out.decode()
     nothing = runner.invoke(app, ["chat", str(talker)], input="")
     assert nothing.exit_code == 0 and nothing.stdout == ""
     bad = runner.invoke(app, ["chat", str(talker), "--top-p", "0"], input="")

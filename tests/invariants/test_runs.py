@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import hone
 from conftest import SIGNALS, pairs, sigterm_at
+from forked import hone_process
+from hone.cli import app
 from hone.errors import HoneError, Interrupted
 from hone.runs import Run
 
@@ -119,10 +122,6 @@ def test_layouts_train_alike(batching: str, tmp_path: Path, model_folder: Path, 
     assert math.isclose(run.tuned.value("loss"), reference.tuned.value("loss"), abs_tol=1e-5)
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "hone", *arguments]
-
-
 @pytest.fixture
 def interruptible(tmp_path: Path, tiny_model: Any, tokenizer: Any, write_rows: Any) -> dict[str, Any]:
     """A config of 80 steps in four epochs, with dropout, accumulation and evaluations by steps."""
@@ -160,24 +159,25 @@ def test_sigterm_then_the_same_command_ends_bit_identical(tmp_path: Path, interr
     path = tmp_path / "config.json"
     path.write_text(json.dumps(interruptible), encoding="utf-8")  # JSON is YAML 1.2
     hone.train(hone.load_config(path, [f"output_dir={tmp_path / 'whole'}"]))
-    broken = command("train", str(path), f"output_dir={tmp_path / 'broken'}")
-    process = subprocess.Popen(broken, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    broken, said = ["train", str(path), f"output_dir={tmp_path / 'broken'}"], tmp_path / "stderr.txt"
+    said.touch()
+    process = hone_process(broken, stderr=said)
     metrics = tmp_path / "broken" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not metrics.is_file() or len(metrics.read_text().splitlines()) < 25):
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 130, said.read_text()
+    assert "Traceback" not in said.read_text()
     state = json.loads((tmp_path / "broken" / "status.json").read_text())
     assert state["status"] == "interrupted"
     stopped = len([line for line in metrics.read_text().splitlines() if '"grad_norm"' in line])
     assert 20 <= stopped < 80, "the signal must fall in the middle"
     assert not (tmp_path / "broken" / "model.safetensors").is_file()
 
-    again = subprocess.run(broken, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    again = CliRunner().invoke(app, broken)
+    assert again.exit_code == 0, again.output
     assert "resuming from checkpoint-" in again.stderr
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     assert logged(tmp_path / "broken") == logged(tmp_path / "whole"), "the log goes on as if nothing had happened"
@@ -204,16 +204,18 @@ def test_a_second_sigint_stops_at_once(tmp_path: Path, model_folder: Path, write
     config = settings(model_folder, write_rows, n=400, num_train_epochs=500.0, output_dir=str(tmp_path / "out"))
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**config, "eval_strategy": "no"}), encoding="utf-8")
-    process = subprocess.Popen(command("train", str(path)), stderr=subprocess.PIPE, text=True)
+    said = tmp_path / "stderr.txt"
+    said.touch()
+    process = hone_process(["train", str(path)], stderr=said)
     metrics = tmp_path / "out" / "metrics.jsonl"
     while not metrics.is_file():
         time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert process.stderr is not None
-    assert "Traceback" not in process.stderr.read()
+        assert process.exitcode is None
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert "Traceback" not in said.read_text()
 
 
 @SIGNALS

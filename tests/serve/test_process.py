@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,27 +17,26 @@ from serving import Client, serving, until
 from typer.testing import CliRunner
 
 from conftest import SIGNALS
+from forked import hone_process
 from hone.cli import app
 
 pytest_plugins = ["serving", "talking"]
 
 
 @contextmanager
-def process(*arguments: Any) -> Iterator[tuple[Client, subprocess.Popen[str], list[str]]]:
-    """`hone serve` and what it has said so far, once it answers."""
-    command = [sys.executable, "-m", "hone", "serve", *map(str, arguments), "--port", "0"]
-    keyless = {name: value for name, value in os.environ.items() if name != "HONE_API_KEY"}
-    found = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=keyless)
-    said: list[str] = []
-    assert found.stderr
+def process(pipe: Path, *arguments: Any) -> Iterator[tuple[Client, Any, list[str]]]:
+    """`hone serve` and what it has said so far, into a pipe of this name, once it answers."""
+    os.mkfifo(pipe)
+    found = hone_process(["serve", *map(str, arguments), "--port", "0"], stderr=pipe)
+    stderr, said = pipe.open(encoding="utf-8"), list[str]()
     try:
-        for line in found.stderr:
+        for line in stderr:
             said.append(line)
             if address := re.search(r"serving at http://[^ ]*:(\d+)/v1", line):
                 break
         else:
             raise AssertionError(said)
-        reader = threading.Thread(target=lambda: said.extend(found.stderr), daemon=True)  # type: ignore[arg-type]
+        reader = threading.Thread(target=lambda: said.extend(stderr), daemon=True)
         reader.start()
         client = Client(int(address[1]))
         ends = time.monotonic() + 60
@@ -47,9 +44,8 @@ def process(*arguments: Any) -> Iterator[tuple[Client, subprocess.Popen[str], li
             time.sleep(0.02)
         yield client, found, said
     finally:
-        if found.poll() is None:
-            found.kill()
-        found.wait(20)
+        found.kill()
+        found.join(20)
 
 
 def ask_slowly(client: Client) -> socket.socket:
@@ -93,13 +89,15 @@ def test_the_first_signal_drains(chat_run: Path) -> None:
 
 @SIGNALS
 @pytest.mark.slow
-def test_the_second_signal_ends_at_once(chat_run: Path) -> None:
-    with process(chat_run) as (client, server, said):
+def test_the_second_signal_ends_at_once(chat_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HONE_API_KEY", raising=False)
+    with process(tmp_path / "stderr", chat_run) as (client, server, said):
         one = ask_slowly(client)
-        server.send_signal(signal.SIGTERM)
+        server.terminate()
         until(lambda: "finishing 1 request" in "".join(said))
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 130
+        os.kill(server.pid, signal.SIGINT)
+        server.join(30)
+        assert server.exitcode == 130
         assert b"[DONE]" not in rest(one)
     text = "".join(said)
     assert f"vllm serve {chat_run}" in text

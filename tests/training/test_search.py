@@ -1,10 +1,7 @@
 """`hone search`: ordinary runs; half of the held-out items choose one of them, the other half judges it."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 import hone
 from conftest import pairs
+from forked import hone_process
 from hone.config.grid import grid, point_name, split_choices
 from hone.errors import HoneError
 from hone.results import read
@@ -107,16 +105,18 @@ def test_a_signal_ends_all_of_them_and_the_same_command_goes_on(
 ) -> None:
     config = tmp_path / "my.yaml"
     config.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()) + "max_steps: 300\n")
-    command = [sys.executable, "-m", "hone", "search", str(config), "learning_rate=[1e-3,1e-4]", "--jobs", "2"]
-    command += ["eval_base=false", "logging_steps=1", "save_strategy=epoch", "num_train_epochs=100"]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
+    words = ["search", str(config), "learning_rate=[1e-3,1e-4]", "--jobs", "2"]
+    words += ["eval_base=false", "logging_steps=1", "save_strategy=epoch", "num_train_epochs=100"]
+    stderr = tmp_path / "stderr.txt"
+    stderr.touch()
+    begun = hone_process(words, stderr=stderr)
     logs = [tmp_path / "out" / f"learning_rate-{rate}" / "metrics.jsonl" for rate in (1e-3, 1e-4)]
-    while not all(log.is_file() for log in logs) and begun.poll() is None:
+    while not all(log.is_file() for log in logs) and begun.exitcode is None:
         time.sleep(0.1)
-    begun.send_signal(signal.SIGTERM)
-    _, said = begun.communicate(timeout=60)
-    assert begun.returncode == 130, said
+    begun.terminate()
+    begun.join(60)
+    said = stderr.read_text()
+    assert begun.exitcode == 130, said
     assert said.strip().splitlines()[-1].startswith("interrupted: stopped while training")
     states = [json.loads((log.parent / "status.json").read_text())["status"] for log in logs]
     assert states == ["interrupted", "interrupted"]
