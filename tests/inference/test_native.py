@@ -265,3 +265,24 @@ def test_a_model_in_bfloat16_is_computed_in_float32(kind: str, kernel: None, tin
         plan = Plan(ids, list(range(20)), [0] * 20, [], [Stretch(0, 0, 20, 0)], list(range(20)))
         own, exact = scores(weights, room(weights, 1), plan), model.float()(torch.tensor([ids])).logits[0]
         assert (own - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_one_thread_goes_on_alone_after_two_disturbed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(native.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(native.torch, "get_num_threads", lambda: 4)
+    pace, given = native.Pace(), []
+    for of_processor in (3.9, 2.0, 3.9, 2.0, 2.0):  # of four seconds that four threads could have had in one
+        given.append(pace.threads())
+        pace.judge(given[-1], 1.0, of_processor)
+    assert given == [4] * 5 and pace.threads() == 1, "one disturbed pass between others is nothing"
+    pace.judge(1, 1.0, 0.3)
+    now[0] += native.FIRST_PAUSE
+    assert pace.threads() == 4, "all are tried again"
+    pace.judge(4, 1.0, 1.0)
+    now[0] += native.FIRST_PAUSE
+    assert pace.threads() == 1, "in vain: the pause is longer"
+    now[0] += native.FIRST_PAUSE
+    pace.judge(pace.threads(), 1.0, 4.0)
+    pace.judge(pace.threads(), 1.0, 1.0)
+    assert pace.threads() == 4, "an undisturbed pass is a new start"

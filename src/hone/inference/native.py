@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ PARTS = {
     "sample.c": ("",),
 }  # what each is compiled for
 FLAGS = ["-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-std=gnu11"]
+MANY = 1 << 20  # scores for which it is worth waking other threads
+BUSY = 0.8  # share of the cores' time below which threads were disturbed
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds of one thread
 ACTIVATIONS = ["gelu", "gelu_tanh", "relu", "silu"]  # in the order of step.h
 
 Pointer, Number = ctypes.c_void_p, ctypes.c_long
@@ -82,11 +86,39 @@ class _Rule(ctypes.Structure):
     ]
 
 
+class Pace:
+    """How many threads a pass is given: all of PyTorch's, or one while other programs want the cores.
+
+    The threads of a pass meet many times, and each meeting waits for the one that is not running. Threads that were
+    disturbed did not run all the time of a pass. After two such passes one thread goes on alone for a while, the longer
+    the more often that happens.
+    """
+
+    def __init__(self) -> None:
+        self._alone_until = self._pause = 0.0
+        self._disturbed = 0  # passes in a row
+
+    def threads(self) -> int:
+        return 1 if time.perf_counter() < self._alone_until else torch.get_num_threads()
+
+    def judge(self, threads: int, seconds: float, of_processor: float) -> None:
+        """After a pass of so many threads that took so long, and so much time of the processor."""
+        if threads == 1:
+            return
+        self._disturbed = self._disturbed + 1 if of_processor < BUSY * threads * seconds else 0
+        if self._disturbed > 1:
+            self._pause = min(LONGEST_PAUSE, 2 * self._pause or FIRST_PAUSE)
+            self._alone_until = time.perf_counter() + self._pause
+        elif not self._disturbed:
+            self._pause = 0.0
+
+
 class Kernel:
     """A model as the kernel reads it: pointers into the weights' own memory."""
 
     def __init__(self, weights: "Weights") -> None:
         w, bf16 = weights, weights.embed.dtype == torch.bfloat16
+        self._pace = Pace()
         self._step = _library().step
         self._kept: list[Any] = []  # what is pointed at stays
         layers = (_Layer * len(w.layers))()
@@ -124,11 +156,13 @@ class Kernel:
         lists = [_numbers(one) for one in (plan.ids, plan.slots, plan.positions, plan.wanted)]
         ids, slots, positions, wanted = (one.ctypes.data for one in lists)
         found = torch.empty((len(plan.wanted), self._n_scores))
+        threads, began, worked = self._pace.threads(), time.perf_counter(), time.process_time()
         self._step(
             ctypes.byref(self._model), spans.ctypes.data, len(spans) // 4, ids, slots, positions, len(plan.ids),
             wanted, len(plan.wanted), kept.data_ptr(), kept.shape[1], kept.shape[2], found.data_ptr(),
-            torch.get_num_threads(),
+            threads,
         )  # fmt: skip
+        self._pace.judge(threads, time.perf_counter() - began, time.process_time() - worked)
         return found
 
     def _at(self, tensor: Tensor | None) -> int | None:
@@ -168,7 +202,7 @@ def drawn(scores: Tensor, rules: Sequence[tuple[float, float, float, float, int]
     rows, size = scores.shape
     tokens = np.empty(rows, dtype=np.int64)
     given = (_Rule * rows)(*(_Rule(*rule) for rule in rules))
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if scores.numel() > MANY else 1
     bad = _library().draw(scores.data_ptr(), rows, size, given, tokens.ctypes.data, threads)
     return None if bad else tokens.tolist()
 
