@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -47,6 +49,7 @@ def main() -> None:
     if given.timed:
         train_timed(json.loads(given.timed[0].read_text()), given.timed[1])
         return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that folder and namespaces go
     folder = given.work or Path(tempfile.mkdtemp(prefix="processes-"))
     try:
         if not (folder / "pairs.jsonl").is_file():

@@ -22,7 +22,7 @@ ALONE_ON_THE_NET = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link 
 # name -> model type and its shape: the first is the 82M of distilgpt2, the second a Qwen2 of fewer, narrower layers
 SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     "82M": ("gpt2", {"n_layer": 6, "n_head": 12, "n_embd": 768, "n_positions": 256, "vocab_size": 50257}),
-    "17M": ("qwen2", {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 8,
+    "19M": ("qwen2", {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 8,
                       "num_key_value_heads": 2, "max_position_embeddings": 256, "vocab_size": 30000}),
 }  # fmt: skip
 WAYS: dict[str, dict[str, Any]] = {
@@ -129,7 +129,7 @@ def bytes_sent(folder: Path) -> None:
     print(f"{'shape':6} {'way':6} {'processes':>9} {'passes':>6} {'sent, MB a step':>16} {'expected':>9}  ratio")
     for shape, way, processes in [
         *(("82M", way, 2) for way in WAYS),
-        *(("17M", way, processes) for way in WAYS for processes in (2, 4)),
+        *(("19M", way, processes) for way in WAYS for processes in (2, 4)),
     ]:
         config = config_of(folder, shape, way, processes, rows=8 * processes, steps=5)
         counts = [sent for _, sent in timed(folder, config, processes, counted=True)["steps"]]

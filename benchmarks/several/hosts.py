@@ -153,7 +153,7 @@ def elastic(folder: Path) -> bool:
     if why := why_not():
         print(f"skipped: {why}")
         return True
-    more = {"num_train_epochs": 400, "eval_strategy": "no"}
+    more = {"num_train_epochs": 60, "eval_strategy": "no", "micro_batch_tokens": 20}  # slow enough for one to join
     train_here([settings(folder, "flat", "steady", 1, **more)])
     config = settings(folder, "flat", "elastic", 2, **more, nnodes="1:4", nproc_per_node=1, max_restarts=5)
     config |= {"save_strategy": "steps", "save_steps": 10}
@@ -161,9 +161,9 @@ def elastic(folder: Path) -> bool:
     with two_hosts() as pair:
         config["rdzv_endpoint"] = f"{pair[0].address}:{PORT}"
         stays, leaves = (host.train(folder, config) for host in pair)
-        at_line(run / "metrics.jsonl", 100, stays)
+        at_line(run / "metrics.jsonl", 20, stays)
         _kill_all(leaves)
-        at_line(run / "metrics.jsonl", _lines(run) + 100, stays)
+        at_line(run / "metrics.jsonl", _lines(run) + 10, stays)
         alone = _lines(run)
         joins = pair[1].train(folder, config)
         codes, texts = _ends([stays, joins])

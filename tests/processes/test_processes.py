@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from conftest import SIGNALS
+from hone.commands.train import train as train_command
 from hone.errors import HoneError
 from hone.processes import joined, refuse_several
 from hone.runs import Run
@@ -205,9 +206,19 @@ def test_who_is_alone_is_told(monkeypatch: pytest.MonkeyPatch, bench: SimpleName
         assert Run(tmp_path).processes == 1
     import hone
 
-    given = {"model_name_or_path": "x", "train_file": "y", "output_dir": str(tmp_path / "run"), "nproc_per_node": 2}
+    given = {
+        "model_name_or_path": str(tmp_path / "x"),
+        "train_file": "y",
+        "output_dir": str(tmp_path / "run"),
+        "nproc_per_node": 2,
+    }
     with pytest.raises(HoneError, match="nproc_per_node asks for several processes, and this is one"):
         hone.train(given)
+    with monkeypatch.context() as left, pytest.raises(HoneError, match="no such") as error:
+        left.setenv("HONE_LAUNCHED", "1")  # the last one of several machines: it starts nothing, and trains
+        left.setattr("hone.training.launch.launch", lambda *_: pytest.fail("started once more"))
+        train_command([f"{key}={value}" for key, value in given.items()])
+    assert "nproc_per_node" not in str(error.value)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(HoneError, match="hone repeat runs in one process, and a launcher has started 2"):

@@ -213,7 +213,7 @@ def train(settings: Settings = None, as_json: AsJson = False) -> None:
     """Measure the base, train, save, measure the tuned model. The same command resumes an interrupted run."""
     with joined():
         config = config_of(settings, quiet=BY_HONE in os.environ)  # who launched has said it
-        if config.launch.asks_for_several and not started_together():
+        if config.launch.asks_for_several and not (BY_HONE in os.environ or started_together()):
             from hone.training.launch import launch
 
             launch(config.launch, ["train", *(settings or []), *(["--json"] if as_json else [])])

@@ -11,6 +11,7 @@ and the others wait for it (`hone.processes`).
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -40,7 +41,7 @@ from hone.loss import Diverged
 from hone.models.build import build_model, describe_model
 from hone.models.fallback import with_fallback
 from hone.models.load import load_finished, quiet_libraries
-from hone.processes import Elsewhere, any_of, causes_named, from_primary, joined, primary, primary_first, world
+from hone.processes import BY_HONE, Elsewhere, any_of, causes_named, from_primary, joined, primary, primary_first, world
 from hone.report.build import write_report_or_say
 from hone.report.card import model_card
 from hone.report.folder import read_folder
@@ -134,8 +135,11 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
 
 
 def _refuse_unstarted(section: LaunchSection, where: Where) -> None:
-    """Only the command line starts processes: a script or a notebook is one already."""
-    if section.asks_for_several and world() == 1:
+    """Only the command line starts processes: a script or a notebook is one already.
+
+    Of several machines one may be left, whose process was started all the same.
+    """
+    if section.asks_for_several and world() == 1 and BY_HONE not in os.environ:
         raise HoneError(
             "nproc_per_node asks for several processes, and this is one",
             where=where("nproc_per_node") or where("nnodes"),

@@ -51,7 +51,8 @@ class LaunchSection(Section):
         "paths (a shared file system).",
         benefit="More GPUs than one machine has.",
         tradeoff="Gradients travel by the network in every step: with a slow one, more accumulation is the only way to "
-        "gain. 1:4 goes on with fewer machines where some fail, with max_restarts.",
+        "gain. 1:4, with max_restarts, goes on with fewer machines where some fail, and with more where some come: "
+        "half a minute is waited for them each time.",
         cpu="1",
         gpu="1",
         maps_to=None,
