@@ -1,8 +1,9 @@
 """Ids of texts by way of their words: what repeats is tokenised once.
 
 A byte-level BPE first cuts a text into words by a pattern and then merges inside each word, so a word's ids are the
-same wherever it stands, and a corpus has some hundred times fewer different words than words. ASCII texts are cut here
-by the same pattern and their words looked up; what is new goes to the Rust tokenizer, and so do other texts, whole.
+same wherever it stands, and a corpus has some hundred times fewer different words than words. ASCII text is cut here
+by the same pattern and its words looked up; what is new goes to the Rust tokenizer, and so does what is not ASCII, with
+what stands around it up to a place where every pattern cuts.
 The ids are the tokenizer's own, for a third of its work; `word_ids` says None for tokenizers of another kind.
 
 >>> words = word_ids(tokenizer, sample=["def f(x):"])                              # doctest: +SKIP
@@ -34,6 +35,12 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+# Where each of them cuts, whatever else the text holds, as `streams.py` says: after a line break between two visible
+# characters, and before a lone space between two. Searched from the left, and backwards from the end.
+NEXT_CUT = re.compile(r"[!-~](?= [!-~])|[!-~]\n(?=[!-~])")
+LAST_CUT = re.compile(r".*(?:[!-~](?= [!-~])|[!-~]\n(?=[!-~]))", re.DOTALL)
+LOOKED_BACK = 100  # characters in which the last cut is looked for
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 
@@ -82,10 +89,7 @@ class WordIds:
         """Ids of all texts end to end: (T,) int64, and how many each text has: (texts,) int64."""
         if self._cached_characters > CACHED_CHARACTERS:
             self._forget()
-        apart = self._apart
-        words = [
-            self._cut(text) if text.isascii() and not (apart and apart.search(text)) else (text,) for text in texts
-        ]
+        words = [self._words(text) for text in texts]
         n_words = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
         known = len(self._numbers)
         # a look-up of a new word gives it the next number: see _Numbers
@@ -99,6 +103,28 @@ class WordIds:
         # token t of a word that begins at token b of the result lies at starts[word] + t - b
         at = np.repeat(self._starts[numbers] - ends[:-1], lengths) + np.arange(ends[-1])
         return self._ids[at].astype(np.int64), np.diff(ends[np.cumsum(n_words)], prepend=0)
+
+    def _words(self, text: str) -> Sequence[str]:
+        """The text in pieces that are tokenised alone: words, and what holds other characters than ASCII."""
+        if self._apart and self._apart.search(text):
+            return (text,)
+        if text.isascii():
+            words: list[str] = self._cut(text)
+            return words
+        pieces: list[str] = []
+        at = 0
+        for found in NOT_ASCII.finditer(text):
+            if found.start() < at:
+                continue
+            last = LAST_CUT.match(text, max(at, found.start() - LOOKED_BACK), found.start())
+            begin = last.end() if last else at
+            after = NEXT_CUT.search(text, found.end())
+            end = after.end() if after else len(text)
+            pieces += self._cut(text[at:begin])
+            pieces.append(text[begin:end])
+            at = end
+        pieces += self._cut(text[at:])
+        return pieces
 
     def _learn(self, n_new: int) -> None:
         """Ask the tokenizer for the ids of the words numbered last."""

@@ -19,7 +19,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from hone.data.contamination import row_texts
-from hone.data.ngrams import PLAIN, N, character_form, plain_form
+from hone.data.ngrams import N, character_form, plain_form, plain_tokens
 from hone.evaluation.bench import Bench
 from hone.metrics.continuations import greedy, sample_prompts
 from hone.processes import from_primary
@@ -77,7 +77,7 @@ def _windows(texts: Sequence[str], *, characters: bool) -> tuple[np.ndarray, np.
     hashes, owners = (character_form if characters else plain_form)(texts).ngrams(n)
     first = np.searchsorted(owners, owners)  # of the same text
     places = np.arange(len(owners)) - first
-    units = [text if characters else PLAIN.findall(text) for text in texts]
+    units = [text if characters else plain_tokens(text) for text in texts]
     own = np.array([len(set(units[t][at : at + n])) >= least for t, at in zip(owners, places)], bool)
     return hashes[own], owners[own], places[own]
 

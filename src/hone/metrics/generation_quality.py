@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sacrebleu.metrics import CHRF
 
-from hone.data.ngrams import BEGINS, PLAIN
+from hone.data.ngrams import BEGINS, plain_tokens
 from hone.grading.extract import continuation, fenced
 from hone.results import Kind, Level, level_of
 from hone.statistics.intervals import ratio_interval, wilson_interval
@@ -111,7 +111,7 @@ def each(
     sandbox: "Sandbox | None" = None,
 ) -> dict[str, list[Any]]:
     """The numbers of each text; None where one has no such number."""
-    words = [PLAIN.findall(text) for text in texts]
+    words = [plain_tokens(text) for text in texts]
     found: dict[str, list[Any]] = {f"distinct_{n}": [distinct(one, n) for one in words] for n in (1, 2, 3)}
     found["line_run"] = [line_run(text) for text in texts]
     found |= {"characters": [len(text) for text in texts], "words": [len(one) for one in words]}
