@@ -9,6 +9,7 @@ another document and not a near one. Each part prints a table; exit code 1 if by
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import sysconfig
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,18 +92,17 @@ def write_text(folder: Path, mb: int) -> int:
 def salted(mb: int) -> Iterator[str]:
     paths = sorted(Path(sysconfig.get_path("purelib")).rglob("*.py"))
     for copy in range(1 + mb):
-        rng = random.Random(copy)
         for path in paths:
             try:
                 text = path.read_text(encoding="utf-8")
             except (UnicodeDecodeError, OSError):
                 continue
-            yield renamed(text, rng) if copy else text
+            yield renamed(text, copy) if copy else text
 
 
-def renamed(text: str, rng: random.Random) -> str:
-    """Every longer word from n to z is another one."""
-    return re.sub(r"\b[n-z]\w{3,}\b", lambda word: f"{word[0][0]}{rng.randrange(10**4)}", text)
+def renamed(text: str, copy: int) -> str:
+    """Every longer word from n to z is another one, the same wherever it stands in this copy."""
+    return re.sub(r"\b[n-z]\w{3,}\b", lambda word: f"{word[0][0]}{zlib.crc32(word[0].encode(), copy) % 10**4}", text)
 
 
 def config(path: Path, rows: Path, task_mb: int) -> None:
@@ -217,36 +218,66 @@ def near(folder: Path) -> int:
 
 
 def speed(folder: Path) -> int:
-    """MB/s of each stage with two workers, the memory, and `datasets.map` on a part of the same text."""
+    """MB/s of each stage with two workers, the memory, and `datasets.map` on a part of the same text.
+
+    A run that somebody kills meanwhile is started again: the same command goes on.
+    """
     shutil.rmtree(folder / "fast", ignore_errors=True)
     n_bytes = sum(path.stat().st_size for path in (folder / "rows").iterdir())
-    begun = subprocess.Popen(command(folder, "fast", 2), stdout=subprocess.PIPE, text=True)
-    memory: list[int] = []
-    watching = threading.Thread(target=watch, args=(begun.pid, memory), daemon=True)
-    began = time.perf_counter()
-    watching.start()
-    said = begun.communicate()[0]
+    began, code, kills = time.perf_counter(), -9, -1
+    memory: list[tuple[float, int]] = []
+    took: dict[str, tuple[float, int]] = {}  # stage -> seconds, most memory
+    while code == -9:
+        kills += 1
+        code = watched(command(folder, "fast", 2), memory, took)
     whole = time.perf_counter() - began
-    stages = json.loads(said.split("STAGES ")[1])
-    rows = [[s["name"], f"{s['wall_s']:.1f} s", f"{n_bytes / 1e6 / max(s['wall_s'], 1e-3):,.1f}"] for s in stages]
-    rows.append(["in all", f"{whole:.1f} s", f"{n_bytes / 1e6 / whole:,.1f}"])
-    print(table(["stage, two workers", "time", "MB/s of input"], rows))
-    thirds = [max(memory[i * len(memory) // 3 : (i + 1) * len(memory) // 3]) / 1e6 for i in range(3)]
+    rows = [
+        [name, f"{s:.1f} s", f"{n_bytes / 1e6 / max(s, 1e-3):,.1f}", f"{most / 1e6:,.0f} MB"]
+        for name, (s, most) in took.items()
+    ]
+    rows.append(
+        ["in all", f"{whole:.1f} s", f"{n_bytes / 1e6 / whole:,.1f}", f"{max(n for _, n in memory) / 1e6:,.0f} MB"]
+    )
+    print(table(["stage, two workers", "time", "MB/s of input", "memory at most"], rows))
+    found = [n for _, n in memory]
+    thirds = [max(found[i * len(found) // 3 : (i + 1) * len(found) // 3]) / 1e6 for i in range(3)]
     print("memory of all processes, the most in each third of the time: " + ", ".join(f"{m:,.0f} MB" for m in thirds))
+    print(f"killed {kills} times; manifest {digest_of_manifest(folder / 'fast')}; load {os.getloadavg()[2]:.1f}")
     print(f"datasets.map, two processes, tokenising and hashing alone: {by_map(folder):,.1f} MB/s\n", flush=True)
-    return 0
+    return int(code != 0)
 
 
-def watch(pid: int, memory: list[int]) -> None:
-    """Proportional memory of a process and its children, twice a second."""
-    try:
-        process = psutil.Process(pid)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+def watched(words: list[str], memory: list[tuple[float, int]], took: dict[str, tuple[float, int]]) -> int:
+    """Run a program to its end, and its exit code; what it says of each stage ends a stretch of time."""
+    begun = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert begun.stdout is not None
+    print(f"process {begun.pid}", file=sys.stderr, flush=True)
+    watching = threading.Thread(target=watch, args=(begun.pid, memory), daemon=True)
+    watching.start()
+    last = time.perf_counter()
+    for line in begun.stdout:
+        print(line, end="", file=sys.stderr, flush=True)
+        name, now = line.partition(":")[0], time.perf_counter()
+        if name.isalpha() and name.islower():
+            before = took.get(name, (0.0, 0))
+            most = max((n for at, n in memory if at >= last), default=0)
+            took[name] = (before[0] + now - last, max(before[1], most))
+        last = now
+    return begun.wait()
+
+
+def digest_of_manifest(folder: Path) -> str:
+    return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
+
+
+def watch(pid: int, memory: list[tuple[float, int]]) -> None:
+    """Time, and proportional memory of a process and its children, twice a second."""
+    process = psutil.Process(pid)
+    while psutil.pid_exists(pid) and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
             alive = [process, *process.children(recursive=True)]
-            memory.append(sum(one.memory_full_info().pss for one in alive))
-            time.sleep(0.5)
-    except psutil.NoSuchProcess:
-        pass
+            memory.append((time.perf_counter(), sum(one.memory_full_info().pss for one in alive)))
+        time.sleep(0.5)
 
 
 def by_map(folder: Path) -> float:

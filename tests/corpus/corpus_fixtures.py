@@ -22,9 +22,9 @@ def corpus_config(tmp_path: Path, tokenizer: Any) -> Callable[..., Path]:
     folder = tmp_path / "tokenizer"
     save_tokenizer(tokenizer, folder)
 
-    def write(files: Path, name: str = "corpus.yaml", **settings: Any) -> Path:
+    def write(files: Any, name: str = "corpus.yaml", **settings: Any) -> Path:
         values = {
-            "files": str(files),
+            "files": str(files) if isinstance(files, Path) else files,
             "tokenizer_name_or_path": str(folder),
             "output_dir": str(tmp_path / "out"),
             "workers": 1,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def near_copy(rng: random.Random, text: str, changed: int) -> str:
     return " ".join(words)
 
 
-def write_rows(path: Path, texts: list[str], **columns: Any) -> Path:
+def write_rows(path: Path, texts: Sequence[object], **columns: Any) -> Path:
     path.write_text("".join(json.dumps({"text": text, **columns}) + "\n" for text in texts), encoding="utf-8")
     return path
 

@@ -3,8 +3,12 @@
 import json
 import os
 import random
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_corpus import hashes, make, prose, write_rows
@@ -14,6 +18,7 @@ pytest.importorskip("datatrove", reason="datatrove is not installed: pip install
 
 from hone.cli import app
 from hone.corpus import plan as planning
+from hone.corpus.inputs import Part
 from hone.corpus.load import load
 from hone.corpus.run import run
 from hone.corpus.schema import keys_text, leaves, sections
@@ -59,6 +64,21 @@ def test_a_sample_of_large_files_is_scaled(tmp_path: Path, rng: random.Random, c
         planned = planning.plan(load(str(corpus_config(tmp_path / name, near=False)), ["task_mb=64"]))
         assert planned.sampled_bytes < planned.n_bytes
         assert 0.7 * 2400 < planned.n_documents < 1.4 * 2400, name
+
+
+def test_the_sample_is_of_all_files_not_of_the_first() -> None:
+    about = {"name": "x", "how": "lines", "begin": 0, "end": 2_000_000, "n_bytes": 2_000_000, "mtime_ns": 0}
+    parts = [Part(path=str(number), **about) for number in range(1000)]
+    taken: list[int] = []
+
+    def piece(part: Part, folder: Path) -> tuple[Part, int]:
+        taken.append(int(part.path))
+        return part, planning.PIECE_BYTES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_piece", piece)
+        _, sampled = planning.sample_of(parts, Path())
+    assert sampled == planning.SAMPLE_BYTES and taken == list(range(0, 1000, 125))
 
 
 def test_a_disk_too_small_is_named_before_the_start(
@@ -119,7 +139,42 @@ def test_jobs_of_a_cluster_do_the_same(
     assert hashes(make(config, *settings).folder) == wanted
 
 
+def test_tasks_of_ray_do_the_same(
+    rows: Path, corpus_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray is played: its tasks are threads, and its errors hold the task's own."""
+    threads = ThreadPoolExecutor(2)
+
+    class RayTaskError(HoneError):
+        def __init__(self, cause: HoneError) -> None:
+            super().__init__("a traceback")
+            self.cause = cause
+
+    def remote(call: Callable[..., object]) -> SimpleNamespace:
+        def task(*arguments: object) -> object:
+            try:
+                return call(*arguments)
+            except HoneError as error:
+                raise RayTaskError(error) from error
+
+        def begin(*arguments: object) -> SimpleNamespace:
+            return SimpleNamespace(future=lambda: threads.submit(task, *arguments))
+
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=begin))
+
+    ray = SimpleNamespace(init=lambda **_: None, remote=remote, __spec__=ModuleSpec("ray", None))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    wanted = hashes(make(corpus_config(rows)).folder)
+    assert hashes(make(corpus_config(rows), "executor=ray", f"output_dir={tmp_path / 'two'}").folder) == wanted
+    bad = write_rows(tmp_path / "bad.jsonl", [3])
+    with pytest.raises(HoneError, match=r"bad\.jsonl:1: column 'text' holds no text, but 3"):
+        make(corpus_config(bad), "executor=ray", f"output_dir={tmp_path / 'three'}")
+
+
 def test_without_a_cluster_that_is_said(rows: Path, corpus_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HoneError, match="no Slurm here"):
         run(load(str(corpus_config(rows, executor="slurm", slurm_partition="small"))), print)
+    monkeypatch.setattr("hone.corpus.workers.find_spec", lambda name: None)
+    with pytest.raises(HoneError, match=r"Ray is not installed.*\n.*hone-lm\[ray\]"):
+        make(corpus_config(rows), "executor=ray")

@@ -18,13 +18,13 @@ def n_copy_tasks(n_bytes: int) -> int:
     return 1 + n_bytes // TASK_BYTES
 
 
-def write_copies(work: Work, rank: int, n_ranks: int, out: Path) -> About:
+def write_copies(work: Work, rank: int, out: Path, *, n_tasks: int) -> About:
     """Find the copies among the documents whose hash lies in this task's range."""
     digests, owners = [], []
     for task in range(work.n_tasks):
         found = digests_of(work, task)
         # the upper 32 bits, scaled to the number of tasks
-        here = np.flatnonzero((found[:, 0] >> np.uint64(32)) * np.uint64(n_ranks) >> np.uint64(32) == rank)
+        here = np.flatnonzero((found[:, 0] >> np.uint64(32)) * np.uint64(n_tasks) >> np.uint64(32) == rank)
         digests.append(np.asarray(found[here]))
         owners.append(np.stack([np.full(len(here), task), here], axis=1).astype(np.uint32))
     all_digests, all_owners = np.concatenate(digests), np.concatenate(owners)
@@ -35,11 +35,11 @@ def write_copies(work: Work, rank: int, n_ranks: int, out: Path) -> About:
     return About(n_documents=len(repeats))
 
 
-def copies_of(work: Work, rank: int, n_ranks: int) -> np.ndarray:
-    """Numbers (m,) of a task's documents that repeat an earlier one."""
-    if not n_ranks:
+def copies_of(work: Work, rank: int, n_tasks: int) -> np.ndarray:
+    """Numbers (m,) of a task's documents that repeat an earlier one; none where no task looked for them."""
+    if not n_tasks:
         return np.zeros(0, np.int64)
-    found = [np.load(work.result("copies", k) / COPIES, allow_pickle=False) for k in range(n_ranks)]
+    found = [np.load(work.result("copies", k) / COPIES, allow_pickle=False) for k in range(n_tasks)]
     return np.sort(np.concatenate([pairs[pairs[:, 0] == rank, 1] for pairs in found])).astype(np.int64)
 
 

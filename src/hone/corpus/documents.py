@@ -55,23 +55,24 @@ def write_documents(work: Work, rank: int, out: Path) -> About:
     parts, settings = work.plan.tasks[rank], work.settings
     reading = _Reading()
     digests: list[bytes] = []
+    contents: list[bytes] = []  # of the texts that wait to be written, with their places
+    places: list[Place] = []
     n_bytes = waiting = 0
-    rows: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     with pq.ParquetWriter(
         out / TEXTS, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False
     ) as file:
         for text, place in _documents(parts, settings, reading):
             content = text.encode()
             digests.append(hashlib.blake2b(content, digest_size=16).digest())
-            for name, value in zip(SCHEMA.names, (text, place.part, place.line)):
-                rows[name].append(value)
+            contents.append(content)
+            places.append(place)
             n_bytes += len(content)
             waiting += len(content)
             if waiting >= GROUP_BYTES:
-                file.write_table(pa.table(rows, SCHEMA))
-                rows, waiting = {name: [] for name in SCHEMA.names}, 0
-        if rows["text"]:
-            file.write_table(pa.table(rows, SCHEMA))
+                file.write_batch(_group(contents, places))
+                contents, places, waiting = [], [], 0
+        if contents:
+            file.write_batch(_group(contents, places))
     np.save(out / DIGESTS, np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2))
     return About(
         n_read=reading.n_read,
@@ -81,6 +82,19 @@ def write_documents(work: Work, rank: int, out: Path) -> About:
         dropped=reading.drops.listed(),
         masked=reading.masked,
     )
+
+
+def _group(contents: list[bytes], places: list[Place]) -> pa.RecordBatch:
+    """Rows of the file. Of lists and arrays pyarrow would make the same, but for that it imports pandas."""
+    ends = np.cumsum([0, *map(len, contents)]).astype(np.int32)
+    parts = np.array([place.part for place in places], np.int32)
+    lines = np.array([place.line for place in places], np.int64)
+    buffers: list[list[np.ndarray | bytes]] = [[ends, b"".join(contents)], [parts], [lines]]
+    columns = [
+        pa.Array.from_buffers(column.type, len(contents), [None, *(pa.py_buffer(one) for one in of)])
+        for column, of in zip(SCHEMA, buffers)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def input_of(part: Part, settings: CorpusConfig) -> InputFile:
@@ -153,6 +167,8 @@ def _is_text(part: Part) -> bool:
 
 
 def _unreadable(text: object, column: str, row: Row) -> str | None:
+    if column in row.columns and not isinstance(text, str):
+        return f"column '{column}' holds no text, but {text!r:.40}"
     if not isinstance(text, str):
         return f"no text in column '{column}' (columns here: {', '.join(map(str, row.columns))[:120]})"
     try:

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from hone.config.fields import as_paths
 from hone.corpus.schema import ReadSection
+from hone.corpus.web import is_web, web_files, web_rows
 from hone.data.limited import Limited
-from hone.data.opening import open_bytes, readable
+from hone.data.opening import readable
 from hone.data.parquet import parquet_groups, parquet_rows, reading_process
 from hone.data.sources import (
     MAX_COLUMNS,
@@ -32,9 +33,7 @@ from hone.data.sources import (
 from hone.errors import HoneError, first_line
 
 How = Literal["file", "lines", "groups", "web", "hub"]
-WEB_SUFFIXES = (".warc", ".wet")
-WEB_INSTALL = "pip install warcio faust-cchardet python-magic (and, on Debian, apt-get install libmagic1)"
-HUB_BYTES = 64_000_000  # taken for what a shard of a hub data set holds: it does not say
+HUB_BYTES = 64_000_000  # taken for what a shard of a hub data set holds where it does not say
 
 
 class Part(BaseModel):
@@ -73,7 +72,7 @@ def tasks_of(read: ReadSection, task_bytes: int) -> list[list[Part]]:
 
 def _parts(given: Sequence[Path], task_bytes: int) -> Iterator[Part]:
     for path in given:
-        files = _web_files(path) or expand([path])
+        files = web_files(path) or expand([path])
         for file in files:
             with readable(file):
                 yield from _parts_of(file, _name(file, path), task_bytes)
@@ -89,17 +88,6 @@ def _name(file: Path, given: Path) -> str:
         return file.name
     root = given if given.is_dir() else Path(os.path.commonpath([file, given])).joinpath()
     return (Path(root.name) / file.relative_to(root)).as_posix()
-
-
-def _web_files(path: Path) -> list[Path]:
-    """The archives of a crawl that a path names, or a folder holds."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file() and is_web(file))
-    return [path] if is_web(path) and path.is_file() else []
-
-
-def is_web(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(WEB_SUFFIXES)
 
 
 def _parts_of(path: Path, name: str, task_bytes: int) -> Iterator[Part]:
@@ -147,15 +135,19 @@ def _hub_parts(read: ReadSection) -> Iterator[Part]:
     """The shards of a data set, a part each."""
     name = str(read.dataset_name)
     shown = Path(name).name if Path(name).is_dir() else name
-    for number in range(_hub_stream(read).num_shards):
-        yield Part(path=name, name=shown, how="hub", begin=number, end=number + 1, n_bytes=HUB_BYTES, mtime_ns=0)
+    # one row, for its messages where there is no such data set, or no network
+    next(read_hub_rows(name, read.dataset_config_name, read.dataset_split, revision=read.dataset_revision), None)
+    stream = _hub_stream(read)
+    split = (stream.info.splits or {}).get(read.dataset_split)
+    n_bytes = split.num_bytes // stream.num_shards if split and split.num_bytes else HUB_BYTES
+    for number in range(stream.num_shards):
+        yield Part(path=name, name=shown, how="hub", begin=number, end=number + 1, n_bytes=n_bytes, mtime_ns=0)
 
 
 def _hub_stream(read: ReadSection):  # type: ignore[no-untyped-def]  # datasets has no types
     from datasets import load_dataset
 
     name = str(read.dataset_name)
-    next(read_hub_rows(name, read.dataset_config_name, read.dataset_split, revision=read.dataset_revision), None)
     try:
         return load_dataset(
             name, read.dataset_config_name, split=read.dataset_split, revision=read.dataset_revision, streaming=True
@@ -185,9 +177,10 @@ def rows_of(part: Part, read: ReadSection, columns: list[str], on_skip: OnSkip) 
     if part.how == "groups":
         return _group_rows(path, range(part.begin, part.end), columns)
     if part.how == "web":
-        return _web_rows(path)
+        return web_rows(path, on_skip)
     if part.how == "hub":
-        shard = _hub_stream(read).shard(_hub_stream(read).num_shards, part.begin)
+        stream = _hub_stream(read)
+        shard = stream.shard(stream.num_shards, part.begin)
         return (Row(row, part.name, number) for number, row in enumerate(shard, 1))
     return _file_rows(path, read.on_bad_row, on_skip)
 
@@ -224,43 +217,3 @@ def _group_rows(path: Path, groups: range, columns: list[str]) -> Iterator[Row]:
 
 def _tables() -> Limited:
     return reading_process(MAX_COLUMNS, MAX_RECORD_BYTES)
-
-
-def _web_rows(path: Path) -> Iterator[Row]:
-    """Documents of a crawl's archive; web pages become their main text."""
-    from datatrove.pipeline.readers import WarcReader
-
-    is_text = ".wet" in path.name.lower()
-    try:
-        reader = WarcReader(str(path.parent))
-        to_text = None if is_text else _extractor()
-    except ImportError as error:
-        fix = f"{WEB_INSTALL}; pages need `pip install trafilatura` too"
-        raise HoneError(
-            f"archives of a crawl need more packages: {first_line(error)}", where=str(path), fix=fix
-        ) from None
-    with readable(path):
-        _refuse_cut_off(path)
-        try:
-            for number, document in enumerate(reader.read_file(path.name), 1):
-                yield Row({"text": to_text(document.text) if to_text else document.text}, str(path), number)
-        except (OSError, HoneError):
-            raise
-        except Exception as error:  # warcio raises errors of its own, one a kind
-            fix = "fetch it again; `warcio check` reads it whole"
-            raise HoneError(
-                f"not readable as an archive: {first_line(error)[:200]}", where=str(path), fix=fix
-            ) from error
-
-
-def _refuse_cut_off(path: Path) -> None:
-    """Unpack a packed archive to its end: datatrove's reader takes one that is cut off for a short one."""
-    with open_bytes(path) as stream:
-        while path.suffix.lower() == ".gz" and stream.read(1 << 20):
-            pass
-
-
-def _extractor():  # type: ignore[no-untyped-def]  # datatrove's blocks have no types
-    from datatrove.pipeline.extractors import Trafilatura
-
-    return Trafilatura().extract

@@ -34,7 +34,7 @@ def _searches(section: ContaminationSection, codes: StableCodes) -> tuple[dict[s
     return searches_of(items, codes.__getitem__), len(items)
 
 
-def write_grams(work: Work, rank: int, n_copy_tasks: int, out: Path) -> About:
+def write_grams(work: Work, rank: int, out: Path, *, n_copy_tasks: int) -> About:
     """What of the evaluation items a task's documents hold, as (m, 2) int64 arrays of keys and documents."""
     codes = StableCodes()
     searches, _ = _searches(work.settings.contamination, codes)
@@ -54,7 +54,7 @@ def _stacked(hits: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return np.concatenate([np.zeros((0, 2), np.int64), *(np.stack(pair, axis=1) for pair in hits)])
 
 
-def write_leaks(work: Work, out: Path) -> About:
+def write_leaks(work: Work, rank: int, out: Path) -> About:
     """leaks.npy, (m, 2) int64: task and number of each document that holds an item; items.npy, (m,): the worst item."""
     searches, n_items = _searches(work.settings.contamination, StableCodes())
     sizes = np.array([done.n_documents for done in work.documents])

@@ -5,6 +5,7 @@
 """
 
 import re
+import string
 
 from hone.errors import SECRET
 
@@ -15,13 +16,29 @@ KEYS = re.compile(
     r"|(?<=[\"'])(?=[^\"']*\d)(?=[^\"']*[A-Za-z])[A-Za-z0-9+/=_-]{40,}(?=[\"'])",
     re.S,
 )
-# What every match of KEYS and of SECRET begins with, but for those of LONG: most texts hold none of it,
-# and a look for words is twenty times as fast as the patterns.
-BEGINNINGS = (
-    *("-----BEGIN", "AKIA", "ASIA", "AIza", "eyJ", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
-    *("github_pat_", "glpat-", "xox", "npm_", "pypi-"),
-)
-LONG = re.compile(r"[\"'][A-Za-z0-9+/=_-]{40}|\bsk-[\w-]{20}|:/[^\s@]+@")
+# No match of KEYS or of SECRET is without one of these. The word is looked for first, fifty times as fast as the
+# patterns, then what follows it. Keys in quotes and passwords in addresses begin with no word of their own.
+BEGINNINGS = {
+    "-----BEGIN": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "AKIA": re.compile(r"AKIA[A-Z0-9]{16}"),
+    "ASIA": re.compile(r"ASIA[A-Z0-9]{16}"),
+    "AIza": re.compile(r"AIza[\w-]{35}"),
+    "eyJ": re.compile(r"eyJ[\w-]{10,}\."),
+    "hf_": re.compile(r"hf_[A-Za-z0-9]{20}"),
+    **{f"gh{one}_": re.compile(rf"gh{one}_\w{{30}}") for one in "pousr"},
+    "github_pat_": re.compile(r"github_pat_\w{22}"),
+    "glpat-": re.compile(r"glpat-[\w-]{20}"),
+    "sk-": re.compile(r"sk-[\w-]{20}"),
+    "xox": re.compile(r"xox[a-z]-[\w-]{10}"),
+    "npm_": re.compile(r"npm_[A-Za-z0-9]{36}"),
+    "pypi-": re.compile(r"pypi-[\w-]{40}"),
+}
+PASSWORD = re.compile(r":/[^\s@]+@")
+QUOTED = re.compile(r"[\"'](?=[^\"']*\d)(?=[^\"']*[A-Za-z])[A-Za-z0-9+/=_-]{40,}[\"']")
+# quotes -> "q", what stands in keys -> "k", all else -> "."; a long text in quotes is then one word to look for
+IN_KEYS = frozenset(string.ascii_letters + string.digits + "+/=_-")
+KINDS = bytes(ord("q" if chr(c) in "\"'" else "k" if chr(c) in IN_KEYS else ".") for c in range(256))
+QUOTED_WORD = b"q" + 40 * b"k"
 NAME, WORD = "name@example.com", "SECRET"
 
 
@@ -40,10 +57,13 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
     if _may_hold_address(text):
         text, n = EMAIL.subn(NAME, text)
         _count(found, "e-mail addresses", n)
-    if _may_hold_key(text):
+    begins = any(word in text and pattern.search(text) for word, pattern in BEGINNINGS.items())
+    n_keys = n_tokens = 0
+    if begins or (QUOTED_WORD in text.encode().translate(KINDS) and QUOTED.search(text)):
         text, n_keys = KEYS.subn(WORD, text)
+    if begins or PASSWORD.search(text):
         text, n_tokens = SECRET.subn(WORD, text)
-        _count(found, "keys and tokens", n_keys + n_tokens)
+    _count(found, "keys and tokens", n_keys + n_tokens)
     return text, found
 
 
@@ -56,10 +76,6 @@ def _may_hold_address(text: str) -> bool:
             return True
         at = text.find("@", at + 1)
     return False
-
-
-def _may_hold_key(text: str) -> bool:
-    return any(word in text for word in BEGINNINGS) or LONG.search(text) is not None
 
 
 def _count(found: dict[str, int], kind: str, n: int) -> None:

@@ -5,6 +5,7 @@
 """
 
 import gzip
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ import psutil
 
 from hone.config.fields import as_paths
 from hone.corpus.blocks import blocks_of, quiet, require_datatrove
-from hone.corpus.inputs import HUB_BYTES, Part, tasks_of
+from hone.corpus.inputs import Part, tasks_of
+from hone.corpus.languages import refuse_unknown
+from hone.corpus.leaks import evaluation_hashes
 from hone.corpus.load import Loaded
 from hone.corpus.quality import script_pattern
 from hone.corpus.schema import CorpusConfig
-from hone.corpus.shards import tokenizer_of
 from hone.corpus.stages import run_task, stages_of
-from hone.corpus.work import begin_work, merged
+from hone.corpus.tokenizer import described
+from hone.corpus.work import Plan, begin_work, merged
 from hone.errors import HoneError
 from hone.show import duration, plural, size
 
@@ -62,12 +65,11 @@ def plan(loaded: Loaded) -> Planned:
     Raises:
         HoneError: nothing to read, a bad row in the sample, or a setting that names what there is not.
     """
-    settings, tasks = planned_tasks(loaded)
-    return estimate(settings, tasks)
+    return estimate(planned_work(loaded))
 
 
-def planned_tasks(loaded: Loaded) -> tuple[CorpusConfig, list[list[Part]]]:
-    """The settings, looked through, and the tasks.
+def planned_work(loaded: Loaded) -> Plan:
+    """The settings, looked through, the tasks, and what they depend on besides.
 
     Raises:
         HoneError: nothing to read, or a setting that names what there is not.
@@ -78,14 +80,18 @@ def planned_tasks(loaded: Loaded) -> tuple[CorpusConfig, list[list[Part]]]:
     blocks_of(settings.filter.blocks)
     if settings.filter.scripts:
         script_pattern(settings.filter.scripts)
-    tokenizer_of(settings.tokens.tokenizer_name_or_path)
+    if settings.filter.languages:
+        refuse_unknown(settings.filter.languages)
+    _, tokenizer = described(settings.tokens.tokenizer_name_or_path)
     if missing := [path for path in as_paths(settings.contamination.evaluation_files) if not path.exists()]:
         raise HoneError("no such file or folder", where=str(missing[0]), fix="check evaluation_files")
-    return settings, tasks_of(settings.read, settings.output.task_mb * 1_000_000)
+    tasks = tasks_of(settings.read, settings.output.task_mb * 1_000_000)
+    evaluation = evaluation_hashes(settings.contamination)
+    return Plan(settings=settings, tasks=tasks, tokenizer=tokenizer, evaluation=evaluation)
 
 
-def estimate(settings: CorpusConfig, tasks: list[list[Part]]) -> Planned:
-    parts = [part for task in tasks for part in task]
+def estimate(whole: Plan) -> Planned:
+    settings, parts = whole.settings, whole.parts
     n_bytes = sum(part.n_bytes for part in parts)
     output = settings.output.output_dir
     folder = settings.output.work_dir or output.parent
@@ -94,7 +100,7 @@ def estimate(settings: CorpusConfig, tasks: list[list[Part]]) -> Planned:
         if not sample:
             fix = "files that cannot be cut are sampled up to 32 MB: name a smaller one to try the settings"
             raise HoneError("nothing here can be sampled", where=parts[0].path, fix=fix)
-        work = begin_work(Path(temporary, "work"), settings, [sample])
+        work = begin_work(Path(temporary, "work"), whole.model_copy(update={"tasks": [sample]}))
         times: dict[str, float] = {}
         for stage in stages_of(work):
             done = [run_task(work.folder, stage.name, rank) for rank in range(stage.n_tasks)]
@@ -108,7 +114,7 @@ def estimate(settings: CorpusConfig, tasks: list[list[Part]]) -> Planned:
     return Planned(
         n_files=len({part.path for part in parts}),
         n_bytes=n_bytes,
-        n_tasks=len(tasks),
+        n_tasks=len(whole.tasks),
         workers=workers_of(settings),
         sampled_bytes=sampled,
         n_documents=round(found.n_read * scale),
@@ -150,7 +156,8 @@ def summary(planned: Planned) -> str:
 
 def sample_of(parts: list[Part], folder: Path) -> tuple[list[Part], int]:
     """Parts of the input, evenly spread, and how many bytes of it they stand for."""
-    n = max(1, min(len(parts), SAMPLE_BYTES // PIECE_BYTES * 100))
+    mean = sum(min(part.n_bytes, PIECE_BYTES) for part in parts) / max(1, len(parts))
+    n = min(len(parts), math.ceil(SAMPLE_BYTES / max(1.0, mean)))  # pieces that make about as many bytes
     sample: list[Part] = []
     sampled = 0
     for i in range(n):
@@ -167,10 +174,8 @@ def _piece(part: Part, folder: Path) -> tuple[Part, int] | None:
     """The beginning of a part, and the bytes of the input that it stands for; None where it cannot be sampled."""
     path = Path(part.path)
     lines = path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
-    if part.how == "groups" or part.how == "hub":
-        fraction = 1 / max(1, part.end - part.begin) if part.how == "groups" else 1.0
-        n_bytes = max(1, int(part.n_bytes * fraction)) if part.how == "groups" else HUB_BYTES
-        return part.model_copy(update={"end": part.begin + 1}), n_bytes
+    if part.how in ("groups", "hub"):
+        return part.model_copy(update={"end": part.begin + 1}), max(1, part.n_bytes // (part.end - part.begin))
     if part.n_bytes <= PIECE_BYTES:
         return part, part.n_bytes
     if lines and path.suffix.lower() == ".gz":

@@ -11,8 +11,10 @@ import re
 import string
 from typing import Literal
 
+import numpy as np
 import regex
 
+from hone.corpus.languages import language_of
 from hone.corpus.schema import FilterSection
 from hone.errors import HoneError
 
@@ -25,7 +27,8 @@ GENERATED = re.compile(
 HEAD = 1000  # characters in which a file says that it is generated
 STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 OF_SCRIPT = 0.9  # of the letters
-NO_WORD_CHARACTERS = bytes(c for c in range(128) if chr(c) not in string.ascii_letters + string.digits)
+OF_WORDS = bytes(chr(c) in string.ascii_letters + string.digits for c in range(256))  # 1 for letters and digits, else 0
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 LETTERS = regex.compile(r"\p{L}")
 
 
@@ -48,8 +51,12 @@ def unfit(text: str, kind: Kind, rules: FilterSection) -> str | None:
         return f"shorter than {rules.min_characters:,} characters"
     if len(text) > rules.max_characters:
         return f"longer than {rules.max_characters:,} characters"
-    if (reason := _of_another_script(text, rules)) or kind == "off":
+    if reason := _of_another_script(text, rules):
         return reason
+    if rules.languages and kind != "code" and language_of(text) not in rules.languages:
+        return "of another language"
+    if kind == "off":
+        return None
     if rules.min_letter_share is not None and _letter_share(text) < rules.min_letter_share:
         return f"letters and digits below {rules.min_letter_share:g}"
     return _unfit_code(text, rules) if kind == "code" else _unfit_prose(text, rules)
@@ -85,9 +92,11 @@ def script_pattern(scripts: list[str]) -> "regex.Pattern[str]":
 
 def _letter_share(text: str) -> float:
     """Letters and digits among all characters."""
-    if text.isascii():
-        return len(text.encode().translate(None, NO_WORD_CHARACTERS)) / len(text)
-    return sum(map(str.isalnum, text)) / len(text)
+    plain = text.encode("ascii", "ignore")
+    n = np.count_nonzero(np.frombuffer(plain.translate(OF_WORDS), bool))
+    if len(plain) < len(text):
+        n += sum(map(str.isalnum, "".join(NOT_ASCII.findall(text))))
+    return n / len(text)
 
 
 def _unfit_code(text: str, rules: FilterSection) -> str | None:
@@ -96,9 +105,15 @@ def _unfit_code(text: str, rules: FilterSection) -> str | None:
         return f"a line longer than {rules.max_line_characters:,} characters"
     if rules.max_mean_line_characters is not None and len(text) / len(lines) > rules.max_mean_line_characters:
         return f"lines longer than {rules.max_mean_line_characters:g} characters on average"
-    if rules.drop_generated and GENERATED.search(text[:HEAD]):
+    if rules.drop_generated and _says_generated(text[:HEAD]):
         return "says that it is generated"
     return None
+
+
+def _says_generated(head: str) -> bool:
+    lower = head.lower()  # a look for words first: most heads hold neither
+    may = not head.isascii() or "generated" in lower or "do not edit" in lower
+    return may and GENERATED.search(head) is not None
 
 
 def _unfit_prose(text: str, rules: FilterSection) -> str | None:
@@ -111,10 +126,16 @@ def _unfit_prose(text: str, rules: FilterSection) -> str | None:
     symbols = text.count("#") + text.count("…") + text.count("...")
     if rules.max_symbol_share is not None and symbols > rules.max_symbol_share * len(words):
         return f"more than {rules.max_symbol_share:g} symbols a word"
-    if rules.min_stop_words and len(STOP_WORDS.intersection(map(str.lower, words))) < rules.min_stop_words:
+    if rules.min_stop_words and _n_stop_words(words, rules.min_stop_words) < rules.min_stop_words:
         return f"fewer than {rules.min_stop_words} of the commonest English words"
     if rules.max_repeated_line_share is not None:
         lines = [line for line in map(str.strip, text.splitlines()) if line]
         if len(lines) - len(set(lines)) > rules.max_repeated_line_share * len(lines):
             return f"repeated lines above {rules.max_repeated_line_share:g}"
     return None
+
+
+def _n_stop_words(words: list[str], enough: int) -> int:
+    """How many of the commonest words occur; all words are looked at only where the first ones are not enough."""
+    n = len(STOP_WORDS.intersection(map(str.lower, words[:HEAD])))
+    return n if n >= enough else len(STOP_WORDS.intersection(map(str.lower, words)))

@@ -7,22 +7,21 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from hone.corpus.documents import input_of
-from hone.corpus.inputs import Part
 from hone.corpus.load import Loaded
-from hone.corpus.plan import estimate, planned_tasks, refuse_small_disk, summary, workers_of
+from hone.corpus.plan import Planned, estimate, planned_work, refuse_small_disk, summary, workers_of
 from hone.corpus.schema import CorpusConfig
 from hone.corpus.seal import corpus_key, seal, sealed_already
 from hone.corpus.slurm import is_finished, submit
 from hone.corpus.stages import Stage, stages_of
-from hone.corpus.work import Work, begin_work
-from hone.corpus.workers import Pool
+from hone.corpus.work import Plan, Work, begin_work
+from hone.corpus.workers import RayExecutor, Submits, once, processes, results
 from hone.data.shards import READ_WHOLE_BYTES
 from hone.errors import HoneError, Interrupted
 from hone.files import disk_errors
@@ -67,54 +66,85 @@ def run(loaded: Loaded, say: Say) -> Ran | None:
     Raises:
         HoneError: a bad row, a full disk, a worker that was killed. What is finished stays; the same call goes on.
     """
-    settings, tasks = planned_tasks(loaded)
-    output, folder = settings.output.output_dir, work_folder(settings)
+    settings = loaded.config
+    output, folder, workers = settings.output.output_dir, work_folder(settings), workers_of(settings)
     with _alone(folder):
-        begun = folder.exists()
-        if (there := sealed_already(output, corpus_key(settings, tasks))) is not None:
-            _refuse_other_inputs(output, there, settings, tasks)
-            shutil.rmtree(folder, ignore_errors=True)
-            return Ran(output, there, [], there=True)
-        if not begun and sum(part.n_bytes for parts in tasks for part in parts) > SAMPLED_FROM:
-            planned = estimate(settings, tasks)
-            say(summary(planned))
-            refuse_small_disk(planned)
-        work = begin_work(folder, settings, tasks)
-        _remove_leftovers(work, output)
-        stages = stages_of(work)
-        if settings.output.executor == "slurm" and not is_finished(work, stages):
-            submit(work, stages, say)
-            return None
-        took = []
         try:
-            with Pool(workers_of(settings)) as pool:
-                for stage in stages:
-                    took.append(_run_stage(work, stage, pool, say))
+            begun = once(_begin, loaded, folder) if workers > 1 else _begin(loaded, folder)
+            if begun.there is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                return Ran(output, begun.there, [], there=True)
+            if begun.planned is not None:
+                say(summary(begun.planned))
+            work = Work(folder, begun.plan)
+            stages = stages_of(work)
+            _remove_leftovers(work, output)
+            if settings.output.executor == "slurm" and not is_finished(work, stages):
+                submit(work, stages, say)
+                return None
+            with _executor(settings, min(workers, work.n_tasks)) as executor:
+                took = [_run_stage(work, stage, executor, say) for stage in stages]
         except KeyboardInterrupt:
             raise Interrupted("the same command goes on with what is missing") from None
         manifest = seal(work, stages, loaded, output)
-        _clear(work, settings)
+        if not settings.output.keep_work:
+            shutil.rmtree(folder, ignore_errors=True)
     return Ran(output, manifest, took)
 
 
-def _refuse_other_inputs(output: Path, there: CorpusManifest, settings: CorpusConfig, tasks: list[list[Part]]) -> None:
+def _executor(settings: CorpusConfig, workers: int) -> AbstractContextManager[Submits | None]:
+    """What does the tasks: processes, Ray's, or with one worker this process."""
+    if settings.output.executor == "ray":
+        return nullcontext(RayExecutor())
+    return processes(workers) if workers > 1 else nullcontext()
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What there is to do. planned: what it will cost, where that was measured; there: the corpus, if it is there."""
+
+    plan: Plan
+    planned: Planned | None = None
+    there: CorpusManifest | None = None
+
+
+def _begin(loaded: Loaded, folder: Path) -> _Begun:
+    """Plan, and write the plan into the work folder: all that needs the tokenizer by its name, and so torch.
+
+    Raises:
+        HoneError: nothing to read, another corpus is there, or the disk is too small.
+    """
+    plan = planned_work(loaded)
+    output = plan.settings.output.output_dir
+    if (there := sealed_already(output, corpus_key(plan))) is not None:
+        _refuse_other_inputs(output, there, plan)
+        return _Begun(plan, there=there)
+    planned = None
+    if not folder.exists() and sum(part.n_bytes for part in plan.parts) > SAMPLED_FROM:
+        planned = estimate(plan)
+        refuse_small_disk(planned)
+    begin_work(folder, plan)
+    return _Begun(plan, planned)
+
+
+def _refuse_other_inputs(output: Path, there: CorpusManifest, plan: Plan) -> None:
     """Raise a HoneError where an input of the same name and size is another one; large inputs are not read again."""
-    parts = [part for task in tasks for part in task]
+    parts = plan.parts
     if sum(part.n_bytes for part in parts) > READ_WHOLE_BYTES or len(parts) != len(there.inputs):
         return
     for part, known in zip(parts, there.inputs):
-        now = input_of(part, settings)
+        now = input_of(part, plan.settings)
         if (now.first, now.n_bytes) == (known.first, known.n_bytes) and now != known:
             fix = "delete the corpus, or choose another output_dir, and run again"
             raise HoneError(f"an input has changed since: {known.file}", where=str(output), fix=fix)
 
 
-def _run_stage(work: Work, stage: Stage, pool: Pool, say: Say) -> StageTime:
+def _run_stage(work: Work, stage: Stage, executor: Submits | None, say: Say) -> StageTime:
     """All tasks of a stage, with a line now and then."""
     began = said = time.monotonic()
     fresh = n_bytes = 0
     seconds = 0.0
-    for done, found in enumerate(pool.run(work.folder, stage.name, stage.n_tasks), 1):
+    for done, found in enumerate(results(executor, work.folder, stage.name, stage.n_tasks), 1):
         if found.fresh:
             fresh, n_bytes, seconds = fresh + 1, n_bytes + found.n_bytes, seconds + found.seconds
         now = time.monotonic()
@@ -159,8 +189,3 @@ def _remove_leftovers(work: Work, output: Path) -> None:
         for path in folder.iterdir():
             if path.name.isdigit() and int(path.name) >= known.get(folder.name, 0):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _clear(work: Work, settings: CorpusConfig) -> None:
-    if not settings.output.keep_work:
-        shutil.rmtree(work.folder, ignore_errors=True)

@@ -52,6 +52,9 @@ class FilterSection(Section):
         None, "The least share of ASCII characters (0.98: English and code).", ge=0, le=1
     )
     scripts: list[str] | None = key(None, "Scripts (Latin, Cyrillic, Han …) that nine of ten letters must belong to.")
+    languages: list[str] | None = key(
+        None, "Languages that are kept, by their codes (en, de …), as py3langid sees a text; not of code."
+    )
     min_letter_share: float | None = key(
         0.25, "The least share of letters and digits among the characters.", ge=0, le=1
     )
@@ -108,7 +111,9 @@ class OutputSection(Section):
     keep_work: bool = key(False, "Keep it when the corpus is sealed.")
     workers: int | None = key(None, "Processes; null for one on each processor.", ge=1, le=4096)
     task_mb: int = key(64, "Bytes read by a task, in MB: what a restart may cost, and what is held in memory.", ge=1)
-    executor: Literal["local", "slurm"] = key("local", "Processes on this machine, or jobs of a Slurm cluster.")
+    executor: Literal["local", "slurm", "ray"] = key(
+        "local", "Processes on this machine, jobs of a Slurm cluster, or tasks of a Ray cluster."
+    )
     slurm_partition: str | None = key(None, "The partition of the cluster.")
     slurm_time: str = key("04:00:00", "The limit of a task.")
     slurm_mem_gb: int = key(4, "Memory of a task, in GB.", ge=1)

@@ -7,21 +7,18 @@ import os
 import shutil
 from pathlib import Path
 
-from hone.corpus.inputs import Part
 from hone.corpus.load import Loaded
 from hone.corpus.schema import DECIDING, CorpusConfig
-from hone.corpus.shards import tokenizer_of
 from hone.corpus.stages import Stage
-from hone.corpus.work import Work, merged
-from hone.data.shards import CORPUS_CONFIG, corpus_problems, is_corpus, read_manifest, vocabulary_sha256
+from hone.corpus.work import Plan, Work, merged
+from hone.data.shards import CORPUS_CONFIG, corpus_problems, is_corpus, read_manifest
 from hone.data.store_writer import token_dtype
-from hone.data.tokenizer import tokenizer_fingerprint
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, write_text_atomic
 from hone.manifest import MANIFEST, describe_files
 from hone.publish import begin, discard
 from hone.results import write
-from hone.results.corpus import CorpusManifest, FileSize, Shard, TokenizerAbout
+from hone.results.corpus import CorpusManifest, FileSize, Shard
 
 SETTING = "output_dir=…"
 PACKAGES = ("hone-lm", "datatrove", "numpy", "pyarrow", "tokenizers", "transformers")
@@ -34,12 +31,12 @@ def settings_sha256(settings: CorpusConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def corpus_key(settings: CorpusConfig, tasks: list[list[Part]]) -> str:
+def corpus_key(plan: Plan) -> str:
     """A hash of the settings, and of the inputs' names and sizes: known before anything is read."""
     inputs: dict[str, int] = {}
-    for part in (part for parts in tasks for part in parts):
+    for part in plan.parts:
         inputs[part.name] = inputs.get(part.name, 0) + part.n_bytes
-    text = json.dumps([settings_sha256(settings), sorted(inputs.items())])
+    text = json.dumps([settings_sha256(plan.settings), sorted(inputs.items())])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -109,24 +106,17 @@ def _place(source: Path, target: Path) -> None:
 
 
 def _manifest(work: Work, n_tasks: dict[str, int], shards: list[Shard], folder: Path) -> CorpusManifest:
-    name = work.settings.tokens.tokenizer_name_or_path
-    tokenizer = tokenizer_of(name)
+    tokenizer = work.plan.tokenizer
     documents = work.all_done("documents", n_tasks["documents"])
     masked: dict[str, int] = {}
     for done in documents:
         for kind, n in done.masked.items():
             masked[kind] = masked.get(kind, 0) + n
     return CorpusManifest(
-        key=corpus_key(work.settings, work.plan.tasks),
+        key=corpus_key(work.plan),
         settings_sha256=settings_sha256(work.settings),
-        tokenizer=TokenizerAbout(
-            name=Path(name).name,
-            sha256=tokenizer_fingerprint(tokenizer),
-            vocabulary_sha256=vocabulary_sha256(tokenizer),
-            n_entries=len(tokenizer),
-            end_token_id=int(tokenizer.eos_token_id),
-        ),
-        dtype="uint16" if token_dtype(len(tokenizer)).itemsize == 2 else "uint32",
+        tokenizer=tokenizer,
+        dtype="uint16" if token_dtype(tokenizer.n_entries).itemsize == 2 else "uint32",
         n_read=sum(done.n_read for done in documents),
         n_text_bytes=sum(done.n_bytes for done in work.all_done("tokens", n_tasks["tokens"])),
         shards=shards,

@@ -7,25 +7,22 @@ Which documents are held out is decided by a hash of their text: where they stoo
 """
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from hone.corpus.copies import copies_of
 from hone.corpus.documents import Batch, digests_of, texts_of
 from hone.corpus.leaks import leaks_of
 from hone.corpus.near import near_of
+from hone.corpus.tokenizer import kept
 from hone.corpus.work import About, Drops, Work
 from hone.data.encode import EncodeRule, encode
 from hone.data.ngrams import splitmix64
 from hone.data.records import Example, Text
 from hone.data.sources import Row
 from hone.data.store_writer import TokenWriter, token_dtype
-from hone.data.tokenizer import load_tokenizer, tokenizer_fingerprint
-from hone.errors import HoneError
 from hone.results.corpus import Shard
 
 SPLITS = ("train", "val")
@@ -34,23 +31,10 @@ COPY, NEAR, LEAK = "copy of an earlier document", "nearly an earlier document", 
 COPIED_AT_ONCE = 1 << 20  # tokens
 
 
-@lru_cache(maxsize=2)
-def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer, loaded once in a process."""
-    return load_tokenizer(name)
-
-
-@lru_cache(maxsize=2)
-def tokenizer_sha256(name: str) -> str:
-    return tokenizer_fingerprint(tokenizer_of(name))
-
-
-def write_tokens(work: Work, rank: int, n_copy_tasks: int, near: bool, leaks: bool, out: Path) -> About:
+def write_tokens(work: Work, rank: int, out: Path, *, n_copy_tasks: int, near: bool, leaks: bool) -> About:
     """Tokenise what is left of a task's documents."""
-    tokenizer = tokenizer_of(work.settings.tokens.tokenizer_name_or_path)
-    if tokenizer.eos_token_id is None:
-        fix = "take another, or make one: hone tokenizer train"
-        raise HoneError("the tokenizer has no end token", where=str(tokenizer.name_or_path), fix=fix)
+    about = work.plan.tokenizer
+    tokenizer = kept(work.folder, work.settings.tokens.tokenizer_name_or_path, about.sha256)
     reasons: dict[int, str] = dict.fromkeys(leaks_of(work, rank).tolist() if leaks else (), LEAK)
     reasons |= {number: NEAR for number, _, _ in (near_of(work, rank).tolist() if near else ())}
     reasons |= dict.fromkeys(copies_of(work, rank, n_copy_tasks).tolist(), COPY)
@@ -67,8 +51,10 @@ def write_tokens(work: Work, rank: int, n_copy_tasks: int, near: bool, leaks: bo
             n_bytes += len(text.encode())
             yield Row({}, "", number), Text(text)
 
-    writers = [TokenWriter(out, name, token_dtype(len(tokenizer)), False) for name in SPLITS]
+    writers = [TokenWriter(out, name, token_dtype(about.n_entries), False) for name in SPLITS]
     for n, row in enumerate(encode(documents(), tokenizer, RULE, on_drop=_refuse_dropped)):
+        if sides[n]:  # a row is a part of the array of a whole batch, which the few held-out ones would keep for long
+            row = row._replace(ids=row.ids.copy(), supervised=row.supervised.copy())
         writers[sides[n]].add(row)
     for writer in writers:
         writer.finish()
@@ -109,16 +95,16 @@ def shard_borders(work: Work, split: str) -> list[np.ndarray]:
     return [np.searchsorted(one[:-1], cuts - first) for one, first in zip(starts, before.tolist())]
 
 
-def write_shards(work: Work, rank: int, n_ranks: int, vocab_size: int, out: Path) -> About:
+def write_shards(work: Work, rank: int, out: Path, *, n_tasks: int) -> About:
     """Every n-th shard, beginning with the one of this rank; shards without a document do not exist."""
-    shards = []
+    shards, dtype = [], token_dtype(work.plan.tokenizer.n_entries)
     for split in SPLITS:
         borders = shard_borders(work, split)
         full = [i for i in range(len(borders[0]) - 1) if any(own[i] < own[i + 1] for own in borders)]
-        for number in range(rank, len(full), n_ranks):
+        for number in range(rank, len(full), n_tasks):
             ranges = [(int(own[full[number]]), int(own[full[number] + 1])) for own in borders]
             name = f"{split}-{number:05d}"
-            shards.append(_write_shard(work, split, name, ranges, token_dtype(vocab_size), out))
+            shards.append(_write_shard(work, split, name, ranges, dtype, out))
     total = {"n_documents": sum(one.documents for one in shards), "n_tokens": sum(one.tokens for one in shards)}
     return About(shards=shards, **total)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
+from hone.corpus.blocks import quiet
 from hone.corpus.stages import Stage, run_task
 from hone.corpus.work import Work, finished
 from hone.errors import HoneError
@@ -45,6 +46,7 @@ def submit(work: Work, stages: Sequence[Stage], say: Callable[[str], None]) -> N
     if shutil.which("sbatch") is None:
         fix = "run the command where `sbatch` is, or set executor=local"
         raise HoneError("no Slurm here: there is no sbatch", where="executor", fix=fix)
+    quiet()
     output = work.settings.output
     before: SlurmPipelineExecutor | None = None
     for stage in stages:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hone.corpus.copies import n_copy_tasks, write_copies
 from hone.corpus.documents import write_documents
-from hone.corpus.leaks import evaluation_hashes, write_grams, write_leaks
+from hone.corpus.leaks import write_grams, write_leaks
 from hone.corpus.near import n_bucket_tasks, write_buckets, write_clusters, write_signatures
-from hone.corpus.shards import tokenizer_of, tokenizer_sha256, write_shards, write_tokens
+from hone.corpus.shards import write_shards, write_tokens
 from hone.corpus.work import About, Done, Work, do, key_of, open_work
 
 SHARD_TASKS = 128  # at most: each looks through the index of all tokens
@@ -32,39 +32,37 @@ class Stage:
     settings: Mapping[str, object]
     needs: Sequence[str] = ()
     own: Sequence[str] = ()
-    reads_text: bool = False
 
 
 def stages_of(work: Work) -> list[Stage]:
     """The stages of a plan; those that it does not ask for are left out."""
     s, n = work.settings, work.n_tasks
-    n_bytes = sum(part.n_bytes for parts in work.plan.tasks for part in parts)
+    n_bytes = sum(part.n_bytes for part in work.plan.parts)
     copies = n_copy_tasks(n_bytes) if s.near.exact else 0
     buckets = n_bucket_tasks(s.near, n_bytes)
     leaks = s.contamination.evaluation_files is not None
-    near, files, tokens = s.near.model_dump(), {"files": evaluation_hashes(s.contamination)}, s.tokens.model_dump()
+    near, files = s.near.model_dump(), {"files": work.plan.evaluation}
     reading = {**s.read.model_dump(), **s.filter.model_dump(), "files": None}
     after_copies = ("copies",) if copies else ()
-    found: list[Stage] = [Stage("documents", n, write_documents, reading, reads_text=True)]
+    found: list[Stage] = [Stage("documents", n, write_documents, reading)]
     if copies:
-        found.append(Stage("copies", copies, partial(_copies, n=copies), {}, ["documents"]))
+        found.append(Stage("copies", copies, partial(write_copies, n_tasks=copies), {}, ["documents"]))
     if s.near.near:
-        write = partial(_signatures, copies=copies)
-        found.append(Stage("signatures", n, write, near, after_copies, ["documents"], reads_text=True))
-        found.append(Stage("buckets", buckets, partial(_buckets, n=buckets), near, ["signatures"]))
-        found.append(Stage("clusters", 1, partial(_clusters, buckets=buckets), {}, ["buckets"]))
+        write = partial(write_signatures, n_copy_tasks=copies)
+        found.append(Stage("signatures", n, write, near, after_copies, ["documents"]))
+        found.append(Stage("buckets", buckets, partial(write_buckets, n_tasks=buckets), near, ["signatures"]))
+        found.append(Stage("clusters", 1, partial(write_clusters, n_bucket_tasks=buckets), {}, ["buckets"]))
     if leaks:
-        write = partial(_grams, copies=copies)
-        found.append(Stage("grams", n, write, files, after_copies, ["documents"], reads_text=True))
-        found.append(Stage("leaks", 1, _leaks, files, ["grams"]))
-    tokenizer = tokenizer_of(s.tokens.tokenizer_name_or_path)
-    rules = {**tokens, "tokenizer": tokenizer_sha256(s.tokens.tokenizer_name_or_path), "shard_tokens": None}
+        write = partial(write_grams, n_copy_tasks=copies)
+        found.append(Stage("grams", n, write, files, after_copies, ["documents"]))
+        found.append(Stage("leaks", 1, write_leaks, files, ["grams"]))
+    rules = {**s.tokens.model_dump(), "tokenizer": work.plan.tokenizer.sha256, "shard_tokens": None}
     before = [*after_copies, *(["clusters"] if s.near.near else []), *(["leaks"] if leaks else [])]
-    write = partial(_tokens, copies=copies, near=s.near.near, leaks=leaks)
-    found.append(Stage("tokens", n, write, rules, before, ["documents"], reads_text=True))
-    n_shards = min(n, SHARD_TASKS)
-    write = partial(_shards, n=n_shards, vocab_size=len(tokenizer))
-    found.append(Stage("shards", n_shards, write, {"shard_tokens": s.tokens.shard_tokens}, ["tokens"]))
+    write = partial(write_tokens, n_copy_tasks=copies, near=s.near.near, leaks=leaks)
+    found.append(Stage("tokens", n, write, rules, before, ["documents"]))
+    shards = min(n, SHARD_TASKS)
+    cut = {"shard_tokens": s.tokens.shard_tokens}
+    found.append(Stage("shards", shards, partial(write_shards, n_tasks=shards), cut, ["tokens"]))
     return found
 
 
@@ -84,38 +82,3 @@ def run_task(folder: Path, name: str, rank: int) -> Done:
         inputs += [part.model_dump() for part in work.plan.tasks[rank]]
     key = key_of(f"{name} {rank}/{stage.n_tasks}", stage.settings, inputs)
     return do(work.result(name, rank), key, partial(stage.write, work, rank))
-
-
-# ---- the tasks: what each is given -----------------------------------------------------------------------------------
-
-
-def _copies(work: Work, rank: int, out: Path, *, n: int) -> About:
-    return write_copies(work, rank, n, out)
-
-
-def _signatures(work: Work, rank: int, out: Path, *, copies: int) -> About:
-    return write_signatures(work, rank, copies, out)
-
-
-def _buckets(work: Work, rank: int, out: Path, *, n: int) -> About:
-    return write_buckets(work, rank, n, out)
-
-
-def _clusters(work: Work, rank: int, out: Path, *, buckets: int) -> About:
-    return write_clusters(work, buckets, out)
-
-
-def _grams(work: Work, rank: int, out: Path, *, copies: int) -> About:
-    return write_grams(work, rank, copies, out)
-
-
-def _leaks(work: Work, rank: int, out: Path) -> About:
-    return write_leaks(work, out)
-
-
-def _tokens(work: Work, rank: int, out: Path, *, copies: int, near: bool, leaks: bool) -> About:
-    return write_tokens(work, rank, copies, near, leaks, out)
-
-
-def _shards(work: Work, rank: int, out: Path, *, n: int, vocab_size: int) -> About:
-    return write_shards(work, rank, n, vocab_size, out)

@@ -1,6 +1,7 @@
 """The work folder of a corpus: what is planned, and the results of the tasks, each in a folder of its own.
 
     plan.json              the settings and the tasks' inputs, under a seal
+    tokenizer/             as it was when it was planned
     documents/00000/       a result: written aside, brought to the disk, described by size and SHA-256, and renamed
 
 A result counts only if every byte of it is as its description says, and if its key fits: a hash of the settings it
@@ -19,12 +20,13 @@ from pydantic import Field
 
 from hone.corpus.inputs import Part, rows_before
 from hone.corpus.schema import CorpusConfig
+from hone.corpus.tokenizer import described, keep
 from hone.errors import HoneError
 from hone.files import disk_errors, fsync_path, read_sealed
 from hone.manifest import describe_files
 from hone.publish import META, begin, discard, publish, retire, seal, seal_problems
 from hone.results import File, Result, read, write
-from hone.results.corpus import DroppedDocuments, InputFile, Shard
+from hone.results.corpus import DroppedDocuments, InputFile, Shard, TokenizerAbout
 
 FORMAT = 1  # raise when a task would write other bytes: results of before are then made anew
 PLAN = "plan.json"
@@ -73,10 +75,16 @@ class Done(About):
 
 
 class Plan(File):
-    """plan.json. settings: of the whole configuration. names: of the tokenizer, as it was given."""
+    """plan.json. settings: of the whole configuration. evaluation: the evaluation items' files, by their SHA-256."""
 
     settings: CorpusConfig
     tasks: list[list[Part]]
+    tokenizer: TokenizerAbout
+    evaluation: list[str]
+
+    @property
+    def parts(self) -> list[Part]:
+        return [part for task in self.tasks for part in task]
 
 
 @dataclass(frozen=True)
@@ -144,12 +152,13 @@ def open_work(folder: Path) -> Work:
     return Work(folder, plan)
 
 
-def begin_work(folder: Path, settings: CorpusConfig, tasks: list[list[Part]]) -> Work:
+def begin_work(folder: Path, plan: Plan) -> Work:
     """A work folder for a plan; results that are there stay, and count where their keys fit."""
     with disk_errors(folder, SETTING):
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / PLAN, Plan(settings=settings, tasks=tasks))
-    return Work(folder, Plan(settings=settings, tasks=tasks))
+        write(folder / PLAN, plan)
+        keep(described(plan.settings.tokens.tokenizer_name_or_path)[0], folder)
+    return Work(folder, plan)
 
 
 def key_of(stage: str, settings: Mapping[str, object], inputs: Iterable[object]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hone.config.rates import lower_rate
+from hone.data.shards import is_corpus
 from hone.report.blocks import Point, Points, Section
 from hone.report.folder import Folder
 from hone.report.paths import typed
@@ -136,6 +137,8 @@ def _too_few_items(folder: Folder, verdict: str | None) -> list[Point]:
             rows = f"Put at least {least}, better {GOOD}, rows into {name}: {none}."
             return [Point(rows, again(folder, "", "more-held-out"))]
         return [Point(f"{what}: put more rows into {name}, {FEW} or more, and train again.")]
+    if isinstance(train := folder.settings.data.train_file, Path) and is_corpus(train):
+        return [Point(f"{what}: make the corpus anew with a larger validation_percentage, and train again.")]
     share, total = folder.settings.data.validation_split_percentage, _rows(folder, n)
     needed = math.ceil(100 * least / total) if total else 0
     more = max(needed, min(MOST_HELD_OUT, max(20, 2 * math.ceil(share))))

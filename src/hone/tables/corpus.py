@@ -47,10 +47,13 @@ def ran_text(ran: "Ran") -> str:
         f"train: {plural(documents, 'document')}, {tokens:,} tokens",
         f"val: {plural(held, 'document')}, {held_tokens:,} tokens",
     ]
+    if not held:
+        lines.append("no document is held out, so nothing can be measured: set a larger validation_percentage")
     for one in found.dropped:
         more = ", …" if one.count > NAMED else ""
         places = f": {', '.join(one.first[:NAMED])}{more}" if one.first else ""
         lines.append(f"dropped {one.count:,} × {one.reason}{places}")
     lines += [f"masked {n:,} {kind}" for kind, n in found.n_masked.items()]
-    lines.append(f"train on it: hone train CONFIG train_file={ran.folder}; every byte: hone verify {ran.folder}")
+    lines.append(f"every byte: hone verify {ran.folder}")
+    lines.append(f"train on it: hone train CONFIG train_file={ran.folder} on_long_row=split")  # else long ones are cut
     return "\n".join(lines)

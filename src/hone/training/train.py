@@ -120,7 +120,8 @@ def _run(run: Run, config: Config, task: Task, callbacks: Sequence[TrainerCallba
     if not len(data.validation):
         log.warning(
             "no validation rows: nothing will be measured, neither before nor after nor in between "
-            "(set validation_file, or a validation_split_percentage above 0, with enough rows)"
+            "(set validation_file, or a validation_split_percentage above 0, with enough rows; "
+            "a corpus is made with a validation_percentage)"
         )
     bench = Bench(run, config, task, tokenizer, data)
     if from_primary(lambda: _is_saved(run)):
