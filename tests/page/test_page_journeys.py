@@ -1,95 +1,22 @@
-"""What people do on the page, in a browser that is there: Chromium through playwright, without a network.
-
-Skipped with a reason without them: `pip install 'hone-lm[browser]'`, and Debian's chromium or HONE_CHROMIUM.
-"""
+"""What people do with runs on the page, in a browser that is there."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import HOSTILE, SOON, TINY, expect, violations
 from paging import TOKEN, paging
 
-import hone
-from conftest import pairs
 from written_run import write_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'hone-lm[browser]'")
-CHROMIUM = os.environ.get("HONE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: HONE_CHROMIUM names one"),
-]
-SOON = 60_000  # milliseconds: a busy machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        found = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """visit(address) -> a page on which nothing may go wrong: no error of a script, none in the console."""
-    contexts, wrong = [], []
-
-    def open_page(address: str, **options: Any) -> Any:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-        page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
-        page.goto(f"{address}/#token={TOKEN}")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not [line for line in wrong if "ERR_CONNECTION_REFUSED" not in line and "the server responded" not in line]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
-    """A folder with two finished runs of a tiny model, whose rows are hostile."""
-    place = tmp_path_factory.mktemp("trained")
-    rows = [{**row, "completion": row["completion"] + HOSTILE} for row in pairs(40)]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, rate in (("a", 1e-3), ("b", 1e-5)):
-        hone.train(
-            model_name_or_path=str(model_folder),
-            train_file=str(place / "rows.jsonl"),
-            validation_split_percentage=30,
-            max_length=96,
-            learning_rate=rate,
-            max_steps=6,
-            logging_steps=1,
-            save_strategy="no",
-            bootstrap_resamples=200,
-            use_cpu=True,
-            max_new_tokens=8,
-            output_dir=str(place / "runs" / name),
-        )
-    return place / "runs"
-
-
-def expect(place: Any) -> Any:
-    return playwright.expect(place)
+pytest_plugins = ["browsing"]
+pytestmark = pytest.mark.slow
 
 
 def test_runs_are_filtered_and_two_are_compared(trained: Path, visit: Callable[..., Any]) -> None:
@@ -119,7 +46,7 @@ def test_a_run_says_its_verdict_and_its_words_explain_themselves(trained: Path, 
         page.get_by_role("link", name="a", exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("nats a token", timeout=SOON)
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        page.get_by_role("button", name="learning rate").click()
+        page.locator(".now").get_by_role("button", name="learning rate").click()
         expect(page.locator("dialog")).to_contain_text("train.learning_rate")
         page.keyboard.press("Escape")
         chart = page.get_by_role("img", name="Loss")
@@ -146,15 +73,10 @@ def test_a_curve_grows_while_a_training_runs_which_is_stopped_and_resumed(
     config = {
         "model_name_or_path": str(model_folder),
         "train_file": str(trained.parent / "rows.jsonl"),
-        "validation_split_percentage": 30,
-        "max_length": 96,
+        **TINY,
         "max_steps": 500,
-        "logging_steps": 1,
         "eval_strategy": "no",
-        "save_strategy": "no",
         "sample_prompts": 0,
-        "bootstrap_resamples": 200,
-        "use_cpu": True,
         "output_dir": str(folder / "live"),
     }
     (tmp_path / "my.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items()))
@@ -191,7 +113,7 @@ def test_base_and_tuned_answer_side_by_side_and_equal_models_turn_red(trained: P
         page.get_by_label("Prompt").fill("def add(a, b):")
         page.get_by_label("tokens at most").fill("6")
         page.get_by_label("continue the text as it is").check()
-        page.get_by_role("button", name="Ask both").click()
+        page.get_by_role("button", name="Ask", exact=True).click()
         notes = page.locator("h2 .note")
         for number in (0, 1):
             expect(notes.nth(number)).to_contain_text("pieces/s", timeout=2 * SOON)
@@ -204,7 +126,7 @@ def test_base_and_tuned_answer_side_by_side_and_equal_models_turn_red(trained: P
             route.fulfill(body=f"data: {json.dumps(piece)}\n\ndata: [DONE]\n\n", content_type="text/event-stream")
 
         page.route("**/api/play/completions*", same)
-        page.get_by_role("button", name="Ask both").click()
+        page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.locator(".alarm")).to_contain_text("same model", timeout=SOON)
         assert page.locator(".pair pre").all_inner_texts() == [HOSTILE, HOSTILE]
 
@@ -223,7 +145,7 @@ def test_a_server_that_comes_back_is_found_again(tmp_path: Path, visit: Callable
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(trained: Path, browser: Any, scheme: str) -> None:
-    """axe-core finds nothing, on any view, in both schemes. Its script is what the page's own policy would refuse."""
+    """axe-core finds nothing, on any view, in both schemes."""
     with paging(trained) as client:
         context = browser.new_context(color_scheme=scheme, bypass_csp=True)
         page = context.new_page()
@@ -233,7 +155,5 @@ def test_everybody_can_use_it(trained: Path, browser: Any, scheme: str) -> None:
             page.get_by_role("heading", level=1).wait_for()
             time.sleep(2)
             page.locator("[role=status]", has_text="Reading the rows").wait_for(state="detached", timeout=SOON)
-            page.add_script_tag(path=str(AXE))
-            found = page.evaluate("async () => (await axe.run()).violations.map(v => [v.id, v.nodes.map(n => n.html)])")
-            assert found == [], view
+            assert violations(page) == [], view
         context.close()

@@ -26,7 +26,8 @@ from hone.page.watch import Watched, metrics_from, thinned
 from hone.runs import Run
 from written_run import write_run
 
-API = ["runs", "run", "log", "metrics", "compare", "data", "word"]
+API = ["runs", "run", "log", "metrics", "compare", "data", "word", "words", "recipes", "name", "started"]
+ACTIONS = ["stop", "resume", "draft", "check", "plan", "train", "item"]
 VENDORED = {  # uPlot 1.6.32, as its package has it; another version is taken with its hashes
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
@@ -57,7 +58,7 @@ def test_nothing_is_told_without_the_token(client: Client, path: str) -> None:
         assert status == 401 and "token" in json.loads(text)["error"]
 
 
-@pytest.mark.parametrize("path", ["stop", "resume", "play/completions"])
+@pytest.mark.parametrize("path", [*ACTIONS, "play/completions"])
 def test_nothing_is_done_without_the_token_by_a_form_or_by_another_page(client: Client, path: str) -> None:
     where = f"/api/{path}?run=a"
     assert client.raw("POST", where, b"{}", x_hone_token="")[0] == 401
@@ -209,7 +210,7 @@ def test_stop_sends_the_signal_to_a_training_and_to_nothing_else(client: Client,
 
 def test_resume_starts_the_command_that_goes_on(client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(work, "start", started.append)
+    monkeypatch.setattr(work.Trainings, "start", lambda self, run, words, place: started.append(words))
     status_of(folder / "a", status="interrupted")
     assert client.refused("POST", "/api/resume", run="a") == (200, "")
     assert started == [["train", str(folder / "a" / "config.resolved.yaml")]]

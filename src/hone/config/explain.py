@@ -194,7 +194,7 @@ def near_recipe(name: str) -> str | None:
 
 def recipe_title(name: str) -> str:
     """What a recipe is for: its first comment line."""
-    return _recipe_source(name).splitlines()[0].removeprefix("#").strip()
+    return recipe_source(name).splitlines()[0].removeprefix("#").strip()
 
 
 def recipe_text(name: str, files: Collection[str] = ()) -> str:
@@ -208,7 +208,7 @@ def recipe_text(name: str, files: Collection[str] = ()) -> str:
     """
     lines: list[str] = []
     remarks: list[str] = []  # comment lines that belong to the next key
-    for line in with_rows(_recipe_source(name), files).splitlines():
+    for line in with_rows(recipe_source(name), files).splitlines():
         found = re.match(r"( +)(\w+):", line)
         if line.startswith("  ") and line.lstrip().startswith("#"):
             remarks.append(line)
@@ -229,7 +229,12 @@ def _comment(indent: str, leaf: str) -> list[str]:
     return [*lines, f"{indent}# {default}"]
 
 
-def _recipe_source(name: str) -> str:
+def recipe_source(name: str) -> str:
+    """A recipe as it is written, with its own remarks alone.
+
+    Raises:
+        HoneError: no such recipe.
+    """
     if name not in recipe_names():
         near = near_recipe(name)
         did = f"did you mean `hone init {near}`? " if near else ""

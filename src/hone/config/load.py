@@ -29,7 +29,16 @@ from hone.config.schema import Config, Provenance, leaf_field, leaves, section_n
 from hone.config.sections.output import OutputSection
 from hone.errors import HoneError, secret_at
 
-Source = str | Path | Mapping[str, Any] | Config | None
+
+@dataclass(frozen=True)
+class Unsaved:
+    """The text of a YAML file that is not written yet, and where it is to be: paths in it start there."""
+
+    path: Path
+    text: str
+
+
+Source = str | Path | Mapping[str, Any] | Config | Unsaved | None
 KEYWORD = "keyword argument"  # where a key given in Python stands
 MAX_BYTES = 1 << 20  # a configuration is a few kilobytes; data given by mistake is refused before it is parsed
 
@@ -55,7 +64,8 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
     """Read a configuration.
 
     Args:
-        source: a YAML file, a mapping (nested or flat), a `Config` to change, or None for the defaults.
+        source: a YAML file, one that is not saved yet, a mapping (nested or flat), a `Config` to change, or None for
+            the defaults.
         overrides: `key=value`, `section.key=value`, `--key=value` or `--key value` tokens; they win over the source,
             and the last one of the same key wins.
         keys: keys as Python values, nested or flat; they win over both.
@@ -80,7 +90,7 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
     before = source._provenance if isinstance(source, Config) else Provenance()
     config._provenance = Provenance(
         source_text=before.source_text if text is None else text,
-        source_path=before.source_path if text is None else Path(str(source)).expanduser().resolve(),
+        source_path=before.source_path if text is None else _path_of(source),
         overrides=[*before.overrides, *overrides],
         notices=[
             *(*loaded.notices, *idle_notices(config, loaded.given)),
@@ -89,6 +99,10 @@ def load_config(source: Source = None, overrides: Sequence[str] = (), keys: Mapp
         lines={**before.lines, **{leaf: given.where for leaf, given in loaded.given.items() if given.where}},
     )
     return config
+
+
+def _path_of(source: Source) -> Path:
+    return source.path if isinstance(source, Unsaved) else Path(str(source)).expanduser().resolve()
 
 
 def _refuse_secrets(text: str, name: str) -> None:
@@ -112,6 +126,10 @@ def _root(source: Source) -> tuple[Item, str | None, str | None, Path]:
         return _mapping_item(given), None, None, Path.cwd()
     if isinstance(source, Mapping):
         return _mapping_item(source), None, None, Path.cwd()
+    if isinstance(source, Unsaved):
+        root = parse_yaml(source.text, source.path.name)
+        _require_mapping(root, source.path.name)
+        return root, source.text, source.path.name, source.path.parent
     if not isinstance(source, str | Path):
         fix = "give a YAML file, a dictionary, a Config, or keys alone: learning_rate=1e-4"
         if type(source).__name__ == "DataFrame":

@@ -6,7 +6,8 @@
 import asyncio
 import hmac
 import http.client
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any
@@ -18,8 +19,8 @@ from starlette.routing import Route
 
 from hone.config.explain import explain
 from hone.errors import HoneError, said
-from hone.page import work
-from hone.page.views import compare_view, run_view
+from hone.page import items, learn, new, work
+from hone.page.views import LETTERS, compare_view, run_view
 from hone.page.watch import Watched, log_tail, metrics_from
 from hone.runs import Run
 from hone.serve.guard import json_bytes
@@ -32,7 +33,20 @@ FILES = {  # what the page is made of, by path
     "icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"{name}.js": (f"{name}.js", "text/javascript")
-        for name in ("main", "ask", "runs", "run", "compare", "play", "chart", "data")
+        for name in (
+            "main",
+            "ask",
+            "runs",
+            "run",
+            "compare",
+            "play",
+            "chart",
+            "data",
+            "learn",
+            "new",
+            "editor",
+            "differences",
+        )
     },
     "vendor/uPlot.iife.min.js": ("vendor/uPlot.iife.min.js", "text/javascript"),
     "vendor/uPlot.min.css": ("vendor/uPlot.min.css", "text/css"),
@@ -51,66 +65,129 @@ SHOWN_ROWS = 20
 READ_S = 600.0
 TOKEN = "x-hone-token"
 Endpoint = Callable[[Request], Awaitable[Response]]
+Given = Mapping[str, str]  # behind ? in the address
+View = Callable[[Given], JsonObject]
+Action = Callable[[Given, Mapping[str, str]], JsonObject | None]
 
 
 def application(watched: Watched, token: str) -> Starlette:
     """All of it. Answers about runs are made in a thread, so that a slow disk holds up nobody."""
-    playground = work.Playground()
-
-    def run(request: Request) -> Run:
-        return watched.run(request.query_params.get("run", ""))
-
-    def word(request: Request) -> JsonObject:
-        return {"text": explain(request.query_params.get("name", ""))}
-
-    told: dict[str, Callable[[Request], Any]] = {
-        "runs": lambda request: {"folder": str(watched.folder), "runs": watched.rows()},
-        "run": lambda request: run_view(run(request)),
-        "log": lambda request: {"lines": log_tail(run(request).folder / "train.log")},
-        "metrics": lambda request: _metrics(run(request), request),
-        "compare": lambda request: _compared(watched, request),
-        "data": lambda request: work.prepared(run(request), SHOWN_ROWS),
-        "word": word,
-    }
-    done: dict[str, Callable[[Request], Any]] = {
-        "stop": lambda request: work.stop(run(request)),
-        "resume": lambda request: work.resume(run(request)),
-    }
+    playground, trainings = work.Playground(), work.Trainings(watched.folder)
 
     @asynccontextmanager
     async def running(app: Starlette) -> AsyncIterator[None]:
-        looking = asyncio.create_task(_let_go(playground))
+        looking = asyncio.create_task(_look_after(playground, trainings))
         try:
             yield
         finally:
             looking.cancel()
             playground.end()
+            trainings.end()
 
     routes = [
         *(Route(f"/{path}", _file(file, kind)) for path, (file, kind) in FILES.items()),
-        *(Route(f"/api/{path}", _endpoint(make, token, 404)) for path, make in told.items()),
-        *(Route(f"/api/{path}", _endpoint(act, token, 409), methods=["POST"]) for path, act in done.items()),
-        Route("/api/play/{rest:path}", _play(run, playground, token), methods=["GET", "POST"]),
+        *(Route(f"/api/{path}", _told(make, token)) for path, make in _views(watched, trainings).items()),
+        *(
+            Route(f"/api/{path}", _done(act, token), methods=["POST"])
+            for path, act in _actions(watched, trainings).items()
+        ),
+        Route("/api/play/{rest:path}", _play(watched, playground, token), methods=["GET", "POST"]),
     ]
     return Starlette(routes=routes, lifespan=running)
 
 
-def _endpoint(make: Callable[[Request], Any], token: str, refused: int) -> Endpoint:
+def _views(watched: Watched, trainings: work.Trainings) -> dict[str, View]:
+    """What is told, by path."""
+    folder = watched.folder
+
+    def run(given: Given) -> Run:
+        return watched.run(given.get("run", ""))
+
+    def runs(given: Given) -> JsonObject:
+        trainings.look()
+        return {"folder": str(folder), "runs": watched.rows(), "groups": watched.groups()}
+
+    return {
+        "runs": runs,
+        "run": lambda given: run_view(run(given)),
+        "log": lambda given: {"lines": log_tail(run(given).folder / "train.log")},
+        "metrics": lambda given: _metrics(run(given), given),
+        "compare": lambda given: compare_view([watched.run(given[one]) for one in LETTERS.lower() if one in given]),
+        "data": lambda given: work.prepared(run(given), SHOWN_ROWS),
+        "word": lambda given: {"text": explain(given.get("name", ""))},
+        "words": lambda given: learn.words(),
+        "recipes": lambda given: {"recipes": new.recipes(), "files": new.data_files(folder), "folder": str(folder)},
+        "name": lambda given: {"name": new.free_name(folder, given.get("wanted", "run"))},
+        "started": lambda given: trainings.state(given.get("run", "")),
+    }
+
+
+def _actions(watched: Watched, trainings: work.Trainings) -> dict[str, Action]:
+    """What is done, by path: of what stands in the address, and of the texts in the body."""
+    folder = watched.folder
+    return {
+        "stop": lambda given, body: work.stop(watched.run(given.get("run", ""))),
+        "resume": lambda given, body: work.resume(given.get("run", ""), watched.run(given.get("run", "")), trainings),
+        "draft": lambda given, body: new.draft(
+            folder, *(body.get(one, "") for one in ("recipe", "name", "train", "held_out"))
+        ),
+        "check": lambda given, body: new.checked(folder, body.get("name", ""), body.get("text", "")),
+        "plan": lambda given, body: new.planned(folder, body.get("name", ""), body.get("text", "")),
+        "train": lambda given, body: new.begin(folder, trainings, body.get("name", ""), body.get("text", "")),
+        "item": lambda given, body: items.save(folder, body.get("prompt", ""), body.get("wanted", "")),
+    }
+
+
+def _told(make: View, token: str) -> Endpoint:
     """What `make` gives, as JSON; a mistake in its own words."""
 
     async def endpoint(request: Request) -> Response:
         if (refusal := _refused(request, token)) is not None:
             return refusal
         try:
-            found = await asyncio.to_thread(make, request)
-            return _json({"done": True} if found is None else found)
+            return _json(await asyncio.to_thread(make, dict(request.query_params)))
         except HoneError as error:
-            return _json({"error": said(str(error))}, refused)
+            return _json({"error": said(str(error))}, 404)
 
     return endpoint
 
 
-def _play(run: Callable[[Request], Run], playground: work.Playground, token: str) -> Endpoint:
+def _done(act: Action, token: str) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        if (refusal := _refused(request, token)) is not None:
+            return refusal
+        try:
+            body = json.loads(await _body(request))
+            if not isinstance(body, dict) or not all(isinstance(one, str) for one in body.values()):
+                raise ValueError
+        except (ValueError, RecursionError):
+            return _json({"error": "the body must be a JSON object of texts"}, 400)
+        except TooLarge:
+            return _json({"error": "the request is too large"}, 413)
+        try:
+            found = await asyncio.to_thread(act, dict(request.query_params), body)
+            return _json({"done": True} if found is None else found)
+        except HoneError as error:
+            return _json({"error": said(str(error))}, 409)
+
+    return endpoint
+
+
+class TooLarge(Exception):
+    """More bytes came than a request may have."""
+
+
+async def _body(request: Request) -> bytes:
+    """All of it; that its length was not said before changes nothing."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise TooLarge
+    return body
+
+
+def _play(watched: Watched, playground: work.Playground, token: str) -> Endpoint:
     """Hand a request to the models of a run, which answer in a process of their own."""
     lock = asyncio.Lock()  # two pages must not start two of them
 
@@ -121,7 +198,7 @@ def _play(run: Callable[[Request], Run], playground: work.Playground, token: str
         if path not in PLAYED:
             return _json({"error": "no such path"}, 404)
         try:
-            folder = (await asyncio.to_thread(run, request)).folder
+            folder = (await asyncio.to_thread(watched.run, request.query_params.get("run", ""))).folder
             async with lock:
                 address = await asyncio.to_thread(playground.address, folder)
         except HoneError as error:
@@ -131,21 +208,16 @@ def _play(run: Callable[[Request], Run], playground: work.Playground, token: str
     return endpoint
 
 
-async def _let_go(playground: work.Playground) -> None:
+async def _look_after(playground: work.Playground, trainings: work.Trainings) -> None:
     while True:
         await asyncio.sleep(30)
         playground.end_if_idle()
+        trainings.look()
 
 
-def _metrics(run: Run, request: Request) -> JsonObject:
-    given = request.query_params.get("from", "0")
-    offset = int(given) if given.isascii() and given.isdigit() else 0
-    return metrics_from(run.folder / "metrics.jsonl", offset)
-
-
-def _compared(watched: Watched, request: Request) -> JsonObject:
-    a, b = (watched.run(request.query_params.get(side, "")) for side in ("a", "b"))
-    return compare_view(a, b)
+def _metrics(run: Run, given: Given) -> JsonObject:
+    offset = given.get("from", "0")
+    return metrics_from(run.folder / "metrics.jsonl", int(offset) if offset.isascii() and offset.isdigit() else 0)
 
 
 def _refused(request: Request, token: str) -> Response | None:
@@ -160,11 +232,10 @@ def _refused(request: Request, token: str) -> Response | None:
 
 async def _passed_on(request: Request, address: str, path: str) -> Response:
     """The answer of another server, piece by piece as it comes; a reader that goes away ends it there as well."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            return _json({"error": "the request is too large"}, 413)
+    try:
+        body = await _body(request)
+    except TooLarge:
+        return _json({"error": "the request is too large"}, 413)
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=READ_S)
 
     def ask() -> http.client.HTTPResponse:

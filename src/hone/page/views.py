@@ -3,6 +3,8 @@
 The static report and the page share blocks, words and renderer (`report/`): what is said once is said in both.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hone.config.dump import flow
@@ -21,10 +23,13 @@ from hone.results import SideBySide, side_by_side
 from hone.runs import RESOLVED, Run
 from hone.serve.refusal import JsonObject
 from hone.show import NO_INTERVAL, estimate
+from hone.statistics.paired import adjusted, verdict
 from hone.tables.results import sentence
 
 ELSEWHERE = (curves, files)  # the page draws the first as it grows, and serves no files
 OPEN = 2  # samples, the others folded away
+LETTERS = "ABCDEFGHIJKL"  # of runs that are compared, and so many at most
+TONES = {"better": "good", "worse": "bad"}
 ITEMS = 40  # of wins and losses that can be leafed through
 
 
@@ -40,17 +45,24 @@ def run_view(run: Run) -> JsonObject:
     }
 
 
-def compare_view(a: Run, b: Run) -> JsonObject:
-    """Two tuned models on the same items: differences, intervals, verdicts; item by item; and what was set otherwise.
+def compare_view(runs: Sequence[Run]) -> JsonObject:
+    """Tuned models on the same items, each compared with the first: differences, intervals, verdicts, settings.
 
-    problem: in words, where they cannot be compared; curves and settings are there all the same.
+    Of two also each metric, and item by item. problem: in words, where they cannot be compared; curves and settings are
+    there all the same.
     """
-    found: JsonObject = {"a": a.folder.name, "b": b.folder.name, "settings": fragment([_settings(a, b)])}
+    if len(runs) < 2:
+        raise HoneError("two runs are compared, or more", fix="tick them in the table of runs")
+    found: JsonObject = {"settings": fragment([_settings(runs)])}
     try:
-        comparison = compare(a, b)
-        code = compare_code(a, b)
+        return {**found, **(_two(*runs) if len(runs) == 2 else _several(runs))}
     except HoneError as error:
         return {**found, "problem": str(error)}
+
+
+def _two(a: Run, b: Run) -> JsonObject:
+    comparison = compare(a, b)
+    code = compare_code(a, b)
     head = ["", "A", "B", "B − A, paired", "p", "B is"]
     changes = {**(code.metrics if code else {}), **comparison.metrics}
     rows = [
@@ -59,7 +71,7 @@ def compare_view(a: Run, b: Run) -> JsonObject:
             estimate(change.a, change.kind.form, NO_INTERVAL),
             estimate(change.b, change.kind.form, NO_INTERVAL),
             estimate(change.difference, f"+{change.kind.form}", NO_INTERVAL),
-            "–" if change.p_adjusted is None else f"{change.p_adjusted:.2g}",
+            _p(change.p_adjusted),
             change.verdict,
         ]
         for change in changes.values()
@@ -68,26 +80,67 @@ def compare_view(a: Run, b: Run) -> JsonObject:
     table = Section("Difference", [Table(head, rows, "lrrrrl", caption)])
     named = comparison.model_copy(update={"a": "A", "b": "B"})
     code = code and code.model_copy(update={"a": "A", "b": "B"})
-    verdict = next(iter(changes.values())).verdict
     return {
-        **found,
-        "verdict": {"better": "good", "worse": "bad"}.get(verdict, "open"),
+        "verdict": TONES.get(next(iter(changes.values())).verdict, "open"),
         "sentence": sentence(named, code),
         "html": fragment([table]),
         "items": fragment([_items(a, b)]),
     }
 
 
-def _settings(a: Run, b: Run) -> Section:
+def _several(runs: Sequence[Run]) -> JsonObject:
+    """Each of the others beside the first by the headline, p adjusted for their number."""
+    first, *others = runs
+    found = [compare(first, other) for other in others]
+    name = next(iter(found[0].metrics))
+    changes = {LETTERS[i]: one.metrics[name] for i, one in enumerate(found, 1) if name in one.metrics}
+    if len(changes) < len(others):
+        raise HoneError(f"not all of them have {name}", fix="compare alike tasks, two at a time")
+    p_adjusted = adjusted({letter: (one.p_value, one.kind) for letter, one in changes.items()}, changes)
+    kind = changes["B"].kind
+    verdicts = {
+        letter: verdict(p_adjusted[letter], one.difference, kind, alpha=1 - found[0].confidence_level)
+        for letter, one in changes.items()
+    }
+    rows = [["A", estimate(changes["B"].a, kind.form, NO_INTERVAL), "–", "–", "–"]]
+    rows += [
+        [
+            letter,
+            estimate(one.b, kind.form, NO_INTERVAL),
+            estimate(one.difference, f"+{kind.form}", NO_INTERVAL),
+            _p(p_adjusted[letter]),
+            verdicts[letter],
+        ]
+        for letter, one in changes.items()
+    ]
+    caption = f"Over {found[0].n_items:,} {found[0].item}s; p adjusted for {len(others)} comparisons (Holm)."
+    table = Table(["", kind.title, "− A, paired", "p", "than A"], rows, "lrrrl", caption)
+    better, worse = (sum(one == word for one in verdicts.values()) for word in ("better", "worse"))
+    rest = len(others) - better - worse
+    return {
+        "verdict": "open",
+        "sentence": f"Of {len(others)} runs beside A, {better} better, {worse} worse, {rest} not distinguishable",
+        "html": fragment([Section("Difference", [table])]),
+        "items": "",
+    }
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def _settings(runs: Sequence[Run]) -> Section:
     """What differs; the output folder, which always does, left out."""
-    first, second = (load_config(run.folder / RESOLVED) for run in (a, b))
+    configs = [load_config(run.folder / RESOLVED) for run in runs]
     rows = []
     for leaf, section in leaves().items():
-        values = [flow(getattr(getattr(config, section), leaf)) for config in (first, second)]
-        if values[0] != values[1] and leaf != "output_dir":
+        values = [flow(getattr(getattr(config, section), leaf)) for config in configs]
+        if len(set(values)) > 1 and leaf != "output_dir":
             rows.append([f"{section}.{leaf}", *values])
-    caption = "Every other key is the same in both." if rows else "No key differs but the output folder."
-    return Section("Settings", [Table(["key", "A", "B"], rows, "lll", caption)])
+    which = "both" if len(runs) == 2 else "all"
+    caption = f"Every other key is the same in {which}." if rows else "No key differs but the output folder."
+    letters = list(LETTERS[: len(runs)])
+    return Section("Settings", [Table(["key", *letters], rows, "l" * (1 + len(runs)), caption)])
 
 
 def _items(a: Run, b: Run) -> Section:

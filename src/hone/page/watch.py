@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.errors import HoneError, printable
+from hone.page.groups import TOGETHER, groups_of
 from hone.results import read
 from hone.results.benchmarks import CodeMeasurement
 from hone.runs import RESOLVED, STATUS, Run, find_runs, living_status
@@ -36,6 +37,7 @@ class Watched:
     _looked: float = -LOOKED_AT_S
     _runs: dict[str, Run] = field(default_factory=dict)
     _rows: dict[str, tuple[tuple[Any, ...], JsonObject]] = field(default_factory=dict)
+    _groups: tuple[tuple[Any, ...], list[JsonObject]] = ((), [])
 
     def run(self, name: str) -> Run:
         """The run of this name: only what was found below the folder has one, so no path leads out of it.
@@ -54,6 +56,15 @@ class Watched:
         kept = {row["id"] for row in rows}
         self._rows = {name: found for name, found in self._rows.items() if name in kept}
         return rows
+
+    def groups(self) -> list[JsonObject]:
+        """Those of the runs that one command has trained, as `groups_of` has them."""
+        names = list(self._found())
+        parents = {self.folder / name.rpartition("/")[0] for name in names}
+        state = (*names, *(_state(parent / file) for parent in sorted(parents) for file in TOGETHER))
+        if state != self._groups[0]:
+            self._groups = (state, groups_of(self.folder, names))
+        return self._groups[1]
 
     def _found(self) -> dict[str, Run]:
         if time.monotonic() - self._looked >= LOOKED_AT_S:

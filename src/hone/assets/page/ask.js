@@ -23,13 +23,15 @@ export async function ask(path, values = {}) {
   return read(await fetch(query ? `${path}?${query}` : path, { headers: headers() }));
 }
 
-export async function act(path, values) {
-  return read(await fetch(`${path}?${new URLSearchParams(values)}`, { method: "POST", headers: headers(), body: "{}" }));
+export async function act(path, values = {}, body = {}) {
+  return read(await fetch(`${path}?${new URLSearchParams(values)}`, { method: "POST", headers: headers(), body: JSON.stringify(body) }));
 }
 
 async function read(answer) {
-  const found = await answer.json();
-  if (!answer.ok) throw new Refused(typeof found.error === "string" ? found.error : found.error?.message || answer.statusText);
+  const text = await answer.text();
+  let found = {};
+  try { found = JSON.parse(text); } catch { /* a server that is busy says so in plain text */ }
+  if (!answer.ok) throw new Refused(typeof found.error === "string" ? found.error : found.error?.message || text || answer.statusText);
   return found;
 }
 
@@ -69,6 +71,11 @@ export function sections(html) {
   place.innerHTML = html;
   return place;
 }
+
+// Where a view is, with its values.
+export const link = (view, values) => `#/${view}?${new URLSearchParams(values)}`;
+
+export const field = (label, element) => make("label", {}, make("span", {}, label), element);
 
 export const number = (value, digits = 3) =>
   value == null ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en")

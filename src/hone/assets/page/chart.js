@@ -6,6 +6,21 @@ const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]]; // colour is never the only d
 const COLOURS = ["--first", "--second", "--good", "--muted"];
 const SHOWN_ROWS = 12;
 
+// Sixteen lines that can be told apart: four colours, and for every four of them the dashes move on.
+const dash = (i) => DASHES[(i + Math.floor(i / COLOURS.length)) % DASHES.length];
+
+// How the line number i looks, for a legend.
+export function swatch(i) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [key, value] of Object.entries({ class: "swatch", width: 28, height: 10, "aria-hidden": "true" })) svg.setAttribute(key, value);
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const look = { x1: 0, x2: 28, y1: 5, y2: 5, "stroke-width": 2, "stroke-dasharray": dash(i).join(" ") };
+  for (const [key, value] of Object.entries(look)) line.setAttribute(key, value);
+  line.style.stroke = `var(${COLOURS[i % COLOURS.length]})`;
+  svg.append(line);
+  return svg;
+}
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -23,7 +38,8 @@ export class Chart {
     this.names = names;
     this.digits = digits;
     this.unit = unit;
-    this.caption = make("figcaption", {}, make("span", {}, title), this.last = make("output", {}));
+    const legend = names.length > 1 ? names.map((name, i) => make("span", { class: "key" }, swatch(i), name)) : [];
+    this.caption = make("figcaption", {}, make("span", {}, title), make("span", { class: "keys" }, ...legend), this.last = make("output", {}));
     this.canvas = make("div", { class: "plot", role: "img", tabindex: "0" });
     this.table = make("tbody");
     this.head = make("tr", {}, ...["step", ...names].map((name) => make("th", { scope: "col", class: "r" }, name)));
@@ -90,8 +106,8 @@ export class Chart {
       scales: { x: { time: false } },
       axes: [{ ...axis }, { ...axis, size: 64, values: (plot, ticks) => ticks.map(short) }],
       series: [{}, ...this.names.map((name, i) => ({
-        label: name, stroke: colour(COLOURS[i % COLOURS.length]), width: 1.5, dash: DASHES[i % DASHES.length],
-        spanGaps: true, points: { show: (plot) => plot.data[0].length < 40 },
+        label: name, stroke: colour(COLOURS[i % COLOURS.length]), width: 1.5, dash: dash(i),
+        spanGaps: true, alpha: this.names.length > 4 ? 0.85 : 1, points: { show: (plot) => plot.data[0].length < 40 },
       }))],
       hooks: { setCursor: [(plot) => { if (plot.cursor.idx != null) this.say(plot.cursor.idx); }] },
     };

@@ -1,9 +1,9 @@
 // The rows of a run as the model sees them: what is trained is marked, what is only read is grey.
 
-import { ask, make, Refused } from "./ask.js";
+import { ask, link, make, Refused } from "./ask.js";
 
 export async function data(place, { run: id }, context) {
-  const title = make("h1", {}, "Its rows: ", make("a", { href: `#/run?${new URLSearchParams({ run: id })}` }, id));
+  const title = make("h1", {}, "Its rows: ", make("a", { href: link("run", { run: id }) }, id));
   const state = make("p", { role: "status" }, "Reading the rows, which takes some seconds …");
   place.append(title, state);
   let shown = true;

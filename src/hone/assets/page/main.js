@@ -1,13 +1,15 @@
 // Which view is shown: the part of the address behind #. A view is a function that fills a place and returns how to end.
 
-import { ask, make, Refused, takeToken } from "./ask.js";
+import { make, Refused, takeToken } from "./ask.js";
 import { compare } from "./compare.js";
 import { data } from "./data.js";
+import { learn, show as showWord } from "./learn.js";
+import { begin } from "./new.js";
 import { play } from "./play.js";
 import { run } from "./run.js";
 import { runs } from "./runs.js";
 
-const VIEWS = { "": runs, run, compare, play, data };
+const VIEWS = { "": runs, run, compare, play, data, learn, new: begin };
 const main = document.getElementById("main");
 const state = document.getElementById("state");
 let end = () => {};
@@ -44,9 +46,10 @@ function show() {
   end();
   const [name, query = ""] = location.hash.slice(2).split("?");
   const values = Object.fromEntries(new URLSearchParams(query));
-  const path = document.getElementById("path");
-  path.replaceChildren(...Object.entries(values).flatMap(([key, value]) =>
-    name === "compare" ? [make("span", {}, `${key.toUpperCase()} ${value} `)] : [make("span", {}, value)]));
+  for (const one of document.querySelectorAll(".top nav a")) {
+    if (one.getAttribute("href") === `#/${name}`) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
+  }
   document.title = values.run ? `${values.run} · hone` : "hone";
   const place = make("div", { class: `view view-${name || "runs"}` });
   main.replaceChildren(place);
@@ -59,19 +62,17 @@ function show() {
 }
 
 // A word of the field explains itself where it stands.
-document.addEventListener("click", async (event) => {
+document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-word]");
   if (!button) return;
   const dialog = document.getElementById("word");
   document.getElementById("word-title").textContent = button.textContent;
-  const text = document.getElementById("word-text");
-  try {
-    text.textContent = (await ask("api/word", { name: button.dataset.word })).text;
-  } catch (error) {
-    text.textContent = error.message;
-  }
-  dialog.showModal();
+  showWord(document.getElementById("word-text"), button.dataset.word);
+  const more = document.getElementById("word-more");
+  more.href = `#/learn?${new URLSearchParams({ word: button.dataset.word })}`;
+  if (!dialog.open) dialog.showModal();
 });
+document.getElementById("word-more").addEventListener("click", () => document.getElementById("word").close());
 
 takeToken();
 if (!location.hash.startsWith("#/")) history.replaceState(null, "", "#/");

@@ -1,7 +1,8 @@
 // One run: the verdict first, the curves as they grow, what it is doing now, then the report's own sections.
 
-import { act, ask, make, number, sections } from "./ask.js";
+import { act, ask, link, make, number, Refused, sections } from "./ask.js";
 import { Chart, Lines } from "./chart.js";
+import { mark } from "./learn.js";
 
 const NOW = [ // what the last log line says, with the word that explains it
   ["loss", "loss", (v) => number(v)],
@@ -18,36 +19,55 @@ export function run(place, { run: id }, context) {
   const also = make("div");
   const status = make("span", { class: "status" });
   const left = make("span", { class: "left" });
-  const stop = make("button", { hidden: true, click: () => press("api/stop", "stopping after this step, with a checkpoint") }, "Stop");
-  const resume = make("button", { hidden: true, click: () => press("api/resume", "starting again") }, "Resume");
-  const playing = make("a", { class: "button", hidden: true, href: `#/play?${new URLSearchParams(name)}` }, "Try it");
-  const rows = make("a", { class: "button", href: `#/data?${new URLSearchParams(name)}` }, "Its rows");
+  const stop = make("button", { hidden: true, click: () => press("api/stop", "Stopping after this step, with a checkpoint.") }, "Stop");
+  const resume = make("button", { hidden: true, click: () => press("api/resume", "Starting again …") }, "Resume");
+  const playing = make("a", { class: "button", hidden: true, href: link("play", name) }, "Try it");
+  const rows = make("a", { class: "button", href: link("data", name) }, "Its rows");
   const now = make("dl", { class: "now" });
   const charts = [
-    [new Chart("Loss (nats per token): training ──, held out ╌╌", ["training", "held out"]), ["loss", "eval_loss"]],
+    [new Chart("Loss (nats per token)", ["training", "held out"]), ["loss", "eval_loss"]],
     [new Chart("Learning rate", ["learning rate"], 6), ["learning_rate"]],
     [new Chart("Gradient norm", ["gradient norm"]), ["grad_norm"]],
     [new Chart("Tokens a second", ["tokens/s"], 0), ["tokens_per_s"]],
   ];
+  const told = make("p", { class: "note", role: "status" });
+  const alarm = make("div", { class: "alarm", role: "alert", hidden: true });
   const report = make("div");
   const log = make("pre", { class: "log", tabindex: "0", "aria-label": "The end of the log" });
   place.append(
     make("header", {}, make("p", { class: "run" }, id, " ", status, " ", left), verdict, also,
-      make("p", { class: "tools" }, stop, resume, playing, rows)),
+      make("p", { class: "tools" }, stop, resume, playing, rows), told, alarm),
     make("section", {}, make("h2", {}, "Training"), now, make("div", { class: "figures" }, ...charts.map(([chart]) => chart.element))),
     report,
     make("section", {}, make("h2", {}, "Log"), log));
   charts.forEach(([chart]) => context.atEnd(() => chart.end()));
 
+  charts.forEach(([chart]) => mark(chart.element));
+
   async function press(path, words) {
     stop.disabled = resume.disabled = true;
+    alarm.hidden = true;
+    told.textContent = words;
     try {
       await act(path, name);
-      context.say(words);
     } catch (error) {
-      context.say(error.message, true);
+      if (!(error instanceof Refused) && !(error instanceof TypeError)) throw error;
+      tell(error.message);
     }
     setTimeout(() => { stop.disabled = resume.disabled = false; }, 3000);
+  }
+
+  function tell(text) {
+    told.textContent = "";
+    alarm.replaceChildren(make("pre", {}, text));
+    alarm.hidden = false;
+  }
+
+  // A start that fails before it logs is known to the server alone.
+  async function lookAtStart() {
+    const found = await ask("api/started", name);
+    if (found.state === "failed" && row.status !== "running") tell(found.said);
+    else if (found.state === "starting" && !alarm.hidden) alarm.hidden = true;
   }
 
   const lines = new Lines();
@@ -56,11 +76,13 @@ export function run(place, { run: id }, context) {
     const found = (await ask("api/runs")).runs.find((one) => one.id === id);
     if (!found) { verdict.textContent = `${id} is not here any more`; return; }
     row = found;
+    if (status.textContent !== row.status) told.textContent = "";
     status.textContent = row.status;
     status.className = `status ${row.status}`;
     status.title = row.error || "";
     stop.hidden = row.status !== "running";
     resume.hidden = !["interrupted", "killed", "failed"].includes(row.status);
+    await lookAtStart();
     playing.hidden = row.stage !== "finished" && row.stage !== "saved";
     let more = true;
     let grown = false;
@@ -88,5 +110,6 @@ export function run(place, { run: id }, context) {
     verdict.replaceChildren(make("b", {}, `${view.verdict.word}: `), `${view.verdict.rest}.`);
     also.replaceChildren(...[view.subtitle, ...view.also].map((text) => make("p", { class: "also" }, text)));
     report.replaceChildren(sections(view.html));
+    mark(verdict, also, report);
   });
 }
