@@ -1,10 +1,13 @@
 """What the page's server tells of run folders, and to whom."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +81,45 @@ def test_a_name_that_leads_here_is_not_answered_to(client: Client) -> None:
 def test_bodies_are_bounded(client: Client) -> None:
     assert client.raw("POST", "/api/play/completions?run=a", b"x" * (MOST_BYTES + 1))[0] == 413
     assert client.raw("POST", "/api/play/files?run=a", b"{}")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../app.py", "/..%2f..%2fcli.py", "/vendor/..%2f..%2f..%2fcli.py", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"],
+)
+def test_no_path_leads_out_of_the_pages_own_files(client: Client, path: str) -> None:
+    assert client.raw("GET", path)[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/api/stop?run=a", "/api/train", "/api/play/completions?run=a"])
+def test_ten_megabytes_are_refused_before_they_are_read(client: Client, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=30) as sent:
+        head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{client.port}\r\nx-hone-token: {TOKEN}\r\n"
+        sent.sendall(f"{head}content-type: application/json\r\ncontent-length: 10000000\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(10):
+                sent.sendall(b"x" * 1_000_000)
+        answer = sent.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 413"), answer
+    assert client.get("/api/runs")["runs"]
+
+
+def test_a_thousand_connections_are_bounded_and_the_page_answers_after_them(client: Client) -> None:
+    head = f"GET /api/runs HTTP/1.1\r\nhost: 127.0.0.1:{client.port}\r\nx-hone-token: {TOKEN}\r\n".encode()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))  # both ends of each are in this process
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1000):  # each with half a request: it waits for the rest
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                one = crowd.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=30))
+                one.sendall(head)
+        assert client.raw("GET", "/api/runs")[0] in (200, 503), "it says that it is full"
+    for _ in range(100):
+        if client.raw("GET", "/api/runs")[0] == 200:
+            break
+        time.sleep(0.1)
+    assert client.get("/api/runs")["runs"], "places are free again"
 
 
 def test_the_page_brings_no_script_of_others(client: Client) -> None:

@@ -21,7 +21,7 @@ async function pattern() {
     const escaped = terms.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     const keys = found.keys.map((one) => one.key);
     patterns = {
-      terms: new RegExp(`(?<![\\w-])(${escaped.join("|")})(?![\\w-])`, "gi"),
+      terms: new RegExp(`(?<![\\w./-])(${escaped.join("|")})(?![\\w-]|\\.\\w)`, "gi"), // not within the name of a file
       keys: new RegExp(`(?<![\\w-])((?:\\w+\\.)?(?:${keys.join("|")}))(?![\\w-])`, "g"),
     };
   }
