@@ -142,7 +142,7 @@ def speed_beside_the_page(turns: int) -> None:
     with tempfile.TemporaryDirectory() as made, page_server(Path(made)) as (_, port, token), chromium() as browser:
         for turn in range(2 * turns):
             name, watched = f"run-{turn}", turn % 2 == 0
-            keys = ["model_name_or_path=hone-base", f"train_file={rows}", f"output_dir={made}/{name}", "max_steps=100"]
+            keys = ["model_name_or_path=hone-base", f"train_file={rows}", f"output_dir={made}/{name}", "max_steps=500"]
             keys += ["validation_split_percentage=0", "save_strategy=no", "logging_steps=5", "use_cpu=true"]
             with (Path(made) / f"{name}.txt").open("w") as said:
                 training = subprocess.Popen([sys.executable, "-m", "hone", "train", *keys], stdout=said, stderr=said)
@@ -150,8 +150,7 @@ def speed_beside_the_page(turns: int) -> None:
             while watched and training.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
                 time.sleep(0.1)
             page = opened(browser, port, token, name) if watched else None
-            while training.poll() is None:
-                page.wait_for_timeout(200) if page else time.sleep(0.2)
+            training.wait()
             assert training.returncode == 0, said.name
             logged = [json.loads(line) for line in metrics.read_text().splitlines()]
             rates[watched].append(statistics.median(one["tokens_per_s"] for one in logged if "tokens_per_s" in one))
